@@ -1,0 +1,1 @@
+"""From Caffe nets to other formats: ONNX, PyTorch, and other forms of Caffe."""

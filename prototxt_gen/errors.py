@@ -1,0 +1,53 @@
+"""Every error this toolkit raises on purpose.
+
+PrototxtGenError            one clear sentence; the command line prints it and exits 1
+├── PrototxtError           a text is not a prototxt, or not one Caffe could mean
+├── NetError                a net is wrong: arity, shapes, names, phases
+│   └── UnsupportedError    a net is right, but something in it cannot be done here exactly
+├── WeightsError            a .caffemodel or .h5 is damaged, or does not fit its net
+└── RuntimeMissingError     a package or program that this needs is not installed
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class PrototxtGenError(Exception):
+    """Base of all: its text is one sentence for the user, naming file and layer where there are any."""
+
+
+class PrototxtError(PrototxtGenError):
+    """A text that cannot be read. `line` counts from 1; 0 where no line is to blame."""
+
+    def __init__(self, message: str, line: int = 0) -> None:
+        super().__init__(message)
+        self.line = line
+
+
+class NetError(PrototxtGenError):
+    """A net that Caffe would refuse."""
+
+
+class UnsupportedError(NetError):
+    """Something right that this toolkit cannot do exactly, and so refuses to do at all."""
+
+
+class WeightsError(PrototxtGenError):
+    """Weights that are damaged, or that do not fit their net."""
+
+
+class RuntimeMissingError(PrototxtGenError):
+    """A package or program that is not installed; the text says how to install it."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return `; did you mean 'x'?` for the known name closest to `name`, or an empty string."""
+    found = get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return f"; did you mean {found[0]!r}?" if found else ""
+
+
+def layer_error(name: str, type_: str, problem: str) -> NetError:
+    """The one form of error about a layer: `layer 'ip1' (InnerProduct): problem`."""
+    return NetError(f"layer {name!r} ({type_}): {problem}")
