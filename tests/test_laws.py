@@ -35,7 +35,7 @@ class Case:
         self.record = golden.load(room) if golden.path(room).exists() else {}
 
     def recorded(self, prefix: str) -> list[Array]:
-        found = []
+        found: list[Array] = []
         while (key := f"{self.index}.{prefix}{len(found)}") in self.record:
             found.append(self.record[key])
         return found
@@ -163,7 +163,8 @@ def run_onnx(case: Case) -> list[Array]:
     onnx.checker.check_model(model, full_check=True)
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     used = {i.name for i in session.get_inputs()}
-    return session.run(None, {n: b for n, b in zip(names, case.bottoms, strict=True) if n in used})
+    tops_run: list[Array] = session.run(None, {n: b for n, b in zip(names, case.bottoms, strict=True) if n in used})
+    return tops_run
 
 
 @pytest.mark.parametrize("room", [pytest.param(r, id=t) for t, r in sorted(layers.every().items()) if r.examples])

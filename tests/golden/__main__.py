@@ -106,7 +106,8 @@ def main(arguments: list[str]) -> int:
     missing = [type_ for type_ in wanted if type_ not in there]
     if missing:
         print(f"not in this Caffe: {', '.join(missing)}")
-    return 0 if all([_spawn(type_) for type_ in wanted if type_ in there]) else 1
+    failed = [type_ for type_ in wanted if type_ in there and not _spawn(type_)]
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":

@@ -1,0 +1,163 @@
+"""What a net costs, layer by layer: shapes, learned parameters, multiply-accumulates, memory of the blobs.
+
+Nothing here guesses: where a shape cannot be known, the row says why, and what depends on it stays unknown.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from prototxt_gen import layers
+from prototxt_gen.errors import NetError, UnsupportedError
+from prototxt_gen.ir import Layer, Net, Shape, Value, show
+from prototxt_gen.layers.base import BlobSpec
+
+FLOAT_BYTES = 4
+
+
+@dataclass(frozen=True)
+class Row:
+    """One layer's costs. `macs` is None, and a top's shape None, where they are not known; `error` then says why.
+
+    `blocked` tells that only a bottom's shape is missing: the cause lies further up.
+    """
+
+    layer: Layer
+    bottoms: tuple[Shape | None, ...]
+    tops: tuple[Shape | None, ...]
+    blobs: dict[str, BlobSpec] = field(default_factory=dict)
+    macs: int | None = None
+    error: NetError | None = None
+    blocked: bool = False
+
+    @property
+    def known(self) -> bool:
+        return self.error is None
+
+    @property
+    def parameters(self) -> int:
+        """Learned numbers; BN's moving statistics are not counted."""
+        return sum(math.prod(spec.shape) for spec in self.blobs.values() if not spec.statistic)
+
+    @property
+    def activation_bytes(self) -> int:
+        """Bytes of the blobs this layer adds, as float32; a top written in place adds none."""
+        held = {value.blob for value in self.layer.bottoms}
+        tops = zip(self.layer.tops, self.tops, strict=True)
+        return sum(FLOAT_BYTES * math.prod(shape) for top, shape in tops if shape is not None and top.blob not in held)
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """The rows of a net and their totals. Totals count what is known; `complete` tells whether that is everything."""
+
+    net: Net
+    rows: tuple[Row, ...]
+    shapes: Mapping[Value, Shape]
+
+    @property
+    def complete(self) -> bool:
+        return all(row.known for row in self.rows)
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of one forward pass over the whole batch."""
+        return sum(row.macs or 0 for row in self.rows)
+
+    @cached_property
+    def parameters(self) -> int:
+        """Learned numbers; blobs shared by a common `param` name count once."""
+        seen: set[str] = set()
+        return sum(math.prod(spec.shape) for row in self.rows for spec in _owned(row, seen) if not spec.statistic)
+
+    @property
+    def activation_bytes(self) -> int:
+        """Bytes of all blobs held at once, as Caffe does: inputs and every top not written in place."""
+        inputs = sum(FLOAT_BYTES * math.prod(value.shape) for value in self.net.inputs if value.shape is not None)
+        return inputs + sum(row.activation_bytes for row in self.rows)
+
+
+def _owned(row: Row, seen: set[str]) -> Iterator[BlobSpec]:
+    """Yield the blobs that are not shared with an earlier layer."""
+    for index, spec in enumerate(row.blobs.values()):
+        specs = row.layer.params.param
+        name = specs[index].name if index < len(specs) else ""
+        if name not in seen:
+            yield spec
+        if name:
+            seen.add(name)
+
+
+def analyse(net: Net, given: Mapping[str, Shape] | None = None) -> Analysis:
+    """Infer shapes and costs of a net of one phase. `given` sets the shapes of blobs made by inputs or data layers."""
+    given = given or {}
+    shapes: dict[Value, Shape] = {}
+    for value in net.inputs:
+        shape = given.get(value.blob, value.shape)
+        if shape is not None:
+            shapes[value] = shape
+    rows = []
+    for layer in net.layers:
+        row = _row(layer, tuple(shapes.get(value) for value in layer.bottoms), given)
+        shapes.update((value, shape) for value, shape in zip(layer.tops, row.tops, strict=True) if shape is not None)
+        rows.append(row)
+    return Analysis(net, tuple(rows), shapes)
+
+
+def _row(layer: Layer, bottoms: tuple[Shape | None, ...], given: Mapping[str, Shape]) -> Row:
+    from_outside = tuple(given.get(top.blob) for top in layer.tops)
+    try:
+        room = layers.room(layer)
+        if room.data and all(shape is not None for shape in from_outside) and layer.tops:
+            return Row(layer, bottoms, from_outside, macs=0)
+        missing = [value.blob for value, shape in zip(layer.bottoms, bottoms, strict=True) if shape is None]
+        if missing:
+            room.check_arity(layer)
+            return _blocked(layer, bottoms, f"the shape of its bottom {missing[0]!r} is not known")
+        known = [shape for shape in bottoms if shape is not None]
+        tops = room.infer(layer, known)
+        merged = tuple(new or old for new, old in zip(from_outside, tops, strict=True)) if room.data else tops
+        return Row(layer, bottoms, merged, room.blobs(layer, known), room.macs(layer, known, tops))
+    except NetError as error:
+        return Row(layer, bottoms, from_outside if _is_data(layer) else (None,) * len(layer.tops), error=error)
+
+
+def _is_data(layer: Layer) -> bool:
+    room = layers.find(layer.type)
+    return room is not None and room.data
+
+
+def _blocked(layer: Layer, bottoms: tuple[Shape | None, ...], why: str) -> Row:
+    error = UnsupportedError(f"layer {layer.name!r} ({layer.type}): {why}")
+    return Row(layer, bottoms, (None,) * len(layer.tops), error=error, blocked=True)
+
+
+def resized(net: Net, size: Sequence[int]) -> dict[str, Shape]:
+    """Return shapes for `analyse` that give the net's first image input this height and width.
+
+    `size` is one number (square), two (height, width), or a whole N×C×H×W shape.
+    """
+    if len(size) > 2:
+        return {_first_blob(net): tuple(size)}
+    height, width = (size[0], size[-1])
+    for value in [*net.inputs, *_input_tops(net)]:
+        if value.shape is not None and len(value.shape) == 4:
+            return {value.blob: (*value.shape[:2], height, width)}
+    raise NetError(f"no input of shape N×C×H×W to resize to {show((height, width))}; give all of N,C,H,W")
+
+
+def _input_tops(net: Net) -> Iterator[Value]:
+    """Yield the tops of data layers, with their shapes where these are known."""
+    for row in analyse(net).rows:
+        if _is_data(row.layer):
+            yield from (Value(v.blob, v.version, s) for v, s in zip(row.layer.tops, row.tops, strict=True))
+
+
+def _first_blob(net: Net) -> str:
+    first = next(net.values(), None)
+    if first is None:
+        raise NetError("the net has no input and no layer")
+    return first.blob
