@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, ClassVar, Generic, TypeVar, cast, overload
 
 from prototxt_gen.errors import NetError, nearest
@@ -121,7 +122,7 @@ def _as_float(value: object) -> float:
         return math.copysign(math.inf, value)
 
 
-def _as_bool(value: object) -> bool:
+def as_bool(value: object) -> bool:
     text = str(value)
     if isinstance(value, (bool, int, Word)) and text in _TRUE | _FALSE:
         return text in _TRUE
@@ -139,7 +140,7 @@ _SCALARS: dict[str, Callable[[object], object]] = {
     "uint32": _as_int("uint32"),
     "int64": _as_int("int64"),
     "float": _as_float,
-    "bool": _as_bool,
+    "bool": as_bool,
     "string": _as_string,
 }
 
@@ -232,7 +233,7 @@ class Message:
     def _coerce(self, name: str, value: object) -> object:
         known = self.fields.get(name)
         if known is None:
-            raise NetError(f"{self.proto} has no field {name!r}{nearest(name, self.fields)}")
+            raise NetError(_unknown(type(self), name))
         try:
             return known.coerce(value)
         except ValueError as error:
@@ -310,7 +311,7 @@ class Message:
         for name, value, line in tree:
             known = cls.fields.get(name)
             if known is None:
-                reason = f"{cls.proto} has no field {name!r}{nearest(name, cls.fields)}"
+                reason = _unknown(cls, name)
             elif name in values and not known.repeated:
                 reason = f"{cls.proto}.{name} is given more than once"
             else:
@@ -346,6 +347,15 @@ def _add_layer_field(cls: type[Message]) -> None:
 
 def _restore(cls: type[Message], values: dict[str, Any], extras: tuple[Extra, ...]) -> Message:
     return cls._make(values, extras)
+
+
+def _unknown(cls: type[Message], name: str) -> str:
+    return _unknown_field(cls.proto, name, tuple(cls.fields))
+
+
+@lru_cache(maxsize=1024)  # the search for the nearest name is slow, and forks repeat their fields in every layer
+def _unknown_field(proto: str, name: str, known: tuple[str, ...]) -> str:
+    return f"{proto} has no field {name!r}{nearest(name, known)}"
 
 
 def _short(value: TextValue) -> str:

@@ -157,7 +157,10 @@ def run_onnx(case: Case) -> list[Array]:
         onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape)
         for name, shape in zip(names, case.example.bottoms, strict=True)
     ]
-    outputs = [onnx.helper.make_tensor_value_info(top, onnx.TensorProto.FLOAT, None) for top in tops]
+    outputs = [
+        onnx.helper.make_tensor_value_info(top, onnx.TensorProto.FLOAT, [None] * len(shape))
+        for top, shape in zip(tops, case.tops, strict=True)
+    ]
     graph = onnx.helper.make_graph(g.nodes, "example", inputs, outputs, g.initializers)
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", g.opset)], ir_version=10)
     onnx.checker.check_model(model, full_check=True)
