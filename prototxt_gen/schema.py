@@ -74,8 +74,61 @@ class ResizeParameter(Message):
     interp_mode = repeated(enum(7, LINEAR=1, AREA=2, NEAREST=3, CUBIC=4, LANCZOS4=5))
 
 
+class SaltPepperParameter(Message):
+    fraction = float32(1)
+    value = repeated(float32(2))
+
+
+class NoiseParameter(Message):
+    """The SSD fork's disturbances inside transform_param. Source: weiliu89/caffe src/caffe/util/im_transforms.cpp."""
+
+    prob = float32(1)
+    hist_eq = boolean(2)
+    inverse = boolean(3)
+    decolorize = boolean(4)
+    gauss_blur = boolean(5)
+    jpeg = float32(6, -1.0)
+    posterize = boolean(7)
+    erode = boolean(8)
+    saltpepper = boolean(9)
+    saltpepper_param = message(10, SaltPepperParameter)
+    clahe = boolean(11)
+    convert_to_hsv = boolean(12)
+    convert_to_lab = boolean(13)
+
+
+class DistortionParameter(Message):
+    """The SSD fork's changes of colour inside transform_param. Source: src/caffe/util/im_transforms.cpp there."""
+
+    brightness_prob = float32(1)
+    brightness_delta = float32(2)
+    contrast_prob = float32(3)
+    contrast_lower = float32(4)
+    contrast_upper = float32(5)
+    hue_prob = float32(6)
+    hue_delta = float32(7)
+    saturation_prob = float32(8)
+    saturation_lower = float32(9)
+    saturation_upper = float32(10)
+    random_order_prob = float32(11)
+
+
+class ExpansionParameter(Message):
+    """The SSD fork's zooming out inside transform_param. Source: weiliu89/caffe src/caffe/data_transformer.cpp."""
+
+    prob = float32(1, 1.0)
+    max_expand_ratio = float32(2, 1.0)
+
+
+class EmitConstraint(Message):
+    """Which boxes the SSD fork keeps after cropping. Source: weiliu89/caffe src/caffe/util/bbox_util.cpp."""
+
+    emit_type = enum(1, "CENTER", "MIN_OVERLAP")
+    emit_overlap = float32(2)
+
+
 class TransformationParameter(Message, field="transform_param", number=100):
-    """What a data layer does to each image. Source: src/caffe/data_transformer.cpp."""
+    """What a data layer does to each image; resize_param and after: SSD fork. Source: src/caffe/data_transformer.cpp."""
 
     scale = float32(1, 1.0)
     mirror = boolean(2)
@@ -85,8 +138,12 @@ class TransformationParameter(Message, field="transform_param", number=100):
     force_color = boolean(6)
     force_gray = boolean(7)
     resize_param = message(8, ResizeParameter)
+    noise_param = message(9, NoiseParameter)
+    emit_constraint = message(10, EmitConstraint)
     crop_h = uint32(11)
     crop_w = uint32(12)
+    distort_param = message(13, DistortionParameter)
+    expand_param = message(14, ExpansionParameter)
 
 
 class LossParameter(Message, field="loss_param", number=101):
