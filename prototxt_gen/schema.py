@@ -128,7 +128,7 @@ class EmitConstraint(Message):
 
 
 class TransformationParameter(Message, field="transform_param", number=100):
-    """What a data layer does to each image; resize_param and after: SSD fork. Source: src/caffe/data_transformer.cpp."""
+    """What a data layer does to each image; from resize_param on, SSD. Source: src/caffe/data_transformer.cpp."""
 
     scale = float32(1, 1.0)
     mirror = boolean(2)
