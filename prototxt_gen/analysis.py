@@ -107,6 +107,15 @@ def analyse(net: Net, given: Mapping[str, Shape] | None = None) -> Analysis:
     return Analysis(net, tuple(rows), shapes)
 
 
+def top_shapes(net: Net, given: Mapping[str, Shape] | None = None) -> dict[str, tuple[Shape | None, ...]]:
+    """Return the tops' shapes by layer name for a net that holds both phases; those of TRAIN where the two differ."""
+    found: dict[str, tuple[Shape | None, ...]] = {}
+    for phase in ("TRAIN", "TEST"):
+        for row in analyse(net.at(phase), given).rows:
+            found.setdefault(row.layer.name, row.tops)
+    return found
+
+
 def _row(layer: Layer, bottoms: tuple[Shape | None, ...], given: Mapping[str, Shape]) -> Row:
     from_outside = tuple(given.get(top.blob) for top in layer.tops)
     try:

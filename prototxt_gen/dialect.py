@@ -341,3 +341,16 @@ def _converter(known: Any) -> Callable[[Any], Any]:
     if known.cpp_type == known.CPPTYPE_BOOL:
         return as_bool
     return float if known.cpp_type == known.CPPTYPE_FLOAT else lambda value: value
+
+
+def encoded_params(layer: Layer, dialect: Dialect) -> dict[int, bytes]:
+    """Return the layer's parameter messages serialised, by their numbers in a fork; those it lacks are left out."""
+    known = classes(dialect)
+    found: dict[int, bytes] = {}
+    for name, value in layer.params.set_fields():
+        number = dialect.number(name)
+        if number is not None and isinstance(value, Message):
+            made = known[value.proto]()
+            _fill(made, value)
+            found[number] = made.SerializeToString(deterministic=True)
+    return found

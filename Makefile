@@ -1,0 +1,47 @@
+# Two commands do all set-up on a fresh Debian 12 or Ubuntu machine: `make demo` and `make test`.
+
+VENV ?= .venv
+PYTHON ?= python3
+BIN := $(VENV)/bin
+GEN := $(BIN)/prototxt-gen
+READY := $(VENV)/.ready
+
+.PHONY: demo test check generated golden benchmarks caffe clean
+
+$(READY): setup.py constraints.txt
+	./.ci/system-packages
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip setuptools
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	touch $(READY)
+
+# The main job, end to end.
+demo: $(READY)
+	$(BIN)/python -m tests.demo
+
+# Real Caffe, built when it is not there; the wheel is cached.
+caffe: $(READY)
+	$(BIN)/python -c "import caffe" 2>/dev/null || $(GEN) caffe install --apt
+
+# Everything: style, types, and every test, those against real Caffe too.
+test: $(READY) caffe check
+	PROTOTXT_GEN_REQUIRE_CAFFE=1 GLOG_minloglevel=2 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest
+
+# Style and types only; seconds.
+check: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+generated: $(READY)
+	$(GEN) emit --all -o generated --force
+
+# Record golden tensors from real Caffe: all, or TYPE="Pooling LRN".
+golden: caffe
+	GLOG_minloglevel=2 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m tests.golden $(TYPE)
+
+benchmarks: $(READY)
+	$(BIN)/python -m benchmarks
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info

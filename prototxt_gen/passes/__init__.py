@@ -1,0 +1,1 @@
+"""Passes: pure functions from a net to a net."""

@@ -1,0 +1,186 @@
+"""Weights: the learned arrays of a net, by layer and role, checked against what the net's layers ask for.
+
+The structure comes from the prototxt and the numbers from the binary; where the two differ, one report says how.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from os import PathLike, fspath
+from typing import Any
+
+import numpy as np
+
+from prototxt_gen import caffemodel, layers
+from prototxt_gen.analysis import Analysis, Row
+from prototxt_gen.caffemodel_types import CaffeModel, NewLayer, StoredLayer
+from prototxt_gen.dialect import DIALECTS, Dialect
+from prototxt_gen.errors import WeightsError
+from prototxt_gen.ir import Shape, show
+from prototxt_gen.layers.base import BlobSpec
+
+Array = np.ndarray[Any, Any]
+STATISTICS = ("inverse_std", "variance")
+"""The two meanings of the fourth blob of the merged BN: 1/sqrt(var+eps), or the variance itself."""
+_V1_BN_NUMBERS = {43: "happynear", 211: "brocolli"}
+
+
+@dataclass(frozen=True)
+class Weights:
+    """`{layer: {role: float32 array}}`. The role of BN's fourth blob is its meaning, `inverse_std` or `variance`.
+
+    `remarks` are sentences for the user: what the file holds that the net does not ask for, and the like.
+    """
+
+    blobs: Mapping[str, Mapping[str, Array]]
+    source: str = ""
+    remarks: tuple[str, ...] = field(default=(), compare=False)
+
+    def of(self, layer: str) -> Mapping[str, Array]:
+        """Return a layer's arrays by role; none where the layer learns nothing."""
+        return self.blobs.get(layer, {})
+
+
+def told_dialect(model: CaffeModel) -> list[Dialect]:
+    """Return the forks that may have written a file, told by the field numbers of its BN and Interp layers.
+
+    An empty list where no layer tells.
+    """
+    candidates: list[Dialect] = []
+    for layer in model.layers:
+        name = {"BN": "bn_param", "Interp": "interp_param"}.get(layer.type)
+        if name is None or not layer.fields:
+            continue
+        table = {d: {d.numbers[name]} for d in DIALECTS.values() if name in d.numbers}
+        for number, fork in _V1_BN_NUMBERS.items():
+            if layer.version == "V1" and name == "bn_param":
+                table[DIALECTS[fork]].add(number)
+        found = [fork for fork, numbers in table.items() if numbers & layer.fields]
+        candidates = [fork for fork in candidates if fork in found] if candidates and found else found or candidates
+    return candidates
+
+
+def statistic_of(model: CaffeModel, dialect: str | None, statistic: str | None) -> str:
+    """Return what BN's fourth blob means in this file: as the caller says, else as the fork has it.
+
+    WeightsError where neither tells: a wrong guess gives a net that runs and is wrong.
+    """
+    if statistic is not None:
+        if statistic not in STATISTICS:
+            raise WeightsError(f"a BN statistic is one of {', '.join(STATISTICS)}, not {statistic!r}")
+        return statistic
+    from prototxt_gen.dialect import dialect as named
+
+    forks = [named(dialect)] if dialect else told_dialect(model)
+    meanings = {fork.bn_statistic for fork in forks}
+    if len(meanings) == 1 and meanings != {""}:
+        return meanings.pop()
+    names = ", ".join(fork.name for fork in forks)
+    raise WeightsError(
+        f"{model.path}: what the fourth blob of its BN layers means cannot be told "
+        f"({f'fork {names} has both' if forks else 'no layer tells the fork'}): "
+        "give --bn-statistic inverse-std or variance, or --dialect"
+    )
+
+
+def read(
+    path: str | PathLike[str], analysis: Analysis, dialect: str | None = None, statistic: str | None = None
+) -> Weights:
+    """Read a .caffemodel or .caffemodel.h5 for a net whose shapes are known; views of the mapped file, no copies.
+
+    Raises WeightsError, all faults in one report, where blobs are missing, superfluous or of another shape.
+    """
+    model = caffemodel.read(path)
+    stored: dict[str, list[StoredLayer]] = {}
+    for layer in model.layers:
+        stored.setdefault(layer.name, []).append(layer)
+    faults: list[str] = []
+    made: dict[str, dict[str, Array]] = {}
+    for row in analysis.rows:
+        if row.blobs and row.layer.name not in made:
+            made[row.layer.name] = _blobs(row, stored.get(row.layer.name, []), faults)
+    if faults:
+        listed = "".join(f"\n  {fault}" for fault in faults)
+        raise WeightsError(f"{fspath(path)} does not fit {analysis.net.source or analysis.net.name}:{listed}")
+    if any(_has_fourth(roles) for roles in made.values()):
+        meaning = statistic_of(model, dialect, statistic)
+        made = {name: _meant(roles, meaning) for name, roles in made.items()}
+    return Weights(made, fspath(path), tuple(_remarks(stored, analysis)))
+
+
+def _has_fourth(roles: Mapping[str, Array]) -> bool:
+    return "inverse_std" in roles
+
+
+def _meant(roles: dict[str, Array], meaning: str) -> dict[str, Array]:
+    return {meaning if role == "inverse_std" else role: array for role, array in roles.items()}
+
+
+def _blobs(row: Row, found: Sequence[StoredLayer], faults: list[str]) -> dict[str, Array]:
+    """Return the arrays of one layer; what is wrong goes to `faults`. Of two layers of one name the last counts."""
+    layer, specs = row.layer, row.blobs
+    who = f"layer {layer.name!r} ({layer.type})"
+    holding = [one for one in found if one.blobs]
+    if not holding:
+        faults.append(f"{who}: no weights for its {', '.join(specs)}")
+        return {}
+    blobs = holding[-1].blobs
+    if len(blobs) != len(specs):
+        faults.append(f"{who}: {len(blobs)} blobs in the file, the net has {len(specs)} ({', '.join(specs)})")
+        return {}
+    for (role, spec), blob in zip(specs.items(), blobs, strict=True):
+        if not same_layout(blob.shape, spec.shape):
+            faults.append(f"{who}: its {role} is {show(blob.shape)} in the file, {show(spec.shape)} in the net")
+    if any(not same_layout(blob.shape, spec.shape) for blob, spec in zip(blobs, specs.values(), strict=True)):
+        return {}
+    return {role: _as(blob.array(), spec) for (role, spec), blob in zip(specs.items(), blobs, strict=True)}
+
+
+def _as(array: Array, spec: BlobSpec) -> Array:
+    return array.reshape(spec.shape)
+
+
+def same_layout(one: Shape, other: Shape) -> bool:
+    """Whether two shapes differ by axes of size 1 alone, so that the same numbers mean the same.
+
+    Old files have four axes always, and forks write BN's blobs as C, 1×C or 1×C×1×1.
+    """
+    return [dim for dim in one if dim != 1] == [dim for dim in other if dim != 1]
+
+
+def _remarks(stored: Mapping[str, Sequence[StoredLayer]], analysis: Analysis) -> Iterator[str]:
+    asked = {row.layer.name for row in analysis.rows if row.blobs}
+    for name, found in stored.items():
+        if name not in asked and any(layer.blobs for layer in found):
+            yield f"layer {name!r}: the file has weights for it, the net does not ask for them"
+    for name, found in stored.items():
+        if len([layer for layer in found if layer.blobs]) > 1 and name in asked:
+            yield f"layer {name!r}: the file has it more than once; the last one counts, as in Caffe"
+
+
+def write(
+    path: str | PathLike[str], analysis: Analysis, weights: Weights, dialect: Dialect, force: bool = False
+) -> None:
+    """Write a .caffemodel in a fork's numbers, each layer with its parameters; see `caffemodel.write`.
+
+    The statistic of BN is written as the weights hold it: convert it first where the fork means another.
+    """
+    caffemodel.write(path, _new_layers(analysis, weights, dialect), analysis.net.name, force=force)
+
+
+def _new_layers(analysis: Analysis, weights: Weights, dialect: Dialect) -> Iterator[NewLayer]:
+    from prototxt_gen.dialect import encoded_params
+
+    for row in analysis.rows:
+        layer = row.layer
+        room = layers.find(layer.type)
+        roles = weights.of(layer.name)
+        arrays = [np.ascontiguousarray(roles[role]) for role in _order(row, roles)] if room else []
+        bottoms, tops = [v.blob for v in layer.bottoms], [v.blob for v in layer.tops]
+        yield NewLayer(layer.name, layer.type, arrays, bottoms, tops, None, encoded_params(layer, dialect))
+
+
+def _order(row: Row, roles: Mapping[str, Array]) -> list[str]:
+    """Return the roles in the order of the .caffemodel; BN's fourth goes by either name."""
+    return [role if role in roles else "variance" for role in row.blobs if role in roles or role == "inverse_std"]
