@@ -1,0 +1,136 @@
+"""Pictures in and out through OpenCV, the library Caffe itself decodes and resizes with (src/caffe/util/io.cpp).
+
+Images here are height x width x channels, uint8, BGR as OpenCV orders them; nets take channels x height x width.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from functools import lru_cache
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from prototxt_gen.data.errors import BrokenImageError, DataError
+from prototxt_gen.errors import RuntimeMissingError
+
+Array = npt.NDArray[Any]
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".pgm", ".webp", ".tif", ".tiff")
+_PNG_START = b"\x89PNG\r\n\x1a\n"
+_PNG_CHANNELS = {b"\x08\x00": 1, b"\x08\x02": 3, b"\x08\x06": 4}  # (bits, colour type) that need no decoding to tell
+
+
+@lru_cache(maxsize=1)
+def opencv() -> Any:
+    """Return cv2, silenced: a broken picture is reported by us, with its name."""
+    try:
+        cv2: Any = import_module("cv2")
+    except ImportError as error:
+        raise RuntimeMissingError("pictures need OpenCV: pip install opencv-python-headless") from error
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    return cv2
+
+
+def decode(data: bytes, color: bool | None = True, name: str = "the picture") -> Array:
+    """Decode a picture file's bytes to height x width x channels, uint8, BGR.
+
+    `color`: True gives 3 channels, False 1, None what the file has (ReadImageToCVMat and DecodeDatumToCVMatNative in
+    src/caffe/util/io.cpp). Raises BrokenImageError for bytes that are no picture or end too early: OpenCV fills the
+    missing rows of a cut JPEG with grey and says nothing.
+    """
+    cv2 = opencv()
+    if _cut_short(data):
+        raise BrokenImageError(f"{name}: the file is cut short")
+    flag = {True: cv2.IMREAD_COLOR, False: cv2.IMREAD_GRAYSCALE, None: cv2.IMREAD_UNCHANGED}[color]
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), flag) if data else None
+    except cv2.error as error:
+        raise BrokenImageError(f"{name}: OpenCV cannot decode it: {error.err}") from error
+    if image is None:
+        raise BrokenImageError(f"{name}: not a picture OpenCV can decode")
+    if image.dtype != np.uint8:
+        raise BrokenImageError(f"{name}: has {image.dtype} pixels; Caffe takes 8 bits per channel only")
+    return np.atleast_3d(image)
+
+
+def encode(image: Array, form: str) -> bytes:
+    """Encode height x width x channels, uint8, as "png" or "jpg" (OpenCV's default quality, 95)."""
+    if image.dtype != np.uint8:
+        raise DataError(f"only 8-bit pictures can be stored as {form}; these are {image.dtype}: leave them raw")
+    done, data = opencv().imencode(f".{form}", image)
+    if not done:
+        raise DataError(f"OpenCV cannot store a picture of {image.shape[2]} channels as {form}")
+    return bytes(data.tobytes())
+
+
+def resize(image: Array, size: tuple[int, int]) -> Array:
+    """Resize height x width x channels to `size` = (height, width), bilinear as Caffe's own calls are."""
+    if image.shape[:2] == size:
+        return image
+    out = opencv().resize(np.ascontiguousarray(image), (size[1], size[0]))
+    return np.atleast_3d(out)
+
+
+def gray(image: Array, order: str) -> Array:
+    """Return one channel of 3, weighted as OpenCV does, for channels in `order` "bgr" or "rgb"."""
+    if image.shape[2] == 1:
+        return image
+    if image.shape[2] != 3:
+        raise DataError(f"an image of {image.shape[2]} channels cannot be made grey; 1 or 3 can")
+    cv2 = opencv()
+    code = cv2.COLOR_BGR2GRAY if order == "bgr" else cv2.COLOR_RGB2GRAY
+    return np.atleast_3d(cv2.cvtColor(np.ascontiguousarray(image), code))
+
+
+def to_chw(image: Array) -> Array:
+    """Return channels x height x width from height x width x channels, contiguous."""
+    return np.ascontiguousarray(image.transpose(2, 0, 1))
+
+
+def to_hwc(image: Array) -> Array:
+    """Return height x width x channels from channels x height x width, contiguous."""
+    return np.ascontiguousarray(image.transpose(1, 2, 0))
+
+
+def has_orientation(data: bytes) -> bool:
+    """Return whether a picture file may carry an EXIF turn, which OpenCV obeys or not depending on how it is asked."""
+    return b"exif" in data[: 1 << 16].lower()
+
+
+def size_of(data: bytes) -> tuple[int, int, int]:
+    """Return (channels, height, width) of a picture file, from its header alone for JPEG and PNG."""
+    for marker, start in _jpeg_segments(data):
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # a frame header, of whichever coding
+            height, width = struct.unpack_from(">HH", data, start + 3)
+            return (1 if data[start + 7] == 1 else 3), height, width
+    if data.startswith(_PNG_START) and data[24:26] in _PNG_CHANNELS:
+        width, height = struct.unpack_from(">II", data, 16)
+        return _PNG_CHANNELS[data[24:26]], height, width
+    height, width, channels = decode(data, None).shape
+    return channels, height, width
+
+
+def _cut_short(data: bytes) -> bool:
+    """Return whether a JPEG or PNG lacks its end mark. What follows the mark (a phone's film, say) is let be."""
+    if data.startswith(_PNG_START):
+        return b"IEND" not in data
+    scans = [start for marker, start in _jpeg_segments(data) if marker == 0xDA]
+    return data.startswith(b"\xff\xd8") and (not scans or data.find(b"\xff\xd9", scans[0]) < 0)
+
+
+def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int]]:
+    """Yield (marker, offset of its length field) up to the first scan; walked by length, so thumbnails are skipped."""
+    position = 2 if data.startswith(b"\xff\xd8") else len(data)
+    while position + 4 <= len(data) and data[position] == 0xFF:
+        marker = data[position + 1]
+        if marker == 0xFF:  # a fill byte
+            position += 1
+            continue
+        yield marker, position + 2
+        if marker == 0xDA:
+            return
+        position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")

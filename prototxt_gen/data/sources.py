@@ -1,0 +1,210 @@
+"""Where samples come from: folders of classes, list files, .npz, CIFAR and MNIST files, told apart by looking.
+
+A source is a sequence of `Sample`s, read one by one and in any order, by any number of threads.
+"""
+
+from __future__ import annotations
+
+import os
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from prototxt_gen.data import images
+from prototxt_gen.data.errors import BrokenImageError, DataError, named
+from prototxt_gen.errors import nearest
+
+Array = npt.NDArray[Any]
+T = TypeVar("T")
+
+_SPLIT_NAMES = ("train", "training", "val", "valid", "validation", "test", "testing")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One picture: height x width x channels (uint8, or float), its class, and the name it goes by."""
+
+    image: Array
+    label: int
+    key: str
+
+
+class Source:
+    """Samples with labels known beforehand. `order` is the channels' order: "bgr" for files, else as stored."""
+
+    def __init__(self, kind: str, labels: Array, order: str = "bgr", classes: Sequence[str] = ()) -> None:
+        self.kind, self.labels, self.order, self.classes = kind, labels, order, tuple(classes)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> Sample:
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        return Sample(self.image(index), int(self.labels[index]), self.key(index))
+
+    def __iter__(self) -> Iterator[Sample]:
+        return (self[index] for index in range(len(self)))
+
+    def image(self, index: int) -> Array:
+        """Return height x width x channels."""
+        raise NotImplementedError
+
+    def key(self, index: int) -> str:
+        """Return the sample's name, empty where it has none."""
+        return ""
+
+    def file(self, index: int) -> bytes | None:
+        """Return the picture file's bytes where the sample is a file of its own, else None."""
+        return None
+
+    def digest(self) -> str:
+        """Return a short text that changes when samples are added, removed, renamed or relabelled."""
+        return f"{self.kind}:{len(self)}:{zlib.crc32(np.ascontiguousarray(self.labels, '<i8').tobytes()):08x}"
+
+
+class FileSource(Source):
+    """One picture file per sample, `names` below `root` (joined as Caffe does: plain text after plain text)."""
+
+    def __init__(self, kind: str, root: str, names: Sequence[str], labels: Sequence[int], classes: Sequence[str] = (),
+                 color: bool = True) -> None:  # fmt: skip
+        super().__init__(kind, np.asarray(labels, np.int64), "bgr", classes)
+        self.root, self.names, self.color = root, list(names), color
+
+    def image(self, index: int) -> Array:
+        return images.decode(self.file(index), self.color, self.names[index])
+
+    def key(self, index: int) -> str:
+        return self.names[index]
+
+    def path(self, index: int) -> Path:
+        """Return where a sample's file is."""
+        return Path(self.root + self.names[index])
+
+    def file(self, index: int) -> bytes:
+        try:
+            return self.path(index).read_bytes()
+        except OSError as error:
+            raise BrokenImageError(f"{self.names[index]}: {error.strerror or error}") from error
+
+    def digest(self) -> str:
+        names = 0
+        for name in self.names:
+            names = zlib.crc32(os.fsencode(name) + b"\n", names)
+        return f"{super().digest()}:{names:08x}"
+
+
+class ArraySource(Source):
+    """Samples in one array, N x height x width x channels, or N x channels x height x width with `planar`."""
+
+    def __init__(self, kind: str, pixels: Array, labels: Array, planar: bool, classes: Sequence[str] = ()) -> None:
+        super().__init__(kind, np.asarray(labels, np.int64), "rgb", classes)
+        self.pixels, self.planar = pixels, planar
+
+    def image(self, index: int) -> Array:
+        image: Array = self.pixels[index]
+        return image.transpose(1, 2, 0) if self.planar else image
+
+    def digest(self) -> str:
+        pixels = zlib.crc32(np.ascontiguousarray(self.pixels).reshape(-1).view(np.uint8).data)
+        return f"{super().digest()}:{pixels:08x}"
+
+
+def choose_split(found: Mapping[str, T], split: str | None, src: Path) -> T:
+    """Return the part called `split`, or the only one there is."""
+    if split is None and len(found) == 1:
+        return next(iter(found.values()))
+    if split is None:
+        raise DataError(f"{src} holds several parts, {named(sorted(found))}: say which with split")
+    if split not in found:
+        raise DataError(f"{src} has no part {split!r}, only {named(sorted(found))}{nearest(split, found)}")
+    return found[split]
+
+
+def folder_source(src: Path, split: str | None = None, color: bool = True) -> FileSource:
+    """Read a folder of class folders: pictures at any depth below a class, in order of path.
+
+    Classes are numbered by name, or by value where all names are numbers (so "10" comes after "9").
+    """
+    root = choose_split(_folder_parts(src, split), split, src)
+    classes = sorted(_visible_folders(root), key=_class_order(_visible_folders(root)))
+    names: list[str] = []
+    labels: list[int] = []
+    for label, name in enumerate(classes):
+        found = sorted(_pictures_below(root, name))
+        names += found
+        labels += [label] * len(found)
+    if not names:
+        raise DataError(f"{src} holds no pictures in class folders, CLASS/PICTURE ({named(images.SUFFIXES)})")
+    return FileSource("folder", f"{root}/", names, labels, classes, color)
+
+
+def _folder_parts(src: Path, split: str | None) -> dict[str, Path]:
+    """Return the train, val, ... folders if the folder is divided so, else the folder itself, whatever its name."""
+    folders = _visible_folders(src)
+    divided = "train" in folders and all(name in _SPLIT_NAMES for name in folders)
+    if divided and any(_visible_folders(src / name) for name in folders):
+        return {name: src / name for name in folders}
+    if split is not None:
+        raise DataError(f"{src} is not divided into folders train, val, test: there is no part {split!r}")
+    return {"all": src}
+
+
+def _visible_folders(src: Path) -> list[str]:
+    return [entry.name for entry in os.scandir(src) if entry.is_dir() and not entry.name.startswith(".")]
+
+
+def _class_order(names: Sequence[str]) -> Callable[[str], Any]:
+    return (lambda name: (int(name), name)) if all(name.isdecimal() for name in names) else str
+
+
+def _pictures_below(root: Path, name: str) -> Iterator[str]:
+    for folder, _, files in os.walk(root / name, followlinks=True):
+        below = Path(folder).relative_to(root).as_posix()
+        for file in files:
+            if file.lower().endswith(images.SUFFIXES) and not file.startswith("."):
+                yield f"{below}/{file}"
+
+
+def list_source(src: Path, root: str | None = None, color: bool = True) -> FileSource:
+    """Read a list file as ImageDataLayer does: path, blank, label; the last blank divides, so paths may have blanks.
+
+    `root` is put in front of every path as it stands (root_folder). Without it paths count from the working folder,
+    as in Caffe, or from the list's own folder where the first one is found only there.
+    """
+    names, labels = parse_list(src)
+    if root is None:
+        beside = not Path(names[0]).exists() and (src.parent / names[0]).exists()
+        root = f"{src.parent}/" if beside else ""
+    return FileSource("list", root, names, labels, (), color)
+
+
+def parse_list(src: Path) -> tuple[list[str], list[int]]:
+    """Return the paths and labels of a list file; raises DataError with the line that is not `PATH LABEL`."""
+    names: list[str] = []
+    labels: list[int] = []
+    for number, line in enumerate(read_lines(src), 1):
+        name, _, label = line.rstrip("\r").rpartition(" ")
+        if not line.strip():
+            continue
+        try:
+            labels.append(int(label))
+        except ValueError:
+            raise DataError(f"{src}, line {number}: expected PATH LABEL with a whole number, found {line!r}") from None
+        names.append(name)
+    if not names:
+        raise DataError(f"{src} lists no pictures")
+    return names, labels
+
+
+def read_lines(src: Path) -> list[str]:
+    """Return a text file's lines. Names that are not UTF-8 survive: they are only handed back to the system."""
+    try:
+        return src.read_bytes().removeprefix(b"\xef\xbb\xbf").decode("utf-8", "surrogateescape").split("\n")
+    except OSError as error:
+        raise DataError(f"cannot read {src}: {error.strerror or error}") from error

@@ -1,0 +1,193 @@
+"""Processes that prepare batches ahead, and the memory they hand them over in.
+
+Fresh interpreters rather than forks: Caffe's process has threads (BLAS, prefetching, CUDA) that a fork would cut off
+in the middle, and multiprocessing's spawn runs the user's main script again. A worker gets its orders as lines on
+stdin and ends when that closes, so none outlives its parent, however it died.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import mmap
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from prototxt_gen.data.errors import DataError
+from prototxt_gen.data.loader import BatchMaker, LoaderSpec
+
+Array = npt.NDArray[Any]
+
+_SLOTS_PER_WORKER = 2  # one being filled, one waiting to be fetched
+
+
+class _Slots:
+    """Batches in memory shared between processes: slot i holds one batch's data, then its labels, float32."""
+
+    def __init__(self, fd: int, count: int, batch: int, shape: tuple[int, ...]) -> None:
+        values = batch * int(np.prod(shape))
+        self.memory = mmap.mmap(fd, slots_bytes(count, batch, shape))
+        flat = np.frombuffer(self.memory, np.float32).reshape(count, values + batch)
+        self.data = flat[:, :values].reshape(count, batch, *shape)
+        self.labels = flat[:, values:]
+
+
+def slots_bytes(count: int, batch: int, shape: tuple[int, ...]) -> int:
+    """Return the memory that `count` batches take."""
+    return 4 * count * batch * (int(np.prod(shape)) + 1)
+
+
+class _Worker:
+    """One process, answering each order with one line."""
+
+    def __init__(self, spec: LoaderSpec, shape: tuple[int, ...], slots: int, fd: int) -> None:
+        order = json.dumps({"spec": spec.to_json(), "shape": shape, "slots": slots, "fd": fd})
+        package_root = str(Path(__file__).resolve().parents[2])
+        path = os.pathsep.join([package_root, *filter(None, [os.environ.get("PYTHONPATH")])])
+        # In a session of its own: Ctrl-C is for the trainer, which still needs batches to finish its iteration.
+        self.process = subprocess.Popen(
+            [_python(), "-m", "prototxt_gen.data.workers"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            pass_fds=(fd,), env={**os.environ, "PYTHONPATH": path}, start_new_session=True,
+        )  # fmt: skip
+        self.order(order)
+
+    def order(self, line: str) -> None:
+        stdin = self.process.stdin
+        assert stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # `answer` says why it is gone
+            stdin.write(line.encode() + b"\n")
+            stdin.flush()
+
+    def answer(self) -> None:
+        """Wait for one order to be done; raises DataError with the worker's own words."""
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if not line:
+            raise DataError(f"a data worker ended with exit status {self.process.wait()}; its words are above")
+        error = json.loads(line)
+        if error is not None:
+            raise DataError(error)
+
+    def close(self) -> None:
+        """Let it finish what it is at, and end."""
+        stdin, stdout = self.process.stdin, self.process.stdout
+        assert stdin is not None
+        assert stdout is not None
+        with contextlib.suppress(BrokenPipeError):
+            stdin.close()
+        stdout.read()
+        stdout.close()
+        self.process.wait()
+
+
+class Crew:
+    """`spec.workers` processes. Batch n is made by worker n mod workers, so answers come in order by themselves."""
+
+    def __init__(self, spec: LoaderSpec, shape: tuple[int, ...]) -> None:
+        self.ahead = spec.workers * _SLOTS_PER_WORKER
+        need = slots_bytes(self.ahead, spec.batch_size, shape)
+        with tempfile.TemporaryFile(dir=_roomy_folder(need)) as file:
+            _reserve(file.fileno(), need)
+            self.slots = _Slots(file.fileno(), self.ahead, spec.batch_size, shape)
+            self.workers = [_Worker(spec, shape, self.ahead, file.fileno()) for _ in range(spec.workers)]
+        self.ordered: deque[int] = deque()
+
+    def fill(self, batch: int, data: Array, labels: Array) -> None:
+        """Write batch number `batch`; the ones after it are ordered, and ready sooner the later they are asked for."""
+        if not self.ordered or self.ordered[0] != batch:
+            self._go_to(batch)
+        self._worker(self.ordered.popleft()).answer()
+        data[...] = self.slots.data[batch % self.ahead]
+        labels[...] = self.slots.labels[batch % self.ahead]
+        self._order(batch + self.ahead)
+
+    def _go_to(self, batch: int) -> None:
+        while self.ordered:
+            with contextlib.suppress(DataError):  # a fault in a batch nobody wants
+                self._worker(self.ordered.popleft()).answer()
+        for ahead in range(self.ahead):
+            self._order(batch + ahead)
+
+    def _order(self, batch: int) -> None:
+        self._worker(batch).order(json.dumps([batch, batch % self.ahead]))
+        self.ordered.append(batch)
+
+    def _worker(self, batch: int) -> _Worker:
+        return self.workers[batch % len(self.workers)]
+
+    def close(self) -> None:
+        """End the processes."""
+        for worker in self.workers:
+            worker.close()
+        self.workers = []
+
+    def __del__(self) -> None:
+        self.close() if hasattr(self, "workers") else None
+
+
+def _python() -> str:
+    """Return this Python's own program. Inside an embedding program (`caffe train`) sys.executable may be that one."""
+    if Path(sys.executable or "").name.startswith(("python", "pypy")):
+        return sys.executable
+    return str(Path(sys.prefix) / "bin" / f"python{sys.version_info.major}")
+
+
+def _roomy_folder(need: int) -> str | None:
+    """Return /dev/shm where it exists and has room: containers often give it 64 MB. None is the usual temp folder."""
+    memory = Path("/dev/shm")
+    return str(memory) if memory.is_dir() and shutil.disk_usage(memory).free > 2 * need else None
+
+
+def _reserve(fd: int, need: int) -> None:
+    """Claim the memory now: running out of it later would be a bus error in the middle of training."""
+    try:
+        os.ftruncate(fd, need)
+        if hasattr(os, "posix_fallocate"):  # not on macOS
+            os.posix_fallocate(fd, 0, need)
+    except OSError as error:
+        raise DataError(f"data: no room for {need >> 20} MB of batches ahead ({error.strerror}); "
+                        f"use fewer workers or a smaller batch_size") from error  # fmt: skip
+
+
+def _serve() -> None:
+    """Be a worker: the first line on stdin says what to load, each further one [batch, slot]."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # the end is the end of stdin
+    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)  # whatever a library prints must not pass for an answer
+    start = json.loads(sys.stdin.readline())
+    maker: BatchMaker | None = None
+    for line in sys.stdin:
+        try:
+            if maker is None:
+                maker, slots = _start(start)
+            batch, slot = json.loads(line)
+            maker.make(batch, slots.data[slot], slots.labels[slot])
+            answer = None
+        except Exception as error:  # every fault is the parent's to report
+            answer = str(error) if isinstance(error, DataError) else f"{type(error).__name__}: {error}"
+        answers.write(json.dumps(answer) + "\n")
+
+
+def _start(start: dict[str, Any]) -> tuple[BatchMaker, _Slots]:
+    from prototxt_gen.data.images import opencv
+
+    with contextlib.suppress(Exception):  # arrays need no OpenCV
+        opencv().setNumThreads(1)
+    spec = LoaderSpec.from_json(start["spec"])
+    return BatchMaker(spec), _Slots(start["fd"], start["slots"], spec.batch_size, tuple(start["shape"]))
+
+
+if __name__ == "__main__":
+    with contextlib.suppress(BrokenPipeError):
+        _serve()
