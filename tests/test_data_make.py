@@ -81,10 +81,10 @@ def test_floats_go_into_float_data(tmp_path: Path) -> None:
 
 def test_channel_order_and_grey(tmp_path: Path) -> None:
     planes, _ = samples.write_cifar10(tmp_path / "cifar")
-    kept, turned, gray = (
-        open_dataset(make(tmp_path / "cifar", tmp_path / name, split="train", **how).path)
-        for name, how in (("kept", {}), ("turned", {"bgr": True}), ("gray", {"gray": True}))
-    )
+    src = tmp_path / "cifar"
+    kept = open_dataset(make(src, tmp_path / "kept", split="train").path)
+    turned = open_dataset(make(src, tmp_path / "turned", split="train", bgr=True).path)
+    gray = open_dataset(make(src, tmp_path / "gray", split="train", gray=True).path)
     np.testing.assert_array_equal(kept[3][0], planes[3])
     np.testing.assert_array_equal(turned[3][0], planes[3][::-1])
     weighted = np.tensordot([0.299, 0.587, 0.114], planes[3], 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -80,7 +81,7 @@ def test_npz_by_any_common_name_and_layout(tmp_path: Path, planar: bool) -> None
     ({"pixels": np.zeros(3)}, "expected x and y"),
     ({"x": np.array([object()]), "y": [0]}, "cannot read .* as .npz"),
 ])  # fmt: skip
-def test_bad_npz_is_refused_in_one_sentence(tmp_path: Path, arrays: dict[str, object], message: str) -> None:
+def test_bad_npz_is_refused_in_one_sentence(tmp_path: Path, arrays: dict[str, Any], message: str) -> None:
     np.savez(tmp_path / "a.npz", **arrays)
     with pytest.raises(DataError, match=message):
         open_source(tmp_path / "a.npz")
@@ -118,7 +119,7 @@ def test_cifar_python_is_read_without_running_it(tmp_path: Path) -> None:
 
 
 class _Attack:
-    def __reduce__(self) -> tuple[object, tuple[str]]:
+    def __reduce__(self) -> tuple[Any, tuple[Path]]:
         return Path.touch, (Path("attacked"),)
 
 
