@@ -41,9 +41,10 @@ def sizes(layer: Layer, bottom: Shape) -> list[int]:
         return [size // tops] * tops
     if len(points) != tops - 1:
         raise layer.error(f"{tops} tops need {tops - 1} slice points, not {len(points)}")
-    if tops > size or any(later <= point for point, later in pairwise((0, *points))):
+    pieces = [later - point for point, later in pairwise((0, *points, size))]
+    if min(pieces) < 1:  # Caffe sets up an empty last piece, and stops as soon as it runs
         raise layer.error(f"its slice points {', '.join(map(str, points))} do not cut its bottom {show(bottom)}")
-    return [later - point for point, later in pairwise((0, *points, size))]
+    return pieces
 
 
 class Slice(LayerType):
