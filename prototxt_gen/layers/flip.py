@@ -28,8 +28,8 @@ class FlipParameter(Message, field="flip_param", number=212):
     flip_height = boolean(2)
 
 
-class ReverseParameter(Message, field="reverse_param", number=160):
-    """Of senlinuc/caffe_ocr."""
+class ReverseParameter(Message, field="reverse_param", number=157):
+    """Of senlinuc/caffe_ocr under number 160, which is scale_param's in yjxiong/caffe; 157 is HiSilicon's number."""
 
     axis = int32(1)
 
