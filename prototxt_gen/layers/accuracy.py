@@ -73,6 +73,14 @@ class Accuracy(LayerType):
     examples = (
         Example("plain", ((8, 3), (8,)), draws=(normal, labels(3)), gradients=False),
         Example("class by class", ((9, 4), (9, 1)), "", 2, draws=(normal, labels(3)), gradients=False),
+        Example(
+            "ties",
+            ((4, 3), (4,)),
+            "accuracy_param { top_k: 2 }",
+            2,
+            draws=(literal([[1, 1, 1], [2, 2, 0], [0, 3, 3], [1, 0, 1]]), literal([0, 1, 2, 2])),
+            gradients=False,
+        ),
         Example("top 2", ((8, 5), (8,)), "accuracy_param { top_k: 2 }", draws=(normal, labels(5)), gradients=False),
         Example("positions", ((2, 3, 2, 2), (2, 1, 2, 2)), "", 2, draws=(normal, labels(3)), gradients=False),
         Example(
