@@ -17,6 +17,7 @@ import pytest
 from prototxt_gen.data.errors import DataError
 from prototxt_gen.data.loader import Loader, LoaderSpec, sample_at
 from prototxt_gen.data.make import make
+from prototxt_gen.data.workers import _Worker
 from tests import data_samples as samples
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -138,6 +139,26 @@ def test_a_killed_worker_is_an_error_and_no_deadlock(source: str) -> None:
     with pytest.raises(DataError, match="a data worker ended with exit status -9"):
         for _ in range(5):
             loader.next()
+    loader.close()
+
+
+@pytest.mark.parametrize("place", ["before", "after"])
+def test_an_interrupt_while_waiting_shifts_nothing(source: str, monkeypatch: pytest.MonkeyPatch, place: str) -> None:
+    whole = _batches(source, 8, workers=0)
+    loader = Loader(LoaderSpec(source, 5, seed=9, workers=2, augment=_augment()))
+    loader.next()
+    answer = _Worker.answer
+
+    def interrupted(self: _Worker, serial: int) -> str | None:
+        if place == "after":
+            answer(self, serial)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(_Worker, "answer", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        loader.next()
+    monkeypatch.setattr(_Worker, "answer", answer)
+    assert _equal([loader.next() for _ in range(7)], whole[1:])
     loader.close()
 
 

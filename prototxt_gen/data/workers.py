@@ -59,6 +59,8 @@ class _Worker:
             [_python(), "-m", "prototxt_gen.data.workers"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
             pass_fds=(fd,), env={**os.environ, "PYTHONPATH": path}, start_new_session=True,
         )  # fmt: skip
+        self.done = 0  # the last order answered
+        self.errors: dict[int, str | None] = {}
         self.order(order)
 
     def order(self, line: str) -> None:
@@ -68,15 +70,19 @@ class _Worker:
             stdin.write(line.encode() + b"\n")
             stdin.flush()
 
-    def answer(self) -> None:
-        """Wait for one order to be done; raises DataError with the worker's own words."""
+    def answer(self, serial: int) -> str | None:
+        """Wait until order `serial` is done and return what went wrong with it.
+
+        Orders are numbered, as a Ctrl-C can take the trainer out of here at any place, to come again for the same one.
+        """
         assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        if not line:
-            raise DataError(f"a data worker ended with exit status {self.process.wait()}; its words are above")
-        error = json.loads(line)
-        if error is not None:
-            raise DataError(error)
+        while self.done < serial:
+            line = self.process.stdout.readline()
+            if not line:
+                raise DataError(f"a data worker ended with exit status {self.process.wait()}; its words are above")
+            serial_done, self.errors[serial_done] = json.loads(line)
+            self.done = serial_done
+        return self.errors.pop(serial, None)
 
     def close(self) -> None:
         """Let it finish what it is at, and end."""
@@ -100,27 +106,36 @@ class Crew:
             _reserve(file.fileno(), need)
             self.slots = _Slots(file.fileno(), self.ahead, spec.batch_size, shape)
             self.workers = [_Worker(spec, shape, self.ahead, file.fileno()) for _ in range(spec.workers)]
-        self.ordered: deque[int] = deque()
+        self.ordered: deque[tuple[int, int]] = deque()  # (batch, serial number of the order), oldest first
+        self.serial = 0
 
     def fill(self, batch: int, data: Array, labels: Array) -> None:
         """Write batch number `batch`; the ones after it are ordered, and ready sooner the later they are asked for."""
-        if not self.ordered or self.ordered[0] != batch:
+        if not self.ordered or self.ordered[0][0] != batch:
             self._go_to(batch)
-        self._worker(self.ordered.popleft()).answer()
+        error = self._take()
+        if error is not None:
+            raise DataError(error)
         data[...] = self.slots.data[batch % self.ahead]
         labels[...] = self.slots.labels[batch % self.ahead]
         self._order(batch + self.ahead)
 
     def _go_to(self, batch: int) -> None:
         while self.ordered:
-            with contextlib.suppress(DataError):  # a fault in a batch nobody wants
-                self._worker(self.ordered.popleft()).answer()
+            self._take()  # and never mind a fault in a batch nobody wants
         for ahead in range(self.ahead):
             self._order(batch + ahead)
 
+    def _take(self) -> str | None:
+        batch, serial = self.ordered[0]
+        error = self._worker(batch).answer(serial)
+        self.ordered.popleft()
+        return error
+
     def _order(self, batch: int) -> None:
-        self._worker(batch).order(json.dumps([batch, batch % self.ahead]))
-        self.ordered.append(batch)
+        self.serial += 1
+        self._worker(batch).order(json.dumps([self.serial, batch, batch % self.ahead]))
+        self.ordered.append((batch, self.serial))
 
     def _worker(self, batch: int) -> _Worker:
         return self.workers[batch % len(self.workers)]
@@ -160,7 +175,7 @@ def _reserve(fd: int, need: int) -> None:
 
 
 def _serve() -> None:
-    """Be a worker: the first line on stdin says what to load, each further one [batch, slot]."""
+    """Be a worker: the first line on stdin says what to load, each further one [serial, batch, slot]."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # the end is the end of stdin
     answers = os.fdopen(os.dup(1), "w", buffering=1)
@@ -168,15 +183,15 @@ def _serve() -> None:
     start = json.loads(sys.stdin.readline())
     maker: BatchMaker | None = None
     for line in sys.stdin:
+        serial, batch, slot = json.loads(line)
+        answer = None
         try:
             if maker is None:
                 maker, slots = _start(start)
-            batch, slot = json.loads(line)
             maker.make(batch, slots.data[slot], slots.labels[slot])
-            answer = None
         except Exception as error:  # every fault is the parent's to report
             answer = str(error) if isinstance(error, DataError) else f"{type(error).__name__}: {error}"
-        answers.write(json.dumps(answer) + "\n")
+        answers.write(json.dumps([serial, answer]) + "\n")
 
 
 def _start(start: dict[str, Any]) -> tuple[BatchMaker, _Slots]:
