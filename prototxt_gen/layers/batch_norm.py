@@ -1,0 +1,239 @@
+"""BatchNorm: BVLC's, with three blobs, and the forks' merged with a scale and a bias, with five."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from prototxt_gen.errors import WeightsError
+from prototxt_gen.ir import Layer, Shape, show
+from prototxt_gen.layers.base import BlobSpec, LayerType, show_all
+from prototxt_gen.layers.example import Example, positive
+from prototxt_gen.layers.running_norm import (
+    BATCH,
+    PHASE,
+    RUNNING,
+    as_stock,
+    onnx_batch,
+    onnx_running,
+    put,
+    running_norm,
+)
+from prototxt_gen.message import Message, boolean, enum, float32, message
+from prototxt_gen.schema import ENGINES, FillerParameter
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor, nn
+
+    from converters.graph import Graph
+
+    Array = np.ndarray[Any, Any]
+
+STATISTICS = ("mean", "variance", "factor")
+XILINX = ("scale", "bias", *STATISTICS)
+NVCAFFE = (*STATISTICS, "scale", "bias")
+NVCAFFE_14 = ("scale", "bias", "factor", "mean", "variance")
+"""Orders of merged blobs: of Xilinx and NVCaffe 0.15, of NVCaffe from 0.16 on and Intel, of NVCaffe 0.14."""
+ONE = FillerParameter(value=1.0)
+NVCAFFE_EPS = 1e-5
+"""NVCaffe 0.16 takes no smaller eps than cuDNN does."""
+
+
+class BatchNormParameter(Message, field="batch_norm_param", number=139):
+    use_global_stats = boolean(1)
+    moving_average_fraction = float32(2, 0.999)
+    eps = float32(3, 1e-5)
+    scale_filler = message(5, FillerParameter)
+    """Of NVCaffe and Xilinx, as what follows: the layer has a scale and a bias of its own."""
+    bias_filler = message(6, FillerParameter)
+    scale_bias = boolean(7)
+    """Of NVCaffe from 0.16 on."""
+    engine = enum(15, *ENGINES)
+
+    @property
+    def merged(self) -> bool:
+        return self.scale_bias or self.has("scale_filler") or self.has("bias_filler")
+
+
+def divided(blobs: Mapping[str, Array]) -> tuple[Array, Array]:
+    """Return mean and variance, the factor divided out.
+
+    A factor of 0 says that there are no statistics yet, and both count as 0. But merged layers do not use the factor
+    (NVCaffe, Xilinx), and leave 0 or 1 there, or use it as BVLC does (Intel).
+    """
+    factor = float(blobs["factor"].reshape(-1)[0])
+    by = 1 / factor if factor else float("scale" in blobs)
+    return blobs["mean"].reshape(-1) * by, blobs["variance"].reshape(-1) * by
+
+
+@cache
+def averaging_norm() -> Any:
+    """Return the module's class, before `as_stock`."""
+    import torch
+
+    class AveragingNorm(running_norm()):  # type: ignore[misc]
+        """`factor` is the third blob; running_mean and running_var have it divided out."""
+
+        def __init__(self, channels: int, p: BatchNormParameter, eps: float, statistics: str) -> None:
+            super().__init__(channels, eps, p.merged, statistics)
+            self.fraction, self.merged, self.steps = p.moving_average_fraction, p.merged, 0
+            self.running_var.zero_()
+            self.register_buffer("factor", torch.zeros(1))
+
+        def average(self, mean: Tensor, variance: Tensor, values: int) -> None:
+            if self.merged:  # Source: NVIDIA/caffe src/caffe/layers/batch_norm_layer.cpp Forward_cpu
+                share = 1 - self.fraction if self.steps > 1 else 1.0
+                self.steps += 1
+            else:
+                share = 1 / self.factor.mul_(self.fraction).add_(1)
+                variance = variance * (values / (values - 1)) if values > 1 else variance
+            self.running_mean.lerp_(mean, share)
+            self.running_var.lerp_(variance, share)
+
+    return AveragingNorm
+
+
+class BatchNorm(LayerType):
+    """Each channel minus its mean, divided by the root of its variance plus eps; merged, times a scale, plus a bias.
+
+    Source: src/caffe/layers/batch_norm_layer.cpp BatchNormLayer::LayerSetUp, Forward_cpu; NVIDIA/caffe's of the same
+    name, branches 0.14 to 0.17; intel/caffe's mkldnn_batch_norm_layer.cpp.
+    Shape: that of its bottom, of at least two axes.
+    Blobs: mean C, variance C, factor 1. Merged: scale, bias, mean, variance 1×C×1×1 each, factor 1×1×1×1 (Xilinx,
+    NVCaffe 0.15), or, with scale_bias, the three of BVLC, then scale C, bias C; `stored_roles` tells a file's order.
+    Differs: from PyTorch: the mean and variance kept are sums, and `factor` what to divide them by. Where
+    use_global_stats is false the TEST phase too normalises by the batch, and Caffe moves the statistics even then; this
+    does not. Merged layers learn on as in NVCaffe: the biased variance, moving_average_fraction of the old.
+    """
+
+    type = "BatchNorm"
+    params = (BatchNormParameter,)
+
+    def shapes(self, layer: Layer, bottoms: Sequence[Shape]) -> Sequence[Shape]:
+        if len(bottoms[0]) < 2:
+            raise layer.error(f"its bottom {show(bottoms[0])} has no channel axis")
+        return [bottoms[0]]
+
+    def blobs(self, layer: Layer, bottoms: Sequence[Shape]) -> dict[str, BlobSpec]:
+        p, c = layer.get(BatchNormParameter), bottoms[0][1]
+        each, one = ((1, c, 1, 1), (1, 1, 1, 1)) if p.merged and not p.scale_bias else ((c,), (1,))
+        kept = {"mean": BlobSpec(each, statistic=True), "variance": BlobSpec(each, statistic=True)}
+        factor = {"factor": BlobSpec(one, statistic=True)}
+        if not p.merged:
+            return kept | factor
+        scale = BlobSpec(each, p.scale_filler if p.has("scale_filler") else ONE)
+        learned = {"scale": scale, "bias": BlobSpec(each, p.bias_filler)}
+        return kept | factor | learned if p.scale_bias else learned | kept | factor
+
+    def stored_roles(self, layer: Layer, shapes: Sequence[Shape]) -> tuple[str, ...]:
+        """Return the roles of a file's blobs, in its order, told by their shapes; WeightsError where they cannot be.
+
+        Whether the layer is merged is the weights' to say: Intel and NVCaffe have prototxts that do not show it.
+        """
+        single = tuple(index for index, shape in enumerate(shapes) if math.prod(shape) == 1)
+        if len(shapes) == 3 and 2 in single:
+            return STATISTICS
+        if len(shapes) == 5 and single == (0, 1, 2, 3, 4):  # one channel: only the prototxt can tell
+            p = layer.get(BatchNormParameter)
+            return XILINX if p.merged and not p.scale_bias else NVCAFFE
+        if len(shapes) == 5 and single in ((2,), (4,)):
+            return XILINX if single == (4,) else NVCAFFE if len(shapes[2]) == 1 else NVCAFFE_14
+        raise WeightsError(
+            f"layer {layer.name!r} ({layer.type}): stored are {show_all(shapes)}; it takes mean, variance and factor, "
+            "or those merged with scale and bias"
+        )
+
+    def statistics(self, layer: Layer) -> str:
+        p = layer.get(BatchNormParameter)
+        if p.scale_bias or not p.has("use_global_stats"):  # NVCaffe 0.17 asks for the phase alone
+            return PHASE
+        return RUNNING if p.use_global_stats else BATCH
+
+    def eps(self, layer: Layer) -> float:
+        p = layer.get(BatchNormParameter)
+        return max(p.eps, NVCAFFE_EPS) if p.scale_bias else p.eps
+
+    def torch(self, layer: Layer, bottoms: Sequence[Shape]) -> nn.Module:
+        made: nn.Module = as_stock(averaging_norm(), len(bottoms[0]))(
+            bottoms[0][1], layer.get(BatchNormParameter), self.eps(layer), self.statistics(layer)
+        )
+        return made
+
+    def load(self, module: nn.Module, blobs: Mapping[str, Array]) -> None:
+        """Put mean and variance divided by the factor; a scale and a bias make the module affine."""
+        from torch.nn import Parameter
+
+        m: Any = module
+        mean, variance = divided(blobs)
+        for target, array in ((m.running_mean, mean), (m.running_var, variance), (m.factor, blobs["factor"])):
+            put(target, array)
+        m.merged = "scale" in blobs and float(m.factor) in (0.0, 1.0)  # else Intel's, which averages as BVLC does
+        if "scale" in blobs and not m.affine:
+            m.affine = True
+            m.weight, m.bias = Parameter(m.running_mean.clone()), Parameter(m.running_mean.clone())
+        for target, role in ((m.weight, "scale"), (m.bias, "bias")):
+            if role in blobs:
+                put(target, blobs[role])
+
+    def dump(self, module: nn.Module, roles: Sequence[str]) -> dict[str, Array]:
+        m: Any = module
+        by = 1.0 if m.merged and not m.factor else m.factor
+        tensors = {
+            "mean": m.running_mean * by,
+            "variance": m.running_var * by,
+            "factor": m.factor,
+            "scale": m.weight,
+            "bias": m.bias,
+        }
+        return {role: tensors[role].detach().cpu().float().numpy() for role in roles}
+
+    def onnx(self, g: Graph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, Array]) -> str | Sequence[str]:
+        import numpy as np
+
+        affine = [blobs[role].reshape(-1) for role in ("scale", "bias") if role in blobs]
+        if self.statistics(layer) == BATCH:
+            return onnx_batch(g, bottoms[0], self.eps(layer), affine)
+        mean, variance = divided(blobs)
+        scale, bias = affine or (np.ones_like(mean), np.zeros_like(mean))
+        return onnx_running(g, bottoms[0], self.eps(layer), scale, bias, mean, variance)
+
+    def affine(self, layer: Layer, blobs: Mapping[str, Array]) -> tuple[Array, Array] | None:
+        import numpy as np
+
+        if self.statistics(layer) == BATCH:
+            return None
+        mean, variance = divided(blobs)
+        scale, bias = (blobs[role].reshape(-1) if role in blobs else None for role in ("scale", "bias"))
+        by = (1.0 if scale is None else scale) / np.sqrt(variance.astype("float64") + self.eps(layer))
+        return by.astype("float32"), ((0.0 if bias is None else bias) - mean * by).astype("float32")
+
+    examples = (
+        Example("plain", ((2, 3, 4, 4),), blobs=positive),
+        Example("eps, in place", ((2, 3, 4, 4),), "batch_norm_param { eps: 0.01 }", blobs=positive, in_place=True),
+        Example("two axes", ((4, 3),), blobs=positive),
+        Example("three axes", ((2, 3, 5),), blobs=positive),
+        Example("five axes", ((2, 3, 2, 3, 2),), blobs=positive),
+        Example("no statistics yet", ((2, 3, 4),), blobs=lambda rng, shape: 0 * positive(rng, shape)),
+        Example(
+            "global statistics in training",
+            ((2, 3, 4, 4),),
+            "batch_norm_param { use_global_stats: true }",
+            phase="TRAIN",
+            blobs=positive,
+        ),
+        Example(
+            "batch statistics in test", ((2, 3, 4, 4),), "batch_norm_param { use_global_stats: false }", blobs=positive
+        ),
+        Example("training", ((3, 2, 4, 4),), phase="TRAIN", blobs=positive),
+        Example(
+            "training, two axes",
+            ((5, 3),),
+            "batch_norm_param { moving_average_fraction: 0.9 eps: 0.001 }",
+            phase="TRAIN",
+            blobs=positive,
+        ),
+        Example("training, in place", ((2, 3, 4),), phase="TRAIN", blobs=positive, in_place=True),
+    )
