@@ -1,0 +1,214 @@
+"""ROIPooling and PSROIPooling."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from prototxt_gen.ir import Layer, Shape, show
+from prototxt_gen.layers.base import LayerType, exactly
+from prototxt_gen.layers.example import Example, literal, normal
+from prototxt_gen.layers.losses import legacy
+from prototxt_gen.message import Message, float32, int32, repeated, uint32
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor, nn
+
+    from converters.graph import Graph
+
+Span = tuple[int, int]
+"""From (included) and to (excluded) on one axis of the feature map."""
+
+
+class ROIPoolingParameter(Message, field="roi_pooling_param", number=8266711):
+    """Fast R-CNN's; other forks give it other numbers. `pooled_size` is Intel's."""
+
+    pooled_h = uint32(1)
+    pooled_w = uint32(2)
+    spatial_scale = float32(3, 1.0)
+    pooled_size = repeated(uint32(4))
+
+
+class PSROIPoolingParameter(Message, field="psroi_pooling_param", number=149):
+    """R-FCN's; every fork gives it another number."""
+
+    spatial_scale = float32(1)
+    output_dim = int32(2)
+    group_size = int32(3)
+
+
+def c_round(number: float) -> int:
+    """Round half away from zero, as C's round()."""
+    return int(math.copysign(math.floor(abs(number) + 0.5), number))
+
+
+def check_regions(layer: Layer, feature: Shape, regions: Shape) -> None:
+    if len(feature) != 4:
+        raise layer.error(f"its bottom {show(feature)} is not N×C×H×W")
+    if len(regions) > 4 or math.prod(regions[1:]) != 5:
+        raise layer.error(f"its regions are {show(regions)}; it needs rows of 5: image, x1, y1, x2, y2")
+
+
+class RegionPooling(LayerType):
+    """What both share: a feature map, regions as rows image, x1, y1, x2, y2 in pixels, one item of the top for each."""
+
+    bottoms = exactly(2)
+
+    def cells(self, layer: Layer) -> tuple[int, int]:
+        """Return the rows and columns of cells of a region."""
+        raise NotImplementedError
+
+    def spans(self, layer: Layer, corners: Tensor, size: Sequence[int]) -> tuple[list[Span], list[Span]]:
+        """Return the rows' and the columns' spans of a region's cells, for its float32 x1, y1, x2, y2."""
+        raise NotImplementedError
+
+    def pool(self, layer: Layer, image: Tensor, rows: list[Span], columns: list[Span]) -> Tensor:
+        """Return the pooled C×rows×columns of a C×H×W image."""
+        raise NotImplementedError
+
+    def torch(self, layer: Layer, bottoms: Sequence[Shape]) -> nn.Module:
+        import torch
+        from torch import nn
+
+        room = self
+
+        class Pool(nn.Module):
+            def forward(self, x: Tensor, regions: Tensor) -> Tensor:
+                return torch.stack(list(self.each(x, regions.detach().reshape(-1, 5).cpu().float())))
+
+            def each(self, x: Tensor, regions: Tensor) -> Iterator[Tensor]:
+                for region in regions:
+                    image = int(region[0])
+                    if not 0 <= image < len(x):
+                        raise layer.error(f"a region is of image {image}; there are {len(x)}")
+                    yield room.pool(layer, x[image], *room.spans(layer, region[1:], x.shape[2:]))
+
+        return Pool()
+
+
+def _clipped(lows: Tensor, highs: Tensor, size: int) -> list[Span]:
+    return [(min(max(int(a), 0), size), min(max(int(b), 0), size)) for a, b in zip(lows, highs, strict=True)]
+
+
+class ROIPooling(RegionPooling):
+    """The maximum over each cell of a grid laid over each region.
+
+    Source: yjxiong/caffe src/caffe/layers/roi_pooling_layer.cpp (Fast R-CNN's).
+    Shape: N×C×H×W, R×5 → R×C×pooled_h×pooled_w.
+    Blobs: none.
+    Differs: from torchvision.ops.roi_pool, ONNX MaxRoiPool: not at all. A cell outside the map gives 0. In
+        happynear/caffe-windows the CPU rounds -0.5 up instead of away from zero.
+    """
+
+    type = "ROIPooling"
+    params = (ROIPoolingParameter,)
+
+    def cells(self, layer: Layer) -> tuple[int, int]:
+        p = layer.get(ROIPoolingParameter)
+        height, width = (*p.pooled_size, *p.pooled_size)[:2] if p.pooled_size else (p.pooled_h, p.pooled_w)
+        if height < 1 or width < 1 or len(p.pooled_size) > 2:
+            raise layer.error("it needs pooled_h and pooled_w, at least 1")
+        return height, width
+
+    def shapes(self, layer: Layer, bottoms: Sequence[Shape]) -> Sequence[Shape]:
+        check_regions(layer, *bottoms)
+        return [(legacy(layer, bottoms[1], 0), bottoms[0][1], *self.cells(layer))]
+
+    def spans(self, layer: Layer, corners: Tensor, size: Sequence[int]) -> tuple[list[Span], list[Span]]:
+        import torch
+
+        x1, y1, x2, y2 = (c_round(float(c)) for c in corners * layer.get(ROIPoolingParameter).spatial_scale)
+        out: list[list[Span]] = []
+        for start, end, count, limit in zip((y1, x1), (y2, x2), self.cells(layer), size, strict=True):
+            cell = torch.tensor(max(end - start + 1, 1), dtype=torch.float32) / count
+            edges = torch.arange(count + 1, dtype=torch.float32) * cell
+            out.append(_clipped(edges[:-1].floor() + start, edges[1:].ceil() + start, limit))
+        return out[0], out[1]
+
+    def pool(self, layer: Layer, image: Tensor, rows: list[Span], columns: list[Span]) -> Tensor:
+        import torch
+
+        def cell(row: Span, column: Span) -> Tensor:
+            found = image[:, row[0] : row[1], column[0] : column[1]].flatten(1)
+            return found.max(1).values if found.shape[1] else image.new_zeros(len(image))
+
+        return torch.stack([torch.stack([cell(row, column) for column in columns], 1) for row in rows], 1)
+
+    def onnx(
+        self, g: Graph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, np.ndarray[Any, Any]]
+    ) -> str | Sequence[str]:
+        regions = g.op("Reshape", bottoms[1], g.const([-1, 5]))
+        scale = layer.get(ROIPoolingParameter).spatial_scale
+        return g.op("MaxRoiPool", bottoms[0], regions, pooled_shape=self.cells(layer), spatial_scale=scale)
+
+    examples = (
+        Example(
+            "plain",
+            ((2, 3, 6, 7), (4, 5)),
+            "roi_pooling_param { pooled_h: 2 pooled_w: 3 }",
+            draws=(normal, literal([[0, 0, 0, 6, 5], [1, 1, 2, 5, 4], [1, 3, 3, 3, 3], [0, 2, 0, 4, 5]])),
+            gradients=(True, False),
+        ),
+        Example(
+            "scaled, half pixels, over the edge",
+            ((1, 2, 5, 5), (4, 5, 1, 1)),
+            "roi_pooling_param { pooled_h: 3 pooled_w: 3 spatial_scale: 0.5 }",
+            draws=(normal, literal([[0, 1, 1, 7, 7], [0, -1, -3, 4, 4], [0, 6, 6, 13, 13], [0, 5, 1, 2, 0]])),
+            gradients=(True, False),
+        ),
+    )
+
+
+class PSROIPooling(RegionPooling):
+    """The average over each cell of a grid laid over each region, each cell from channels of its own.
+
+    Source: intel/caffe src/caffe/layers/psroi_pooling_layer.cpp (R-FCN's).
+    Shape: N×(output_dim·group_size²)×H×W, R×5 → R×output_dim×group_size×group_size.
+    Blobs: none.
+    Differs: from torchvision.ops.ps_roi_pool, which rounds after scaling. ONNX has nothing like it.
+    """
+
+    type = "PSROIPooling"
+    params = (PSROIPoolingParameter,)
+
+    def cells(self, layer: Layer) -> tuple[int, int]:
+        size = layer.get(PSROIPoolingParameter).group_size
+        return size, size
+
+    def shapes(self, layer: Layer, bottoms: Sequence[Shape]) -> Sequence[Shape]:
+        p = layer.get(PSROIPoolingParameter)
+        check_regions(layer, *bottoms)
+        if not p.has("spatial_scale") or p.output_dim < 1 or p.group_size < 1:
+            raise layer.error("it needs spatial_scale, and output_dim and group_size of at least 1")
+        if bottoms[0][1] != p.output_dim * p.group_size**2:
+            raise layer.error(
+                f"its bottom {show(bottoms[0])} needs output_dim·group_size² channels, {p.output_dim * p.group_size**2}"
+            )
+        return [(legacy(layer, bottoms[1], 0), p.output_dim, p.group_size, p.group_size)]
+
+    def spans(self, layer: Layer, corners: Tensor, size: Sequence[int]) -> tuple[list[Span], list[Span]]:
+        import torch
+
+        p = layer.get(PSROIPoolingParameter)
+        whole = torch.tensor([c_round(float(c)) for c in corners], dtype=torch.float32)
+        x1, y1, x2, y2 = (whole + torch.tensor([0.0, 0.0, 1.0, 1.0])) * p.spatial_scale
+        out: list[list[Span]] = []
+        for start, end, limit in zip((y1, x1), (y2, x2), size, strict=True):
+            cell = (end - start).clamp(min=0.1) / p.group_size
+            edges = torch.arange(p.group_size + 1, dtype=torch.float32) * cell + start
+            out.append(_clipped(edges[:-1].floor(), edges[1:].ceil(), limit))
+        return out[0], out[1]
+
+    def pool(self, layer: Layer, image: Tensor, rows: list[Span], columns: list[Span]) -> Tensor:
+        import torch
+
+        size = layer.get(PSROIPoolingParameter).group_size
+        by_cell = image.reshape(-1, size, size, *image.shape[1:])
+
+        def cell(i: int, j: int) -> Tensor:
+            found = by_cell[:, i, j, rows[i][0] : rows[i][1], columns[j][0] : columns[j][1]].flatten(1)
+            return found.sum(1) / max(1, found.shape[1])
+
+        return torch.stack([torch.stack([cell(i, j) for j in range(size)], 1) for i in range(size)], 1)
