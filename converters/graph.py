@@ -13,20 +13,27 @@ from prototxt_gen.errors import NetError
 from prototxt_gen.ir import Shape
 
 Array = np.ndarray[Any, Any]
-DTYPES = {"float": onnx.TensorProto.FLOAT, "int64": onnx.TensorProto.INT64}
 
 
 class Graph:
-    """Nodes and initializers in the making. An input of a node is a name, or an array that becomes an initializer."""
+    """Nodes and initializers in the making. An input of a node is a name, or an array that becomes an initializer.
+
+    Arrays are held as they come, views of a mapped file among them, and never copied here.
+    """
 
     def __init__(self, opset: int) -> None:
         self.opset = opset
         self.nodes: list[onnx.NodeProto] = []
-        self.initializers: list[onnx.TensorProto] = []
+        self.arrays: dict[str, Array] = {}
         self.scope = ""
         """The layer being written: names of nodes and values begin with it."""
         self._shapes: dict[str, Shape] = {}
         self._names: set[str] = set()
+
+    @property
+    def initializers(self) -> list[onnx.TensorProto]:
+        """The arrays as ONNX tensors, copied."""
+        return [numpy_helper.from_array(np.ascontiguousarray(array), name) for name, array in self.arrays.items()]
 
     def name(self, hint: str) -> str:
         """Return a name no value or node has yet."""
@@ -37,6 +44,10 @@ class Graph:
             name = f"{stem}_{count}"
         self._names.add(name)
         return name
+
+    def reserve(self, name: str) -> None:
+        """Keep a name for a value that is still to come."""
+        self._names.add(name)
 
     def shape(self, value: str) -> Shape:
         """Return the shape a value has for the shapes the net was read with; its batch may vary when it runs."""
@@ -53,7 +64,7 @@ class Graph:
         if not isinstance(array, np.ndarray):
             made = made.astype(np.int64 if made.dtype.kind in "iu" else np.float32)
         name = self.name(hint)
-        self.initializers.append(numpy_helper.from_array(np.ascontiguousarray(made), name))
+        self.arrays[name] = made
         self._shapes[name] = made.shape
         return name
 

@@ -16,11 +16,11 @@ from prototxt_gen.schema import LayerParameter, NetParameter
 class Builder:
     """Collects inputs and layers. A block is a plain function of a Builder and Values; `build` returns the frozen Net.
 
-        b = Builder("tiny")
-        x = b.input("data", (1, 3, 32, 32))
-        x = b.add("Convolution", "conv1", x, num_output=16, kernel_size=3, pad=1)
-        x = b.add("ReLU", "relu1", x, in_place=True)
-        net = b.build()
+    b = Builder("tiny")
+    x = b.input("data", (1, 3, 32, 32))
+    x = b.add("Convolution", "conv1", x, num_output=16, kernel_size=3, pad=1)
+    x = b.add("ReLU", "relu1", x, in_place=True)
+    net = b.build()
     """
 
     def __init__(self, name: str, params: NetParameter | None = None) -> None:
@@ -62,9 +62,7 @@ class Builder:
         top = bottoms[0].blob if in_place and bottoms else self.name(name)
         return self.add_many(type_, name, *bottoms, tops=(top,), **fields)[0]
 
-    def add_many(
-        self, type_: str, name: str, *bottoms: Value, tops: Sequence[str], **fields: Any
-    ) -> tuple[Value, ...]:
+    def add_many(self, type_: str, name: str, *bottoms: Value, tops: Sequence[str], **fields: Any) -> tuple[Value, ...]:
         """Add a layer with these top blobs, named in full; return the tops."""
         room = layers.find(type_)
         if room is None:

@@ -13,7 +13,7 @@ schema does not know is never lost: it is kept in `extras`, with its line and th
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, ClassVar, Generic, TypeVar, cast, overload
@@ -289,6 +289,10 @@ class Message:
             else:
                 changed[name] = self._coerce(name, value)
         return self._make(changed, self.extras)
+
+    def without_extras(self: M, names: Collection[str]) -> M:
+        """Return a copy without the unknown fields of these names."""
+        return self._make(self._values, tuple(extra for extra in self.extras if extra.name not in names))
 
     def __bool__(self) -> bool:
         """Whether anything at all is set."""

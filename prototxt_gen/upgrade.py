@@ -176,5 +176,3 @@ def move_transforms(layer: Tree) -> Tree:
 
 def _has_transform(field: Field) -> bool:
     return isinstance(field.value, tuple) and any(inner.name in _TRANSFORMS for inner in field.value)
-
-

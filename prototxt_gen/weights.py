@@ -184,3 +184,27 @@ def _new_layers(analysis: Analysis, weights: Weights, dialect: Dialect) -> Itera
 def _order(row: Row, roles: Mapping[str, Array]) -> list[str]:
     """Return the roles in the order of the .caffemodel; BN's fourth goes by either name."""
     return [role if role in roles else "variance" for role in row.blobs if role in roles or role == "inverse_std"]
+
+
+def as_inverse_std(weights: Weights, analysis: Analysis) -> Weights:
+    """Return the weights with every BN's fourth blob as 1/sqrt(var+eps), whatever it was."""
+    return _converted(weights, analysis, "variance", "inverse_std")
+
+
+def as_variance(weights: Weights, analysis: Analysis) -> Weights:
+    """Return the weights with every BN's fourth blob as the variance, whatever it was; never below 0."""
+    return _converted(weights, analysis, "inverse_std", "variance")
+
+
+def _converted(weights: Weights, analysis: Analysis, old: str, new: str) -> Weights:
+    from prototxt_gen.layers.bn import BNParameter
+
+    made = dict(weights.blobs)
+    for row in analysis.rows:
+        blobs = made.get(row.layer.name, {})
+        if row.layer.type == "BN" and old in blobs:
+            eps, fourth = row.layer.get(BNParameter).eps, blobs[old].astype("float64")
+            value = 1 / np.sqrt(fourth + eps) if new == "inverse_std" else np.maximum(fourth**-2 - eps, 0)
+            kept = {role: array for role, array in blobs.items() if role != old}
+            made[row.layer.name] = kept | {new: value.astype("float32")}
+    return Weights(made, weights.source, weights.remarks)

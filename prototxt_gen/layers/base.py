@@ -129,6 +129,15 @@ class LayerType:
         """Write the layer as ONNX nodes on the named bottoms; return the name of the top, or of each."""
         raise UnsupportedError(f"layer {layer.name!r} ({layer.type}): it has no ONNX form")
 
+    def affine(
+        self, layer: Layer, blobs: Mapping[str, np.ndarray[Any, Any]]
+    ) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]] | None:
+        """Return (scale, shift), one number per channel of axis 1, where in the TEST phase the layer is scale·x + shift.
+
+        None where it is not: then it cannot be folded into the layer before it.
+        """
+        return None
+
     def infer(self, layer: Layer, bottoms: Sequence[Shape]) -> tuple[Shape, ...]:
         """Return the top shapes after checking arity, fields and sizes; the errors name the layer."""
         self.check_arity(layer)

@@ -18,9 +18,7 @@ RECONSTRUCTED = "The paper does not give this net's widths: they are reconstruct
 
 
 def _cifar(depth: int, modules: int) -> ResidualNet:
-    return ResidualNet(
-        f"Attention-{depth}-CIFAR", modules=(modules,) * 3, **_CIFAR, note=RECONSTRUCTED
-    )
+    return ResidualNet(f"Attention-{depth}-CIFAR", modules=(modules,) * 3, **_CIFAR, note=RECONSTRUCTED)
 
 
 ZOO: dict[str, ResidualNet] = {

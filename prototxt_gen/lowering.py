@@ -1,0 +1,77 @@
+"""What every target shares: a net made ready for it, and all that it cannot do told in one error."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
+from typing import TypeVar
+
+from prototxt_gen.analysis import Analysis, Row, analyse
+from prototxt_gen.errors import NetError, UnsupportedError
+from prototxt_gen.ir import Layer, Net, Shape
+from prototxt_gen.message import Message
+
+T = TypeVar("T")
+M = TypeVar("M", bound=Message)
+
+
+def ready(net: Net, given: Mapping[str, Shape] | None = None, ignored: Collection[str] = ()) -> Analysis:
+    """Return the analysis of a net of one phase, everything known.
+
+    Raises NetError, all faults in one text: layers whose shapes cannot be known, bottoms that nothing makes, and
+    fields that are not understood, since one of them may change what a layer computes; `ignored` names those that do
+    not.
+    """
+    net = without_fields(net, ignored)
+    analysis = analyse(net, given)
+    causes = [row.error for row in analysis.rows if row.error is not None and not row.blocked]
+    blocked = [row.error for row in analysis.rows if row.error is not None and row.blocked]
+    faults = [str(error) for error in causes or blocked[:1]]
+    faults += [text for layer in net.layers for text in _not_understood(layer)]
+    if faults:
+        only_unsupported = all(isinstance(error, UnsupportedError) for error in causes)
+        raise (UnsupportedError if only_unsupported else NetError)(_listed(net, faults))
+    return analysis
+
+
+def without_fields(net: Net, names: Collection[str]) -> Net:
+    """Return the net without the unknown fields of these names, wherever they stand."""
+    if not names:
+        return net
+    return net.map(lambda layer: replace(layer, params=_stripped(layer.params, names)))
+
+
+def _stripped(message: M, names: Collection[str]) -> M:
+    inner = {name: _stripped(value, names) for name, value in message.set_fields() if isinstance(value, Message)}
+    return message.replace(**inner).without_extras(names)
+
+
+def _not_understood(layer: Layer) -> list[str]:
+    return [
+        f"layer {layer.name!r} ({layer.type}): line {extra.line}: {extra.name} is not understood ({extra.reason}); "
+        f"if it does not change what the layer computes, --ignore-field {extra.name}"
+        for extra in layer.params.extras
+    ]
+
+
+def _listed(net: Net, faults: list[str]) -> str:
+    where = f"{net.source}: " if net.source else ""
+    return where + (faults[0] if len(faults) == 1 else "".join(f"\n  {fault}" for fault in faults))
+
+
+def lower_all(analysis: Analysis, lower: Callable[[Row], T], target: str) -> list[T]:
+    """Lower every layer in order; one UnsupportedError lists every layer that cannot be, by type, with the reason."""
+    made: list[T] = []
+    refused: dict[str, list[str]] = {}
+    for row in analysis.rows:
+        try:
+            made.append(lower(row))
+        except UnsupportedError as error:
+            refused.setdefault(row.layer.type, []).append(str(error))
+    if refused:
+        count = sum(map(len, refused.values()))
+        kinds = ", ".join(f"{type_} ×{len(texts)}" for type_, texts in refused.items())
+        listed = "".join(f"\n  {text}" for texts in refused.values() for text in texts)
+        where = f"{analysis.net.source or analysis.net.name}: {count} of {len(analysis.rows)} layers"
+        raise UnsupportedError(f"{where} cannot go to {target} ({kinds}):{listed}")
+    return made
