@@ -76,7 +76,7 @@ class Analysis:
     @property
     def activation_bytes(self) -> int:
         """Bytes of all blobs held at once, as Caffe does: inputs and every top not written in place."""
-        inputs = sum(FLOAT_BYTES * math.prod(value.shape) for value in self.net.inputs if value.shape is not None)
+        inputs = sum(FLOAT_BYTES * math.prod(self.shapes[v]) for v in self.net.inputs if v in self.shapes)
         return inputs + sum(row.activation_bytes for row in self.rows)
 
 

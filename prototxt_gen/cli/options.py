@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
+from prototxt_gen.cli.output import echo_json as echo_json
 from prototxt_gen.errors import PrototxtGenError
 from prototxt_gen.ir import Net, Shape
 
-FILE = click.Path(path_type=Path, dir_okay=False)
+if TYPE_CHECKING:
+    from prototxt_gen.solver import Solver
+    from prototxt_gen.upgrade import Tree
+
+FILE = click.Path(path_type=Path)
 FOLDER = click.Path(path_type=Path, file_okay=False)
 
 force = click.option("--force", is_flag=True, help="Overwrite files that are there already.")
@@ -56,17 +61,46 @@ def given_shapes(net: Net, size: str | None, shapes: tuple[str, ...]) -> Mapping
     return found
 
 
-def read_net(path: Path, phase: str | None, stages: tuple[str, ...], level: int) -> Net:
-    """Return the net of a prototxt in a phase: the one asked for, else the file's own state, else TEST."""
-    from prototxt_gen.reader import read
+def chosen_phase(net: Net, phase: str | None) -> str:
+    """Return the phase asked for; else TEST, but TRAIN for a file that is meant for TRAIN alone."""
+    from prototxt_gen.phases import phases_of
 
-    net = read(path)
+    return phase or phases_of(net)[-1]
+
+
+def in_phase(net: Net, phase: str | None, stages: tuple[str, ...], level: int) -> Net:
+    """Return the net of a phase, see `chosen_phase`; stages and level are those asked for, else the file's own."""
     state = net.params.state
-    return net.at(phase or state.phase, stages or state.stage, level or state.level)
+    return net.at(chosen_phase(net, phase), stages or state.stage, level or state.level)
 
 
-def echo_json(value: Any) -> None:
-    """Print JSON on stdout."""
-    import json
+def read_net(path: Path, phase: str | None, stages: tuple[str, ...], level: int) -> Net:
+    """Return the net of a prototxt in a phase, see `in_phase`; a solver is an error."""
+    from prototxt_gen.errors import PrototxtError
 
-    click.echo(json.dumps(value, indent=2))
+    _, net = read_any(path)
+    if not isinstance(net, Net):
+        raise PrototxtError(f"{path}: a solver, not a net; give the net's own file")
+    return in_phase(net, phase, stages, level)
+
+
+def read_any(path: Path) -> tuple[Tree, Net | Solver]:
+    """Return a prototxt as it was parsed, and as the net of all phases or the solver that it is.
+
+    PrototxtError, naming file and line, where it is neither.
+    """
+    from prototxt_gen.errors import PrototxtError
+    from prototxt_gen.reader import net_from_tree, read_text
+    from prototxt_gen.solver import is_solver, solver_from_tree
+    from prototxt_gen.text import parse
+
+    text, source = read_text(path), str(path)
+    try:
+        tree = parse(text)
+        read = solver_from_tree(tree, source) if is_solver(tree) else net_from_tree(tree, source)
+    except PrototxtError as error:
+        raise PrototxtError(f"{source}: {error}", error.line) from None
+    if isinstance(read, Net) and not read.layers and not read.inputs:
+        found = ", ".join(dict.fromkeys(field.name for field in tree[:20]))
+        raise PrototxtError(f"{source}: neither a net nor a solver; {f'it holds {found}' if found else 'it is empty'}")
+    return tree, read

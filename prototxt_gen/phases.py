@@ -1,0 +1,60 @@
+"""Which phases a net file is meant for: a train_val for both, a deploy net for TEST, an old train net for TRAIN."""
+
+from __future__ import annotations
+
+from prototxt_gen import layers
+from prototxt_gen.ir import Layer, Net
+
+PHASES = ("TRAIN", "TEST")
+METRICS = frozenset({"Accuracy", "Silence", "HDF5Output", "DetectionEvaluate"})
+"""Types at the end of a net that tell or swallow, and compute nothing a net is made for."""
+
+
+def phases_of(net: Net) -> tuple[str, ...]:
+    """Return the phases that a net, as read, is meant for.
+
+    The one that its `state` names; else those that its rules tell apart and that have a layer which data come from;
+    without such rules, TRAIN where it has a loss, TEST where it has none.
+    """
+    if net.params.state.has("phase"):
+        return (net.params.state.phase,)
+    if not any(_names_a_phase(layer) for layer in net.layers):
+        return ("TRAIN",) if _is_training(net) else ("TEST",)
+    fed = tuple(phase for phase in PHASES if net.inputs or any(map(is_source, net.at(phase).layers)))
+    return fed or PHASES
+
+
+def is_source(layer: Layer) -> bool:
+    """Whether data may come from this layer: a data type, or an unknown type without bottoms."""
+    room = layers.find(layer.type)
+    return room.data if room is not None else bool(layer.tops) and not layer.bottoms
+
+
+def is_loss(layer: Layer) -> bool:
+    """Whether the layer adds to what training makes small: a loss, or any layer given a loss weight."""
+    room = layers.find(layer.type)
+    weights = layer.params.loss_weight
+    if weights:
+        return any(weights)
+    return room.loss if room is not None else layer.type.endswith(("Loss", "LOSS"))
+
+
+def is_ending(layer: Layer) -> bool:
+    """Whether a net rightly ends at this layer's tops: a loss or a metric."""
+    return is_loss(layer) or layer.type in METRICS
+
+
+def _names_a_phase(layer: Layer) -> bool:
+    return any(rule.has("phase") for rule in (*layer.params.include, *layer.params.exclude))
+
+
+def _is_training(net: Net) -> bool:
+    """A net of one phase with a loss trains; but with an Accuracy and not one filler it is an old test net."""
+    if not any(map(is_loss, net.layers)):
+        return False
+    return not any(layer.type == "Accuracy" for layer in net.layers) or any(map(_is_filled, net.layers))
+
+
+def _is_filled(layer: Layer) -> bool:
+    own = (value for name, value in layer.params.set_fields() if name.endswith("_param"))
+    return any(name.endswith("filler") for message in own for name, _ in message.set_fields())
