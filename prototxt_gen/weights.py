@@ -17,7 +17,7 @@ from prototxt_gen.analysis import Analysis, Row
 from prototxt_gen.caffemodel_types import CaffeModel, NewLayer, StoredLayer
 from prototxt_gen.dialect import DIALECTS, Dialect
 from prototxt_gen.errors import WeightsError
-from prototxt_gen.ir import Shape, show
+from prototxt_gen.ir import Layer, Shape, show
 from prototxt_gen.layers.base import BlobSpec
 
 Array = np.ndarray[Any, Any]
@@ -119,13 +119,18 @@ def _meant(roles: dict[str, Array], meaning: str) -> dict[str, Array]:
 
 def _blobs(row: Row, found: Sequence[StoredLayer], faults: list[str]) -> dict[str, Array]:
     """Return the arrays of one layer; what is wrong goes to `faults`. Of two layers of one name the last counts."""
-    layer, specs = row.layer, row.blobs
+    layer, specs = row.layer, dict(row.blobs)
     who = f"layer {layer.name!r} ({layer.type})"
     holding = [one for one in found if one.blobs]
     if not holding:
         faults.append(f"{who}: no weights for its {', '.join(specs)}")
         return {}
     blobs = holding[-1].blobs
+    try:
+        specs = _as_stored(layer, specs, [blob.shape for blob in blobs])
+    except WeightsError as error:
+        faults.append(str(error))
+        return {}
     if len(blobs) != len(specs):
         faults.append(f"{who}: {len(blobs)} blobs in the file, the net has {len(specs)} ({', '.join(specs)})")
         return {}
@@ -135,6 +140,14 @@ def _blobs(row: Row, found: Sequence[StoredLayer], faults: list[str]) -> dict[st
     if any(not same_layout(blob.shape, spec.shape) for blob, spec in zip(blobs, specs.values(), strict=True)):
         return {}
     return {role: _as(blob.array(), spec) for (role, spec), blob in zip(specs.items(), blobs, strict=True)}
+
+
+def _as_stored(layer: Layer, specs: dict[str, BlobSpec], shapes: Sequence[Shape]) -> dict[str, BlobSpec]:
+    """Return the specs in the file's order; roles that only the file knows of take the shapes it has."""
+    roles = layers.room(layer).stored_roles(layer, shapes)
+    if roles is None:
+        return specs
+    return {role: specs.get(role, BlobSpec(shape)) for role, shape in zip(roles, shapes, strict=True)}
 
 
 def _as(array: Array, spec: BlobSpec) -> Array:

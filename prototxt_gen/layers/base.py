@@ -110,6 +110,13 @@ class LayerType:
         """Return a module whose forward takes the bottoms and returns the top, or a tuple of the tops."""
         raise UnsupportedError(f"layer {layer.name!r} ({layer.type}): it has no PyTorch form")
 
+    def stored_roles(self, layer: Layer, shapes: Sequence[Shape]) -> tuple[str, ...] | None:
+        """Return the roles of a file's blobs in its order, told by their shapes; None: those of `blobs`, as declared.
+
+        For types that forks store in several orders. Raises WeightsError where the shapes cannot tell.
+        """
+        return None
+
     def load(self, module: nn.Module, blobs: Mapping[str, np.ndarray[Any, Any]]) -> None:
         """Put the layer's blobs, float32 by role, into the module: by default each into the tensor of that name."""
         import torch
