@@ -8,12 +8,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 from prototxt_gen import layers
 from prototxt_gen.errors import NetError, UnsupportedError
 from prototxt_gen.ir import Layer, Net, Shape, Value, show
 from prototxt_gen.layers.base import BlobSpec
+from prototxt_gen.schema import LayerParameter
 
 FLOAT_BYTES = 4
 
@@ -127,11 +128,36 @@ def _row(layer: Layer, bottoms: tuple[Shape | None, ...], given: Mapping[str, Sh
             room.check_arity(layer)
             return _blocked(layer, bottoms, f"the shape of its bottom {missing[0]!r} is not known")
         known = [shape for shape in bottoms if shape is not None]
-        tops = room.infer(layer, known)
+        tops, blobs, macs = _costs(layer, known)
         merged = tuple(new or old for new, old in zip(from_outside, tops, strict=True)) if room.data else tops
-        return Row(layer, bottoms, merged, room.blobs(layer, known), room.macs(layer, known, tops))
+        return Row(layer, bottoms, merged, blobs, macs)
     except NetError as error:
         return Row(layer, bottoms, from_outside if _is_data(layer) else (None,) * len(layer.tops), error=error)
+
+
+Costs = tuple[tuple[Shape, ...], dict[str, BlobSpec], int]
+
+
+def _costs(layer: Layer, bottoms: Sequence[Shape]) -> Costs:
+    """Return top shapes, blobs and MACs. Deep nets repeat few layers: those alike but for their names are done once."""
+    places = {value.blob: index for index, value in reversed(list(enumerate(layer.bottoms + layer.tops)))}
+    ends = tuple(places[value.blob] for value in layer.bottoms + layer.tops)
+    try:
+        return _costs_of_like(layer.type, layer.params, tuple(bottoms), ends)
+    except NetError:
+        return _costs_of(layer, bottoms)  # again, so that the error names this layer
+
+
+@lru_cache(maxsize=4096)
+def _costs_of_like(type_: str, params: LayerParameter, bottoms: tuple[Shape, ...], ends: tuple[int, ...]) -> Costs:
+    values = tuple(Value(str(end)) for end in ends)
+    return _costs_of(Layer("", type_, values[: len(bottoms)], values[len(bottoms) :], params), bottoms)
+
+
+def _costs_of(layer: Layer, bottoms: Sequence[Shape]) -> Costs:
+    room = layers.room(layer)
+    tops = room.infer(layer, bottoms)
+    return tops, room.blobs(layer, bottoms), room.macs(layer, bottoms, tops)
 
 
 def _is_data(layer: Layer) -> bool:

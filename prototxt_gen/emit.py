@@ -90,7 +90,7 @@ class Stage:
 
 def stages(analysis: Analysis) -> Iterator[Stage]:
     """Yield the net's stages in order, grouped by the first part of the slash-separated layer names."""
-    for name, group in groupby(analysis.rows, key=lambda row: row.layer.name.split("/")[0]):
+    for name, group in groupby(analysis.rows, key=lambda row: row.layer.name.split("/")[0].removesuffix("_residual")):
         rows: list[Row] = list(group)
         yield Stage(
             name,

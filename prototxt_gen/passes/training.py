@@ -135,7 +135,8 @@ def train_val(net: Net, data: Data, fillers: Fillers | None = None, freeze_bn: b
     softmax = _last_softmax(net)
     fillers = replace(fillers or Fillers(), freeze_bn=freeze_bn)
     body = [_trained(layer, fillers) for layer in net.layers if layer is not softmax and not _makes(layer)]
-    renamed = [_renamed(layer, _first_input(net), "data") for layer in body]
+    first = _first_input(net)
+    renamed = [_renamed(layer, first, "data") for layer in body]
     ends = list(_ends(net, softmax))
     made = Net(net.name, (), (), net.params, net.source)
     return made.relinked([data.layer("TRAIN"), data.layer("TEST"), *renamed, *ends])
@@ -182,7 +183,7 @@ def _ends(net: Net, softmax: Layer) -> Iterator[Layer]:
 def _classes(net: Net, softmax: Layer) -> int:
     from prototxt_gen.analysis import analyse
 
-    shape = analyse(net).shapes.get(softmax.bottoms[0])
+    shape = softmax.bottoms[0].shape or analyse(net).shapes.get(softmax.bottoms[0])
     return shape[1] if shape and len(shape) > 1 else 1000
 
 
