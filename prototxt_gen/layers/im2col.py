@@ -1,0 +1,98 @@
+"""Im2col: the pixels under each place of a convolution's kernel, as channels."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from itertools import product
+from typing import TYPE_CHECKING, Any
+
+from prototxt_gen.errors import UnsupportedError
+from prototxt_gen.ir import Layer, Shape, show
+from prototxt_gen.layers.base import LayerType
+from prototxt_gen.layers.convolution import ConvolutionParameter, channel_axis, window
+from prototxt_gen.layers.example import Example
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor, nn
+
+    from converters.graph import Graph
+
+
+class Im2col(LayerType):
+    """Every pixel a kernel would see at a place, as a channel of that place, in the order of a kernel's weights.
+
+    Source: src/caffe/layers/im2col_layer.cpp Im2colLayer, src/caffe/util/im2col.cpp.
+    Shape: N×C×… → N×C·k·…×floor((in + 2·pad - extent) / stride) + 1.
+    Blobs: none.
+    Differs: from PyTorch: nn.Unfold gives the same, but flattens the places and takes two spatial axes only.
+    """
+
+    type = "Im2col"
+    params = (ConvolutionParameter,)
+
+    def shapes(self, layer: Layer, bottoms: Sequence[Shape]) -> Sequence[Shape]:
+        (bottom,) = bottoms
+        axis, w = channel_axis(layer, bottom), window(layer, bottom)
+        spatial = w.steps(bottom[axis + 1 :])
+        if not spatial or any(size < 1 for size in spatial):
+            raise layer.error(f"its kernel does not fit the bottom {show(bottom)}")
+        return [(*bottom[:axis], bottom[axis] * math.prod(w.kernel), *spatial)]
+
+    def torch(self, layer: Layer, bottoms: Sequence[Shape]) -> nn.Module:
+        import torch
+        from torch import nn
+        from torch.nn import functional
+
+        axis, w = channel_axis(layer, bottoms[0]), window(layer, bottoms[0])
+
+        class Im2Col(nn.Module):
+            def forward(self, x: Tensor) -> Tensor:
+                steps = w.steps(tuple(x.shape[axis + 1 :]))
+                x = functional.pad(x, w.around())
+                places = (self.under(x, place, steps) for place in product(*map(range, w.kernel)))
+                return torch.stack(list(places), dim=axis + 1).flatten(axis, axis + 1)
+
+            def under(self, x: Tensor, place: tuple[int, ...], steps: Shape) -> Tensor:
+                """Return what one place of the kernel sees in its course over the bottom."""
+                for i, (at, count) in enumerate(zip(place, steps, strict=True)):
+                    first = at * w.dilation[i]
+                    slices = slice(first, first + (count - 1) * w.stride[i] + 1, w.stride[i])
+                    x = x[(slice(None),) * (axis + 1 + i) + (slices,)]
+                return x
+
+        return Im2Col()
+
+    def onnx(
+        self, g: Graph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, np.ndarray[Any, Any]]
+    ) -> str | Sequence[str]:
+        """A convolution, a group for each channel, whose kernels are 1 at one place and 0 elsewhere."""
+        import numpy as np
+
+        shape = g.shape(bottoms[0])
+        w = window(layer, shape)
+        if channel_axis(layer, shape) != 1 or len(w.kernel) > 3:
+            raise UnsupportedError(
+                f"layer {layer.name!r} ({layer.type}): ONNX takes channels at axis 1 and up to three spatial axes; "
+                f"the bottom is {show(shape)}"
+            )
+        one_hot = np.eye(math.prod(w.kernel), dtype="float32").reshape(-1, 1, *w.kernel)
+        return g.op(
+            "Conv",
+            bottoms[0],
+            np.tile(one_hot, (shape[1], 1, *[1] * len(w.kernel))),
+            kernel_shape=w.kernel,
+            strides=w.stride,
+            pads=w.pad + w.end,
+            dilations=w.dilation,
+            group=shape[1],
+        )
+
+    examples = (
+        Example("plain", ((2, 3, 5, 6),), "convolution_param { kernel_size: 3 }"),
+        Example("strided, padded", ((1, 2, 6, 5),), "convolution_param { kernel_size: 3 stride: 2 pad: 1 }"),
+        Example("dilated, oblong", ((1, 2, 7, 6),), "convolution_param { kernel_h: 3 kernel_w: 2 dilation: 2 pad: 1 }"),
+        Example("one axis", ((2, 3, 6),), "convolution_param { kernel_size: 2 stride: 2 }"),
+        Example("three axes", ((1, 2, 3, 4, 3),), "convolution_param { kernel_size: 2 }"),
+    )
