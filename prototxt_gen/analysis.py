@@ -108,12 +108,21 @@ def analyse(net: Net, given: Mapping[str, Shape] | None = None) -> Analysis:
     return Analysis(net, tuple(rows), shapes)
 
 
-def top_shapes(net: Net, given: Mapping[str, Shape] | None = None) -> dict[str, tuple[Shape | None, ...]]:
-    """Return the tops' shapes by layer name for a net that holds both phases; those of TRAIN where the two differ."""
-    found: dict[str, tuple[Shape | None, ...]] = {}
+LayerKey = tuple[str, LayerParameter]
+"""What tells the layers of a net of both phases apart: two may have one name, with rules that differ."""
+
+
+def top_shapes(
+    net: Net, given: Mapping[str, Mapping[str, Shape]] | None = None
+) -> dict[LayerKey, tuple[Shape | None, ...]]:
+    """Return the tops' shapes of a net that holds both phases; those of TRAIN for the layers that are in both.
+
+    `given` holds, for each phase, the shapes of blobs that inputs or data layers make.
+    """
+    found: dict[LayerKey, tuple[Shape | None, ...]] = {}
     for phase in ("TRAIN", "TEST"):
-        for row in analyse(net.at(phase), given).rows:
-            found.setdefault(row.layer.name, row.tops)
+        for row in analyse(net.at(phase), (given or {}).get(phase)).rows:
+            found.setdefault((row.layer.name, row.layer.params), row.tops)
     return found
 
 

@@ -48,7 +48,9 @@ class Model:
 
     def texts(self, templates: str = "") -> dict[str, str]:
         """Return the four files' texts by name."""
-        given = {"data": (self.data.batch, *self.deploy.inputs[0].known_shape[1:]), "label": (self.data.batch,)}
+        image = self.deploy.inputs[0].known_shape[1:]
+        batches = {"TRAIN": self.data.batch, "TEST": self.data.test_batch}
+        given = {phase: {"data": (batch, *image), "label": (batch,)} for phase, batch in batches.items()}
         return {
             "deploy.prototxt": net_text(self.deploy, {}, templates),
             "train_val.prototxt": net_text(self.train_val, top_shapes(self.train_val, given), templates),

@@ -13,6 +13,7 @@ from typing import Any
 
 import jinja2
 
+from prototxt_gen.analysis import LayerKey
 from prototxt_gen.errors import NetError, PrototxtError, PrototxtGenError
 from prototxt_gen.ir import Layer, Net, Shape, show
 from prototxt_gen.message import Message
@@ -54,10 +55,10 @@ def render(name: str, templates: str = "", **context: Any) -> str:
         raise PrototxtGenError(f"template {name}: {error}") from None
 
 
-def net_text(net: Net, shapes: Mapping[str, Sequence[Shape | None]] | None = None, templates: str = "") -> str:
+def net_text(net: Net, shapes: Mapping[LayerKey, Sequence[Shape | None]] | None = None, templates: str = "") -> str:
     """Return the prototxt of a net, each layer preceded by a comment of its tops' shapes.
 
-    `shapes` gives them by layer name; without, those that the tops carry themselves are shown.
+    `shapes` is what `analysis.top_shapes` gives; without, those that the tops carry themselves are shown.
     Raises NetError where the template made a text that does not mean this net.
     """
     commented = [(layer, _comment(layer, shapes or {})) for layer in net.layers]
@@ -74,8 +75,8 @@ def solver_text(solver: SolverParameter, comments: tuple[str, ...] = (), templat
     return text
 
 
-def _comment(layer: Layer, shapes: Mapping[str, Sequence[Shape | None]]) -> str:
-    known = shapes.get(layer.name) or [top.shape for top in layer.tops]
+def _comment(layer: Layer, shapes: Mapping[LayerKey, Sequence[Shape | None]]) -> str:
+    known = shapes.get((layer.name, layer.params)) or [top.shape for top in layer.tops]
     return ", ".join(show(shape) for shape in known) if known and None not in known else ""
 
 

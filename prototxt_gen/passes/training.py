@@ -57,9 +57,8 @@ class Data:
         """Return the data layer of a phase, with tops `data` and `label`."""
         type_, fields = getattr(self, f"_{self.kind.replace('-', '_')}")(phase)
         tops = (Value("data"), Value("label"))
-        name = "data" if phase == "TRAIN" else "data_test"
         rule = [NetStateRule(phase=phase)]
-        return Layer(name, type_, (), tops, LayerParameter(include=rule, **fields))
+        return Layer("data", type_, (), tops, LayerParameter(include=rule, **fields))
 
     def _size(self, phase: str) -> int:
         return self.batch if phase == "TRAIN" else self.test_batch
