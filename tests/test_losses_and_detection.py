@@ -90,6 +90,14 @@ def test_two_tops_need_two_loss_weights() -> None:
         room.infer(layer, ((2, 3), (2,)))
 
 
+def test_accuracy_of_distances_takes_the_least() -> None:
+    import torch
+
+    room, layer = layer_of("Accuracy", ((4, 2), (4,)), "accuracy_param { min_is_better: true }")
+    distances = torch.tensor([[0.1, 1.0], [0.1, 1.0], [3.0, 2.0], [4.0, 1.0]])
+    assert room.torch(layer, ((4, 2), (4,)))(distances, torch.tensor([0.0, 1.0, 1.0, 1.0])).item() == 0.75
+
+
 def test_eta_that_matters_has_no_onnx_form() -> None:
     from converters.graph import Graph
 

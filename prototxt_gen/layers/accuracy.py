@@ -11,7 +11,7 @@ from prototxt_gen.layers.axes import canonical
 from prototxt_gen.layers.base import Arity, LayerType, exactly
 from prototxt_gen.layers.example import Example, labels, literal, normal
 from prototxt_gen.layers.losses import as_labels, check_labels
-from prototxt_gen.message import Message, int32, uint32
+from prototxt_gen.message import Message, boolean, int32, uint32
 
 if TYPE_CHECKING:
     from torch import nn
@@ -21,6 +21,8 @@ class AccuracyParameter(Message, field="accuracy_param", number=102):
     top_k = uint32(1, 1)
     axis = int32(2, 1)
     ignore_label = int32(3)
+    min_is_better = boolean(4)
+    """happynear/caffe-windows's: the bottom holds distances."""
 
 
 class Accuracy(LayerType):
@@ -57,6 +59,7 @@ class Accuracy(LayerType):
             @torch.no_grad()
             def forward(self, x: Tensor, label: Tensor) -> Tensor | tuple[Tensor, Tensor]:
                 rows, label = x.movedim(axis, -1).reshape(-1, x.shape[axis]), as_labels(label)
+                rows = -rows if p.min_is_better else rows
                 if ignored is not None:
                     rows, label = rows[label != ignored], label[label != ignored]
                 better = (rows >= rows.gather(1, label[:, None])).sum(1) - 1
