@@ -33,7 +33,7 @@ class Graph:
     @property
     def initializers(self) -> list[onnx.TensorProto]:
         """The arrays as ONNX tensors, copied."""
-        return [numpy_helper.from_array(np.ascontiguousarray(array), name) for name, array in self.arrays.items()]
+        return [numpy_helper.from_array(np.ascontiguousarray(array).reshape(array.shape), name) for name, array in self.arrays.items()]
 
     def name(self, hint: str) -> str:
         """Return a name no value or node has yet."""

@@ -195,6 +195,10 @@ def _varying(analysis: Analysis, sources: list[Value], dynamic_size: bool) -> di
     for value, found in dims.items():
         if found and isinstance(found[0], str) and batch and analysis.shapes[value][0] == _batch(analysis, sources):
             found[0] = "N"
+    for row in analysis.rows:
+        if layers.room(row.layer).sized_by_data:
+            for value in row.layer.tops:
+                dims[value] = [f"{value.blob}_{axis}" for axis in range(len(dims[value]))]
     return {value: tuple(found) for value, found in dims.items()}
 
 

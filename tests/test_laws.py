@@ -52,6 +52,8 @@ def close(got: Array, wanted: Array, tolerance: float, what: str) -> None:
 @pytest.mark.parametrize(("room", "index"), CASES)
 def test_shapes_are_caffes(room: LayerType, index: int) -> None:
     case = Case(room, index)
+    if room.sized_by_data:
+        pytest.skip("the data decide the shape")
     for top, recorded in zip(case.tops, case.recorded("top"), strict=bool(case.record)):
         assert tuple(top) == recorded.shape
 
@@ -81,7 +83,8 @@ def run_torch() -> Iterator[Any]:
 def test_torch_is_caffe(room: LayerType, index: int, run_torch: Any) -> None:
     case = Case(room, index)
     _, _, tops = run_torch(case, gradients=False)
-    assert [tuple(top.shape) for top in tops] == [tuple(shape) for shape in case.tops]
+    if not room.sized_by_data:
+        assert [tuple(top.shape) for top in tops] == [tuple(shape) for shape in case.tops]
     for i, (top, wanted) in enumerate(zip(tops, case.recorded("top"), strict=bool(case.record))):
         close(top.detach().numpy(), wanted, room.tolerance, f"top {i}")
 
