@@ -20,14 +20,20 @@ def phases_of(net: Net) -> tuple[str, ...]:
         return (net.params.state.phase,)
     if not any(_names_a_phase(layer) for layer in net.layers):
         return ("TRAIN",) if _is_training(net) else ("TEST",)
-    fed = tuple(phase for phase in PHASES if net.inputs or any(map(is_source, net.at(phase).layers)))
-    return fed or PHASES
+    return tuple(phase for phase in PHASES if _is_fed(net.at(phase), phase)) or PHASES
+
+
+def _is_fed(net: Net, phase: str) -> bool:
+    """Whether data come to a net of this phase; bare inputs are those of a deploy net, unless a loss says otherwise."""
+    sources = [layer for layer in net.layers if is_source(layer)]
+    if any(layer.type != "Input" for layer in sources):
+        return True
+    return bool(sources or net.inputs) and (phase == "TEST" or any(map(is_loss, net.layers)))
 
 
 def is_source(layer: Layer) -> bool:
-    """Whether data may come from this layer: a data type, or an unknown type without bottoms."""
-    room = layers.find(layer.type)
-    return room.data if room is not None else bool(layer.tops) and not layer.bottoms
+    """Whether the layer makes blobs out of nothing: a data layer, or a Python layer that is one."""
+    return bool(layer.tops) and not layer.bottoms and layer.type != "Parameter"
 
 
 def is_loss(layer: Layer) -> bool:

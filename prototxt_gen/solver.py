@@ -52,8 +52,8 @@ class Solver:
 
     def test_nets(self) -> list[Net]:
         """Return the nets of the TEST phase, one for each test_iter."""
-        own = [Field("test_net", name, 0) for name in self.params.test_net]
-        own += [item for item in self.inline if item.name == "test_net_param"]
+        own = [item for item in self.inline if item.name == "test_net_param"]
+        own += [Field("test_net", name, 0) for name in self.params.test_net]
         shared = [*self._named("net"), *(item for item in self.inline if item.name == "net_param")]
         count = len(self.params.test_iter)
         places = own + shared[:1] * max(0, count - len(own))

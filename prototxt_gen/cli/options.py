@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -22,9 +22,15 @@ FOLDER = click.Path(path_type=Path, file_okay=False)
 force = click.option("--force", is_flag=True, help="Overwrite files that are there already.")
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 net_argument = click.argument("net", type=FILE)
-phase = click.option(
-    "--phase", type=click.Choice(["TRAIN", "TEST"], case_sensitive=False), help="The phase; TEST unless told."
-)
+
+
+def phase_of(default: str) -> Callable[[Any], Any]:
+    """Return the option --phase; `default` says what holds without it."""
+    choice = click.Choice(["TRAIN", "TEST"], case_sensitive=False)
+    return click.option("--phase", type=choice, help=f"The phase; {default}, unless told.")
+
+
+phase = phase_of("TEST, or TRAIN where the file has no other")
 stage = click.option("--stage", "stages", multiple=True, help="A stage of the net's state; may be given again.")
 level = click.option("--level", type=int, default=0, help="The level of the net's state.")
 input_size = click.option(

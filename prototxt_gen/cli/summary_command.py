@@ -128,7 +128,7 @@ def _causes(analysis: Analysis) -> Iterator[str]:
     if causes:
         unknown = sum(not row.known for row in analysis.rows)
         yield f"\n{unknown:,} of {len(analysis.rows):,} layers are not known, because:"
-    for reason, rows in causes.items():
+    for rows in causes.values():
         others = f" (and {len(rows) - 1:,} layers more like it)" if len(rows) > 1 else ""
         yield f"  {safe(str(rows[0].error))}{others}"
     if blocked := sum(row.blocked for row in analysis.rows):

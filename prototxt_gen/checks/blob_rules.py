@@ -1,0 +1,164 @@
+"""Rules about who makes each blob and who takes it, and about shapes, in one phase."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from prototxt_gen import layers
+from prototxt_gen.causes import root_causes
+from prototxt_gen.checks.problem import ERROR, NOTE, WARNING, Phase, Problem, of_file, of_layer
+from prototxt_gen.errors import NetError, UnsupportedError, nearest
+from prototxt_gen.ir import NOBODY, Layer, Value, show
+from prototxt_gen.layers.base import LayerType
+from prototxt_gen.phases import is_ending, is_source
+
+MOST_HINTS = 20
+"""Nearest names are looked for this often; each search walks all blobs of the net."""
+
+
+def dangling_bottoms(phase: Phase) -> Iterator[Problem]:
+    """Source: src/caffe/net.cpp Net::AppendBottom."""
+    made = {value.blob: value for value in reversed([*phase.net.values()])}
+    anywhere = {value.blob for value in phase.whole.values()}
+    whys: dict[str, str] = {}
+    for layer in phase.net.layers:
+        for bottom in dict.fromkeys(value.blob for value in layer.bottoms if value.version == NOBODY):
+            if bottom not in whys:
+                hints = [blob for blob in made if blob != bottom] if len(whys) < MOST_HINTS else []
+                whys[bottom] = _why_dangling(phase, layer, made.get(bottom), bottom in anywhere)
+                whys[bottom] = whys[bottom] or nearest(bottom, hints)
+            message = f"its bottom {bottom!r} is made by no layer before it{whys[bottom]}"
+            yield of_layer(ERROR, "dangling-bottom", layer, message)
+
+
+def _why_dangling(phase: Phase, layer: Layer, made: Value | None, elsewhere: bool) -> str:
+    if made is not None:
+        maker = phase.makers[made]
+        later = f"layer {maker.name!r} ({maker.type}) of line {maker.line}, which comes after it, makes one"
+        return "" if maker is layer else f"; {later}"
+    return f" in the {phase.name} phase; in another it is" if elsewhere else ""
+
+
+def blobs_made_twice(phase: Phase) -> Iterator[Problem]:
+    """Source: src/caffe/net.cpp Net::AppendTop: only a top of the bottom's own name at the same place is in place."""
+    for layer in phase.net.layers:
+        for index, top in enumerate(layer.tops):
+            if top.version > 0 and not _in_place(layer, index):
+                before = phase.makers.get(Value(top.blob, top.version - 1))
+                where = f"by layer {before.name!r} of line {before.line}" if before else "as an input of the net"
+                message = f"its top {top.blob!r} is made already, {where}, and it is not its bottom {index}"
+                yield of_layer(ERROR, "made-twice", layer, message)
+
+
+def _in_place(layer: Layer, index: int) -> bool:
+    return index < len(layer.bottoms) and layer.bottoms[index].blob == layer.tops[index].blob
+
+
+def duplicate_names(phase: Phase) -> Iterator[Problem]:
+    """Source: src/caffe/net.cpp Net::CopyTrainedLayersFrom: weights are found by layer name."""
+    first: dict[str, Layer] = {}
+    for layer in phase.net.layers:
+        other = first.setdefault(layer.name, layer)
+        if other is layer:
+            continue
+        name = f"its name is that of line {other.line}" if layer.name else f"like line {other.line} it has no name"
+        if _learns(layer) or _learns(other):
+            yield of_layer(ERROR, "duplicate-name", layer, f"{name}: weights go by name, so one of the two gets none")
+        else:
+            yield of_layer(WARNING, "duplicate-name", layer, name)
+
+
+def _learns(layer: Layer) -> bool:
+    """Whether the type has blobs at all."""
+    room = layers.find(layer.type)
+    return room is not None and type(room).blobs is not LayerType.blobs
+
+
+def unused_blobs(phase: Phase) -> Iterator[Problem]:
+    """Tops that no layer takes, where that is no natural end of the net."""
+    outputs = set(phase.net.outputs)
+    for value in phase.net.inputs:
+        if value in outputs:
+            yield of_file(WARNING, "unused-input", f"the input {value.blob!r} is taken by no layer")
+    for layer in phase.net.layers:
+        for top in layer.tops:
+            if top in outputs and not _may_end(phase, layer, top):
+                yield of_layer(WARNING, "unused-top", layer, f"its top {top.blob!r} is taken by no layer")
+
+
+def _may_end(phase: Phase, layer: Layer, top: Value) -> bool:
+    """A net that learns ends in losses and metrics; any other may end anywhere but at its images."""
+    if is_source(layer):
+        return not phase.trains and top != layer.tops[0]
+    room = layers.find(layer.type)
+    return not phase.trains or is_ending(layer) or room is None or not room.examples
+
+
+def wrong_arity(phase: Phase) -> Iterator[Problem]:
+    for layer in phase.net.layers:
+        error = _arity_error(layer)
+        if error is not None:
+            code, why = ("loss-without-label", "; it has no label") if _lacks_label(layer) else ("arity", "")
+            yield of_layer(ERROR, code, layer, _bare(layer, error) + why)
+
+
+def _arity_error(layer: Layer) -> NetError | None:
+    room = layers.find(layer.type)
+    try:
+        if room is not None:
+            room.check_arity(layer)
+    except NetError as error:
+        return error
+    return None
+
+
+def _lacks_label(layer: Layer) -> bool:
+    room = layers.find(layer.type)
+    return room is not None and room.loss and len(layer.bottoms) == 1 < room.bottoms.low
+
+
+def _bare(layer: Layer, error: NetError) -> str:
+    """Return an error's text without the layer that it names."""
+    return str(error).removeprefix(f"layer {layer.name!r} ({layer.type}): ")
+
+
+def wrong_shapes(phase: Phase) -> Iterator[Problem]:
+    """What the rooms say against parameters and shapes; what follows from it further down is not said again."""
+    for row in phase.rows:
+        if row.error is None or row.blocked or isinstance(row.error, UnsupportedError):
+            continue
+        if _arity_error(row.layer) is None:
+            yield of_layer(ERROR, "shape", row.layer, _bare(row.layer, row.error))
+
+
+def shapes_in_place(phase: Phase) -> Iterator[Problem]:
+    for row in phase.rows:
+        for index, (top, shape) in enumerate(zip(row.layer.tops, row.tops, strict=True)):
+            before = row.bottoms[index] if _in_place(row.layer, index) else None
+            if before is not None and shape is not None and before != shape:
+                message = f"it writes {top.blob!r} in place, but its top is {show(shape)} and its bottom {show(before)}"
+                yield of_layer(ERROR, "in-place", row.layer, message)
+
+
+def not_checked(phase: Phase) -> Iterator[Problem]:
+    """Say what could not be checked, once for each reason."""
+    for rows in root_causes(phase.analysis).values():
+        first = rows[0]
+        if any(first.layer.params.walk_extras()):
+            continue  # its unknown fields are problems of their own
+        if isinstance(first.error, UnsupportedError) and layers.find(first.layer.type) is not None:
+            others = f", and for {len(rows) - 1} layers more" if len(rows) > 1 else ""
+            message = f"shapes from here on were not checked{others}: {_bare(first.layer, first.error)}"
+            yield of_layer(NOTE, "not-checked", first.layer, message)
+
+
+BLOB_RULES = (
+    dangling_bottoms,
+    blobs_made_twice,
+    duplicate_names,
+    wrong_arity,
+    wrong_shapes,
+    shapes_in_place,
+    unused_blobs,
+    not_checked,
+)
