@@ -127,21 +127,37 @@ def top_shapes(
 
 
 def _row(layer: Layer, bottoms: tuple[Shape | None, ...], given: Mapping[str, Shape]) -> Row:
-    from_outside = tuple(given.get(top.blob) for top in layer.tops)
+    from_outside = _given_tops(layer, given)
+    if layer.tops and None not in from_outside:
+        return Row(layer, bottoms, from_outside, macs=0)
     try:
         room = layers.room(layer)
-        if room.data and all(shape is not None for shape in from_outside) and layer.tops:
-            return Row(layer, bottoms, from_outside, macs=0)
         missing = [value.blob for value, shape in zip(layer.bottoms, bottoms, strict=True) if shape is None]
         if missing:
             room.check_arity(layer)
             return _blocked(layer, bottoms, f"the shape of its bottom {missing[0]!r} is not known")
-        known = [shape for shape in bottoms if shape is not None]
-        tops, blobs, macs = _costs(layer, known)
-        merged = tuple(new or old for new, old in zip(from_outside, tops, strict=True)) if room.data else tops
+        tops, blobs, macs = _costs(layer, [shape for shape in bottoms if shape is not None])
+        merged = tuple(new or old for new, old in zip(from_outside, tops, strict=True))
         return Row(layer, bottoms, merged, blobs, macs)
     except NetError as error:
-        return Row(layer, bottoms, from_outside if _is_data(layer) else (None,) * len(layer.tops), error=error)
+        return Row(layer, bottoms, from_outside, error=error)
+
+
+def makes_data(layer: Layer) -> bool:
+    """Whether a layer's tops come from outside the net: a data layer, or one of unknown type without bottoms."""
+    room = layers.find(layer.type)
+    return room.data if room is not None else not layer.bottoms
+
+
+def _given_tops(layer: Layer, given: Mapping[str, Shape]) -> tuple[Shape | None, ...]:
+    """Return what the caller says of the tops of a layer without bottoms, Python layers among them."""
+    room = layers.find(layer.type)
+    if layer.bottoms or not given:
+        return (None,) * len(layer.tops)
+    found = [given.get(top.blob) for top in layer.tops]
+    if room is not None and room.labels and len(found) == 2 and found[0] is not None:
+        found[1] = found[1] or found[0][:1]
+    return tuple(found)
 
 
 Costs = tuple[tuple[Shape, ...], dict[str, BlobSpec], int]
@@ -169,11 +185,6 @@ def _costs_of(layer: Layer, bottoms: Sequence[Shape]) -> Costs:
     return tops, room.blobs(layer, bottoms), room.macs(layer, bottoms, tops)
 
 
-def _is_data(layer: Layer) -> bool:
-    room = layers.find(layer.type)
-    return room is not None and room.data
-
-
 def _blocked(layer: Layer, bottoms: tuple[Shape | None, ...], why: str) -> Row:
     error = UnsupportedError(f"layer {layer.name!r} ({layer.type}): {why}")
     return Row(layer, bottoms, (None,) * len(layer.tops), error=error, blocked=True)
@@ -182,21 +193,21 @@ def _blocked(layer: Layer, bottoms: tuple[Shape | None, ...], why: str) -> Row:
 def resized(net: Net, size: Sequence[int]) -> dict[str, Shape]:
     """Return shapes for `analyse` that give the net's first image input this height and width.
 
-    `size` is one number (square), two (height, width), or a whole N×C×H×W shape.
+    `size` is one number (square), two (height, width), three (channels, height, width), or a whole N×C×H×W shape.
     """
     if len(size) > 2:
-        return {_first_blob(net): tuple(size)}
+        return {_first_blob(net): tuple(size) if len(size) != 3 else (_batch(net), *size)}
     height, width = (size[0], size[-1])
     for value in [*net.inputs, *_input_tops(net)]:
         if value.shape is not None and len(value.shape) == 4:
             return {value.blob: (*value.shape[:2], height, width)}
-    raise NetError(f"no input of shape N×C×H×W to resize to {show((height, width))}; give all of N,C,H,W")
+    raise NetError(f"no input of shape N×C×H×W to resize to {show((height, width))}; give CxHxW or NxCxHxW")
 
 
 def _input_tops(net: Net) -> Iterator[Value]:
     """Yield the tops of data layers, with their shapes where these are known."""
     for row in analyse(net).rows:
-        if _is_data(row.layer):
+        if makes_data(row.layer):
             yield from (Value(v.blob, v.version, s) for v, s in zip(row.layer.tops, row.tops, strict=True))
 
 
@@ -205,3 +216,13 @@ def _first_blob(net: Net) -> str:
     if first is None:
         raise NetError("the net has no input and no layer")
     return first.blob
+
+
+def _batch(net: Net) -> int:
+    """Return the batch of the net's first data layer as its parameters have it, or 1."""
+    for layer in net.layers:
+        for _, own in layer.params.set_fields() if makes_data(layer) else ():
+            batch = getattr(own, "batch_size", 0)
+            if batch:
+                return int(batch)
+    return 1

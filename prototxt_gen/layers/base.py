@@ -82,6 +82,8 @@ class LayerType:
     """Its first top has loss weight 1 unless told otherwise. Source: include/caffe/layers/loss_layer.hpp."""
     data: ClassVar[bool] = False
     """It makes blobs out of nothing: a data layer or an input."""
+    labels: ClassVar[bool] = False
+    """A data layer whose second top is one label for each image."""
     sized_by_data: ClassVar[bool] = False
     """The shape of its tops depends on the numbers it is given, as the count of detections; `shapes` tells the rank."""
     tolerance: ClassVar[float] = 1e-5

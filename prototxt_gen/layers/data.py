@@ -41,6 +41,7 @@ class Data(LayerType):
     bottoms = exactly(0)
     tops = Arity(1, 2)
     data = True
+    labels = True
 
     def shapes(self, layer: Layer, bottoms: Sequence[Shape]) -> Sequence[Shape]:
         batch = layer.get(DataParameter).batch_size

@@ -53,6 +53,7 @@ class ImageData(LayerType):
     bottoms = exactly(0)
     tops = exactly(2)
     data = True
+    labels = True
 
     def shapes(self, layer: Layer, bottoms: Sequence[Shape]) -> Sequence[Shape]:
         images = listed_images(layer)

@@ -30,6 +30,7 @@ class MemoryData(LayerType):
     bottoms = exactly(0)
     tops = exactly(2)
     data = True
+    labels = True
 
     def shapes(self, layer: Layer, bottoms: Sequence[Shape]) -> Sequence[Shape]:
         p = layer.get(MemoryDataParameter)
