@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from prototxt_gen.errors import UnsupportedError
 from prototxt_gen.ir import Layer, Shape, show
 from prototxt_gen.layers.base import Arity, BlobSpec, LayerType, per_bottom, show_all
+from prototxt_gen.layers.convolution_window import ConvolutionParameter, Window, channel_axis, window
 from prototxt_gen.layers.example import Example
-from prototxt_gen.message import Message, boolean, enum, int32, message, repeated, uint32
-from prototxt_gen.schema import ENGINES, FillerParameter
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,122 +18,7 @@ if TYPE_CHECKING:
 
     from converters.graph import Graph
 
-
-class ConvolutionParameter(Message, field="convolution_param", number=106):
-    """Fields from `pad_l` on are forks'. Numbers from 1000 are ours: in the fork's schema, BVLC has the number."""
-
-    num_output = uint32(1)
-    bias_term = boolean(2, True)
-    pad = repeated(uint32(3))
-    kernel_size = repeated(uint32(4))
-    stride = repeated(uint32(6))
-    dilation = repeated(uint32(18))
-    pad_h = uint32(9)
-    pad_w = uint32(10)
-    kernel_h = uint32(11)
-    kernel_w = uint32(12)
-    stride_h = uint32(13)
-    stride_w = uint32(14)
-    group = uint32(5, 1)
-    weight_filler = message(7, FillerParameter)
-    bias_filler = message(8, FillerParameter)
-    engine = enum(15, *ENGINES)
-    axis = int32(16, 1)
-    force_nd_im2col = boolean(17)
-    pad_l = int32(26)
-    """Synopsys: left, right, top and bottom, in place of `pad`."""
-    pad_r = int32(27)
-    pad_t = int32(28)
-    pad_b = int32(29)
-    dilation_h = uint32(1017)
-    """yjxiong/caffe (17 and 18), where `dilation` is 16."""
-    dilation_w = uint32(1018)
-
-
-class Window(NamedTuple):
-    """Kernel, stride, pad, dilation, and pad at the end, one number per spatial axis."""
-
-    kernel: tuple[int, ...]
-    stride: tuple[int, ...]
-    pad: tuple[int, ...]
-    dilation: tuple[int, ...]
-    end: tuple[int, ...]
-    """Equal to `pad` but for forks' pad_l, pad_r, pad_t, pad_b."""
-
-    @property
-    def extent(self) -> tuple[int, ...]:
-        """The pixels a dilated kernel spans."""
-        return tuple(d * (k - 1) + 1 for k, d in zip(self.kernel, self.dilation, strict=True))
-
-    def steps(self, spatial: Shape) -> Shape:
-        """Return how many places the kernel takes along each axis of a bottom."""
-        sizes = zip(spatial, self.pad, self.end, self.extent, self.stride, strict=True)
-        return tuple((size + pad + end - extent) // stride + 1 for size, pad, end, extent, stride in sizes)
-
-    def around(self, sign: int = 1) -> tuple[int, ...]:
-        """Return the padding as torch.nn.functional.pad takes it: the last axis first, begin and end of each."""
-        pairs = zip(reversed(self.pad), reversed(self.end), strict=True)
-        return tuple(sign * side for pair in pairs for side in pair)
-
-    def around_plane(self, sign: int = 1) -> tuple[int, int, int, int]:
-        """Return `around` of two spatial axes: left, right, above, below."""
-        left, right, above, below = self.around(sign)
-        return left, right, above, below
-
-
-def _per_axis(layer: Layer, p: ConvolutionParameter, name: str, axes: int, default: int | None) -> tuple[int, ...]:
-    """Source: src/caffe/layers/base_conv_layer.cpp BaseConvolutionLayer::LayerSetUp."""
-    stem = name.split("_")[0]
-    many: tuple[int, ...] = getattr(p, name)
-    if p.has(f"{stem}_h") or p.has(f"{stem}_w"):
-        if axes != 2 or many:
-            raise layer.error(f"{stem}_h and {stem}_w are for two spatial axes and replace {name}")
-        return (getattr(p, f"{stem}_h"), getattr(p, f"{stem}_w"))
-    if not many and default is None:
-        raise layer.error(f"it needs {name}, or {stem}_h and {stem}_w")
-    if len(many) not in (0, 1, axes):
-        raise layer.error(f"{name} is given {len(many)} times; there are {axes} spatial axes")
-    return many if len(many) == axes else (many or (default or 0,)) * axes
-
-
-def window(layer: Layer, bottom: Shape) -> Window:
-    """Return the window of a layer with convolution_param over a bottom; NetError where it makes no sense."""
-    p = layer.get(ConvolutionParameter)
-    axes = len(bottom) - channel_axis(layer, bottom) - 1
-    pad, end = _pads(layer, p, axes)
-    found = Window(
-        _per_axis(layer, p, "kernel_size", axes, None),
-        _per_axis(layer, p, "stride", axes, 1),
-        pad,
-        _per_axis(layer, p, "dilation", axes, 1),
-        end,
-    )
-    if 0 in found.kernel or 0 in found.stride or 0 in found.dilation:
-        raise layer.error("kernel, stride and dilation must be at least 1")
-    return found
-
-
-def _pads(layer: Layer, p: ConvolutionParameter, axes: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Return the padding before and after the image.
-
-    Source: synopsys-caffe src/caffe/layers/base_conv_layer.cpp, for pad_l, pad_r, pad_t and pad_b; where all four are
-    0 they say nothing.
-    """
-    plain, sides = _per_axis(layer, p, "pad", axes, 0), (p.pad_t, p.pad_l, p.pad_b, p.pad_r)
-    if not any(sides):
-        return plain, plain
-    if axes != 2 or p.pad or p.pad_h or p.pad_w:
-        raise layer.error("pad_l, pad_r, pad_t and pad_b are for two spatial axes and replace pad")
-    if min(sides) < 0:
-        raise UnsupportedError(f"layer {layer.name!r} ({layer.type}): negative padding is not supported")
-    return sides[:2], sides[2:]
-
-
-def channel_axis(layer: Layer, bottom: Shape) -> int:
-    axis = layer.get(ConvolutionParameter).axis
-    if not -len(bottom) <= axis < len(bottom):
-        raise layer.error(f"axis {axis} is not an axis of its bottom {show(bottom)}")
-    return axis % len(bottom)
+__all__ = ["Convolution", "ConvolutionBase", "ConvolutionParameter", "around", "learned", "spatial_rank"]
 
 
 class ConvolutionBase(LayerType):
@@ -156,6 +40,10 @@ class ConvolutionBase(LayerType):
         """Return the number of output channels and of groups."""
         p = layer.get(ConvolutionParameter)
         return p.num_output, p.group
+
+    def fitted(self, layer: Layer, bottom: Shape) -> Window:
+        """Return the window over a bottom N×C×… as the lowerings need it."""
+        return window(layer, bottom)
 
     def shapes(self, layer: Layer, bottoms: Sequence[Shape]) -> Sequence[Shape]:
         first, axis = bottoms[0], channel_axis(layer, bottoms[0])
@@ -185,7 +73,7 @@ class ConvolutionBase(LayerType):
 
     def torch_args(self, layer: Layer, bottom: Shape) -> dict[str, Any]:
         """The keyword arguments of torch.nn's (transposed) convolutions; no padding where it is uneven."""
-        p, w = layer.get(ConvolutionParameter), window(layer, bottom)
+        p, w = layer.get(ConvolutionParameter), self.fitted(layer, bottom)
         outputs, group = self.outputs(layer, bottom[1])
         return {
             "in_channels": bottom[1],
@@ -206,7 +94,7 @@ class ConvolutionBase(LayerType):
 
     def onnx_attributes(self, layer: Layer, bottom: Shape) -> dict[str, Any]:
         """The attributes of ONNX Conv and ConvTranspose."""
-        w = window(layer, bottom)
+        w = self.fitted(layer, bottom)
         return {
             "kernel_shape": w.kernel,
             "strides": w.stride,
@@ -214,6 +102,15 @@ class ConvolutionBase(LayerType):
             "dilations": w.dilation,
             "group": self.outputs(layer, bottom[1])[1],
         }
+
+
+def around(sides: tuple[int, ...]) -> nn.Module:
+    """Return a module that pads 1 to 3 spatial axes with zeros; a negative side is cut off."""
+    from torch import nn
+
+    pad: Any = (nn.ConstantPad1d, nn.ConstantPad2d, nn.ConstantPad3d)[len(sides) // 2 - 1]
+    made: nn.Module = pad(sides, 0.0)
+    return made
 
 
 def learned(module: nn.Module) -> nn.Module:
@@ -238,13 +135,17 @@ class Convolution(ConvolutionBase):
     Source: src/caffe/layers/conv_layer.cpp ConvolutionLayer::compute_output_shape, base_conv_layer.cpp.
     Shape: N×C×… → N×num_output×floor((in + 2·pad - extent) / stride) + 1.
     Blobs: weight O×(C/group)×k…, bias O.
-    Differs: from PyTorch, ONNX: not at all. Every bottom has a top of its own, through the same weights.
+    Differs: from PyTorch, ONNX: a kernel too large for the padded bottom by less than a stride still has one place,
+    over zeros. Every bottom has a top of its own, through the same weights.
     """
 
     type = "Convolution"
 
     def spatial(self, bottom: Shape, w: Window) -> Shape:
         return w.steps(bottom)
+
+    def fitted(self, layer: Layer, bottom: Shape) -> Window:
+        return window(layer, bottom).widened(bottom[2:])
 
     def weight_shape(self, outputs: int, inputs: int, group: int) -> tuple[int, int]:
         return (outputs, inputs // group)
@@ -256,10 +157,10 @@ class Convolution(ConvolutionBase):
     def torch(self, layer: Layer, bottoms: Sequence[Shape]) -> nn.Module:
         from torch import nn
 
-        rank, w = spatial_rank(layer, bottoms[0]), window(layer, bottoms[0])
+        rank, w = spatial_rank(layer, bottoms[0]), self.fitted(layer, bottoms[0])
         conv: nn.Module = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[rank - 1](**self.torch_args(layer, bottoms[0]))
         if w.pad != w.end:
-            conv = nn.Sequential(nn.ConstantPad2d(w.around_plane(), 0.0), conv)
+            conv = nn.Sequential(around(w.around()), conv)
         return per_bottom(conv, bottoms)
 
     def onnx(
@@ -284,5 +185,10 @@ class Convolution(ConvolutionBase):
         Example("dilated", ((1, 2, 11, 11),), "convolution_param { num_output: 3 kernel_size: 3 dilation: 2 pad: 2 }"),
         Example("one axis", ((2, 3, 9),), "convolution_param { num_output: 4 kernel_size: 3 stride: 2 }"),
         Example("three axes", ((1, 2, 5, 5, 4),), "convolution_param { num_output: 3 kernel_size: 3 pad: 1 }"),
+        Example(
+            "kernel larger than the bottom",
+            ((1, 2, 4, 3),),
+            "convolution_param { num_output: 3 kernel_h: 2 kernel_w: 6 stride: 3 pad_h: 0 pad_w: 1 }",
+        ),
         Example("two bottoms", ((1, 3, 5, 5), (1, 3, 5, 5)), "convolution_param { num_output: 2 kernel_size: 1 }", 2),
     )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from prototxt_gen.errors import UnsupportedError
 from prototxt_gen.ir import Layer
-from prototxt_gen.layers.convolution import Convolution, ConvolutionParameter
+from prototxt_gen.layers.convolution import Convolution
+from prototxt_gen.layers.convolution_window import ConvolutionParameter
 from prototxt_gen.layers.example import Example
 
 _EXAMPLES = (

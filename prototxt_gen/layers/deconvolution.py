@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from prototxt_gen.ir import Layer, Shape
 from prototxt_gen.layers.base import per_bottom
-from prototxt_gen.layers.convolution import ConvolutionBase, Window, spatial_rank, window
+from prototxt_gen.layers.convolution import ConvolutionBase, around, spatial_rank
+from prototxt_gen.layers.convolution_window import Window, window
 from prototxt_gen.layers.example import Example
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ class Deconvolution(ConvolutionBase):
         stock = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)[rank - 1]
         conv: nn.Module = stock(**self.torch_args(layer, bottoms[0]))
         if w.pad != w.end:
-            conv = nn.Sequential(conv, nn.ConstantPad2d(w.around_plane(-1), 0.0))  # a negative pad cuts off
+            conv = nn.Sequential(conv, around(w.around(-1)))  # a negative pad cuts off
         return per_bottom(conv, bottoms)
 
     def onnx(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from prototxt_gen.errors import UnsupportedError
 from prototxt_gen.ir import Layer, Shape, show
 from prototxt_gen.layers.base import LayerType
-from prototxt_gen.layers.convolution import ConvolutionParameter, channel_axis, window
+from prototxt_gen.layers.convolution_window import ConvolutionParameter, channel_axis, window
 from prototxt_gen.layers.example import Example
 
 if TYPE_CHECKING:
@@ -49,8 +49,9 @@ class Im2col(LayerType):
 
         class Im2Col(nn.Module):
             def forward(self, x: Tensor) -> Tensor:
-                steps = w.steps(tuple(x.shape[axis + 1 :]))
-                x = functional.pad(x, w.around())
+                spatial = tuple(x.shape[axis + 1 :])
+                steps = w.steps(spatial)
+                x = functional.pad(x, w.widened(spatial).around())
                 places = (self.under(x, place, steps) for place in product(*map(range, w.kernel)))
                 return torch.stack(list(places), dim=axis + 1).flatten(axis, axis + 1)
 
@@ -71,8 +72,9 @@ class Im2col(LayerType):
         import numpy as np
 
         shape = g.shape(bottoms[0])
-        w = window(layer, shape)
-        if channel_axis(layer, shape) != 1 or len(w.kernel) > 3:
+        axis = channel_axis(layer, shape)
+        w = window(layer, shape).widened(shape[axis + 1 :])
+        if axis != 1 or len(w.kernel) > 3:
             raise UnsupportedError(
                 f"layer {layer.name!r} ({layer.type}): ONNX takes channels at axis 1 and up to three spatial axes; "
                 f"the bottom is {show(shape)}"
@@ -93,6 +95,7 @@ class Im2col(LayerType):
         Example("plain", ((2, 3, 5, 6),), "convolution_param { kernel_size: 3 }"),
         Example("strided, padded", ((1, 2, 6, 5),), "convolution_param { kernel_size: 3 stride: 2 pad: 1 }"),
         Example("dilated, oblong", ((1, 2, 7, 6),), "convolution_param { kernel_h: 3 kernel_w: 2 dilation: 2 pad: 1 }"),
+        Example("kernel larger than the bottom", ((1, 2, 4, 2),), "convolution_param { kernel_size: 3 stride: 2 }"),
         Example("one axis", ((2, 3, 6),), "convolution_param { kernel_size: 2 stride: 2 }"),
         Example("three axes", ((1, 2, 3, 4, 3),), "convolution_param { kernel_size: 2 }"),
     )
