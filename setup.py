@@ -25,7 +25,7 @@ setup(
     ],
     package_dir={"prototxt_gen.templates": "templates"},
     package_data={
-        "prototxt_gen": ["py.typed"],
+        "prototxt_gen": ["py.typed", "schemas/*.txt"],
         "prototxt_gen.templates": ["*.j2"],
         "prototxt_gen.pycaffe": ["Dockerfile", "overlay/**/*"],
     },

@@ -82,7 +82,7 @@ def _comment(layer: Layer, shapes: Mapping[LayerKey, Sequence[Shape | None]]) ->
 
 def check_text(text: str, net: Net) -> None:
     """Raise NetError unless the text, read into protobuf messages, equals the net."""
-    from prototxt_gen.dialect import classes, fill_from_text, to_protobuf
+    from prototxt_gen.protobufs import classes, fill_from_text, to_protobuf
 
     made = classes(None)["NetParameter"]()
     try:

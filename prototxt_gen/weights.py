@@ -52,7 +52,7 @@ def told_dialect(model: CaffeModel) -> list[Dialect]:
         name = {"BN": "bn_param", "Interp": "interp_param"}.get(layer.type)
         if name is None or not layer.fields:
             continue
-        table = {d: {d.numbers[name]} for d in DIALECTS.values() if name in d.numbers}
+        table = {d: {number} for d in DIALECTS.values() if (number := d.number(name)) is not None}
         for number, fork in _V1_BN_NUMBERS.items():
             if layer.version == "V1" and name == "bn_param":
                 table[DIALECTS[fork]].add(number)
@@ -183,7 +183,7 @@ def write(
 
 
 def _new_layers(analysis: Analysis, weights: Weights, dialect: Dialect) -> Iterator[NewLayer]:
-    from prototxt_gen.dialect import encoded_params
+    from prototxt_gen.protobufs import encoded_params
 
     for row in analysis.rows:
         layer = row.layer
