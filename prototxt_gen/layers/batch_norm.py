@@ -75,23 +75,54 @@ def averaging_norm() -> Any:
     import torch
 
     class AveragingNorm(running_norm()):  # type: ignore[misc]
-        """`factor` is the third blob; running_mean and running_var have it divided out."""
+        """`factor` is the third blob; running_mean and running_var have it divided out.
+
+        The blobs themselves, the sums, are kept beside: multiplying by the factor would not give them back to the bit.
+        """
 
         def __init__(self, channels: int, p: BatchNormParameter, eps: float, statistics: str) -> None:
             super().__init__(channels, eps, p.merged, statistics)
             self.fraction, self.merged, self.steps = p.moving_average_fraction, p.merged, 0
             self.running_var.zero_()
             self.register_buffer("factor", torch.zeros(1))
+            for name in ("mean_sum", "variance_sum"):
+                self.register_buffer(name, torch.zeros(channels), persistent=False)
 
         def average(self, mean: Tensor, variance: Tensor, values: int) -> None:
             if self.merged:  # Source: NVIDIA/caffe src/caffe/layers/batch_norm_layer.cpp Forward_cpu
                 share = 1 - self.fraction if self.steps > 1 else 1.0
                 self.steps += 1
-            else:
-                share = 1 / self.factor.mul_(self.fraction).add_(1)
-                variance = variance * (values / (values - 1)) if values > 1 else variance
-            self.running_mean.lerp_(mean, share)
-            self.running_var.lerp_(variance, share)
+                self.running_mean.lerp_(mean, share)
+                self.running_var.lerp_(variance, share)
+                return
+            variance = variance * (values / (values - 1)) if values > 1 else variance
+            self.factor.mul_(self.fraction).add_(1)
+            self.put_sums(self.mean_sum * self.fraction + mean, self.variance_sum * self.fraction + variance)
+
+        def put_sums(self, mean: Tensor, variance: Tensor) -> None:
+            """Take over the blobs of mean and variance; the factor must be there already."""
+            self.mean_sum.copy_(mean)
+            self.variance_sum.copy_(variance)
+            for running, average in zip((self.running_mean, self.running_var), self.averages(), strict=True):
+                running.copy_(average)
+
+        def averages(self) -> tuple[Tensor, Tensor]:
+            """Return what running_mean and running_var are, told by the sums."""
+            by = torch.where(self.factor == 0, 0, 1 / self.factor)
+            return self.mean_sum * by, self.variance_sum * by
+
+        def stored(self) -> tuple[Tensor, Tensor]:
+            """Return the blobs of mean and variance; from the averages, where these were set by other means."""
+            running = self.running_mean, self.running_var
+            if self.merged:
+                return running
+            same = all(map(torch.equal, running, self.averages()))
+            return (self.mean_sum, self.variance_sum) if same else (running[0] * self.factor, running[1] * self.factor)
+
+        def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+            super()._load_from_state_dict(*args, **kwargs)
+            self.mean_sum.copy_(self.running_mean * self.factor)
+            self.variance_sum.copy_(self.running_var * self.factor)
 
     return AveragingNorm
 
@@ -164,13 +195,17 @@ class BatchNorm(LayerType):
 
     def load(self, module: nn.Module, blobs: Mapping[str, Array]) -> None:
         """Put mean and variance divided by the factor; a scale and a bias make the module affine."""
+        import torch
         from torch.nn import Parameter
 
         m: Any = module
-        mean, variance = divided(blobs)
-        for target, array in ((m.running_mean, mean), (m.running_var, variance), (m.factor, blobs["factor"])):
-            put(target, array)
+        put(m.factor, blobs["factor"])
         m.merged = "scale" in blobs and float(m.factor) in (0.0, 1.0)  # else Intel's, which averages as BVLC does
+        mean, variance = divided(blobs)
+        put(m.running_mean, mean)
+        put(m.running_var, variance)
+        if not m.merged:
+            m.put_sums(*(torch.from_numpy(blobs[role].reshape(-1).copy()) for role in ("mean", "variance")))
         if "scale" in blobs and not m.affine:
             m.affine = True
             m.weight, m.bias = Parameter(m.running_mean.clone()), Parameter(m.running_mean.clone())
@@ -180,14 +215,8 @@ class BatchNorm(LayerType):
 
     def dump(self, module: nn.Module, roles: Sequence[str]) -> dict[str, Array]:
         m: Any = module
-        by = 1.0 if m.merged and not m.factor else m.factor
-        tensors = {
-            "mean": m.running_mean * by,
-            "variance": m.running_var * by,
-            "factor": m.factor,
-            "scale": m.weight,
-            "bias": m.bias,
-        }
+        mean, variance = m.stored()
+        tensors = {"mean": mean, "variance": variance, "factor": m.factor, "scale": m.weight, "bias": m.bias}
         return {role: tensors[role].detach().cpu().float().numpy() for role in roles}
 
     def onnx(self, g: Graph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, Array]) -> str | Sequence[str]:

@@ -100,8 +100,9 @@ def merged_norm() -> Any:
             if self.statistic == VARIANCE:
                 self.running_var.lerp_(variance, 1 - self.old_share)
                 return
-            moved = (self.running_var + self.eps).rsqrt().lerp_((variance + self.batch_eps).rsqrt(), 1 - self.old_share)
-            self.running_var.copy_(moved.pow(-2) - self.eps)
+            old = (self.running_var.double() + self.eps).rsqrt().to(variance.dtype)  # what `dump` writes, to the bit
+            moved = old.lerp((variance + self.batch_eps).rsqrt(), 1 - self.old_share)
+            self.running_var.copy_(moved.double().pow(-2) - self.eps)
 
     return MergedNorm
 

@@ -31,6 +31,9 @@ def running_norm() -> Any:
         `eps` is added to the moving variance, `batch_eps` to that of the batch.
         """
 
+        running_mean: Tensor
+        running_var: Tensor
+
         def __init__(self, channels: int, eps: float, affine: bool, statistics: str) -> None:
             super().__init__(channels, eps=eps, affine=affine)
             self.batch_eps, self.statistics = eps, statistics
@@ -46,18 +49,25 @@ def running_norm() -> Any:
                 return functional.batch_norm(
                     input, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps
                 )
+            top, mean, variance, values = self.by_batch(input)
             if self.training:
-                self._average(input)
-            # not functional.batch_norm, which refuses the single value in a channel that Caffe takes
-            return torch.batch_norm(
-                input, self.weight, self.bias, None, None, True, 0.0, self.batch_eps, torch.backends.cudnn.enabled
-            )
+                with torch.no_grad():
+                    self.average(mean, variance, values)
+            return top
 
-        @torch.no_grad()
-        def _average(self, input: Tensor) -> None:
-            axes = [axis for axis in range(input.dim()) if axis != 1]
-            variance, mean = torch.var_mean(input, axes, correction=0)
-            self.average(mean, variance, input.numel() // input.shape[1])
+        def by_batch(self, input: Tensor) -> tuple[Tensor, Tensor, Tensor, int]:
+            """Return the input normalised by its own statistics, its mean and biased variance, values in each channel.
+
+            torch hands the statistics out as running ones that forget all that was before; it gives the variance
+            unbiased. Taking them there saves a pass over the input.
+            """
+            mean, unbiased = torch.zeros_like(self.running_mean), torch.zeros_like(self.running_var)
+            # not functional.batch_norm, which refuses the single value in a channel that Caffe takes
+            top = torch.batch_norm(
+                input, self.weight, self.bias, mean, unbiased, True, 1.0, self.batch_eps, torch.backends.cudnn.enabled
+            )
+            values = input.numel() // input.shape[1]
+            return top, mean, unbiased * ((values - 1) / values) if values > 1 else torch.zeros_like(unbiased), values
 
         def extra_repr(self) -> str:
             return f"{self.num_features}, eps={self.batch_eps}, affine={self.affine}, statistics={self.statistics!r}"
