@@ -146,7 +146,9 @@ def _row(layer: Layer, bottoms: tuple[Shape | None, ...], given: Mapping[str, Sh
 def makes_data(layer: Layer) -> bool:
     """Whether a layer's tops come from outside the net: a data layer, or one of unknown type without bottoms."""
     room = layers.find(layer.type)
-    return room.data if room is not None else not layer.bottoms
+    if room is None or room.type == "Python":
+        return not layer.bottoms
+    return room.data
 
 
 def _given_tops(layer: Layer, given: Mapping[str, Shape]) -> tuple[Shape | None, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,10 @@ if TYPE_CHECKING:
     from torch import nn
 
     from converters.graph import Graph
+
+
+OURS = ("prototxt_gen.data.caffe_layer", "AugmentedData")
+"""Module and class of the data layer that this toolkit brings."""
 
 
 class PythonParameter(Message, field="python_param", number=130):
@@ -32,11 +37,23 @@ def _unknown(layer: Layer, what: str) -> UnsupportedError:
     )
 
 
+def _augmented(p: PythonParameter) -> Shape | None:
+    """Return the image shape of our own data layer, whose parameters are JSON, where these tell it."""
+    if (p.module, p.layer) != OURS:
+        return None
+    try:
+        fields = json.loads(p.param_str)
+        crop = fields["augment"]["crop"]
+        return (fields["batch_size"], 3 if fields["color"] else 1, crop, crop)
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
 class Python(LayerType):
     """Whatever the named class of the named module does.
 
     Source: include/caffe/layers/python_layer.hpp PythonLayer::Reshape.
-    Shape: known to that class alone.
+    Shape: known to that class alone; of our own AugmentedData N×C×crop×crop, and labels N.
     Blobs: none that the prototxt tells of.
     Differs: it has no form in PyTorch or ONNX; it is refused, never skipped.
     """
@@ -47,7 +64,10 @@ class Python(LayerType):
     tops = ANY
 
     def shapes(self, layer: Layer, bottoms: Sequence[Shape]) -> Sequence[Shape]:
-        raise _unknown(layer, "the shape of its tops")
+        image = _augmented(layer.get(PythonParameter))
+        if image is None or len(layer.tops) != 2:
+            raise _unknown(layer, "the shape of its tops")
+        return [image, image[:1]]
 
     def torch(self, layer: Layer, bottoms: Sequence[Shape]) -> nn.Module:
         raise _unknown(layer, "what it computes")

@@ -46,7 +46,7 @@ class Data:
     scale: float = 1.0
     channels: int = 3
     pad: int = 0
-    """Pixels of zero padding before the random crop, in the Python layer."""
+    """Pixels of zero padding before the random crop in the Python layer; without it, that layer scales and crops."""
 
     def __post_init__(self) -> None:
         choice("data", self.kind, DATA_KINDS)
@@ -99,15 +99,18 @@ class Data:
         described = {
             "source": self._source(phase),
             "batch_size": self._size(phase),
-            "phase": phase,
-            "crop": self.crop,
-            "mirror": self.mirror and phase == "TRAIN",
-            "mean": list(self.mean),
-            "scale": self.scale,
-            "pad": self.pad if phase == "TRAIN" else 0,
+            "color": self.channels == 3,
+            "augment": self._augment(),
         }
         own = {"module": "prototxt_gen.data.caffe_layer", "layer": "AugmentedData", "param_str": json.dumps(described)}
         return "Python", {"python_param": own}
+
+    def _augment(self) -> dict[str, Any]:
+        """Return the recipe of `prototxt_gen.data.augment.Augment`: the paper's for ImageNet, or that for small images."""
+        own: dict[str, Any] = {"preset": "cifar" if self.pad else "imagenet", "crop": self.crop, "mirror": self.mirror}
+        if self.pad:
+            own["pad"] = self.pad
+        return own | {"mean": list(self.mean), "scale": [self.scale]}
 
     def _input(self, phase: str) -> tuple[str, dict[str, Any]]:
         size = self._size(phase)
