@@ -90,7 +90,7 @@ class Backend(Protocol):
         ...
 
     def load_weights(self, path: Path) -> list[str]:
-        """Take over what fits by layer name and shape; return a line for each layer that matched or did not, and why."""
+        """Take over what fits by layer name and shape; return a line for each layer: matched, or not and why."""
         ...
 
     def close(self) -> None:

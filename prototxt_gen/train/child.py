@@ -1,0 +1,107 @@
+"""A child process that answers JSON with JSON, and whose end is told in its own last words."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from prototxt_gen.errors import PrototxtGenError
+
+_LONG_LOG = 1 << 20
+_FAILED = re.compile(r"^F\d{4} \S+ +\S+ (?P<where>\S+)\] (?P<what>.*)", re.MULTILINE)  # glog's line of a failed CHECK
+_CREATING = re.compile(r"\] Creating Layer (?P<layer>.+)")
+_AT_LAYER = re.compile(r"(?P<action>\w+) of layer '(?P<layer>.*?)' \((?P<type>\w+)\): (?P<what>.*)", re.DOTALL)
+
+
+class Child:
+    """`python -m module`, with its stderr in `log`. Raises PrototxtGenError for whatever goes wrong in it."""
+
+    def __init__(self, module: str, log: Path) -> None:
+        self.log = log
+        root = str(Path(__file__).resolve().parents[2])
+        path = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
+        told = {"PYTHONPATH": path, "GLOG_logtostderr": "1", "GLOG_minloglevel": "0"}
+        # In a session of its own: Ctrl-C is for the trainer, which lets the step end first.
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", module], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log.open("ab"),
+            env={**os.environ, **told}, start_new_session=True, text=True, bufsize=1,
+        )  # fmt: skip
+        self._unanswered = 0
+
+    def ask(self, do: str, **order: Any) -> Any:
+        """Give an order and return its answer. One that was interrupted before is waited for first."""
+        assert self.process.stdin is not None
+        while self._unanswered:
+            self._read()
+        try:
+            self.process.stdin.write(json.dumps({"do": do, **order}) + "\n")
+        except BrokenPipeError:
+            raise self._end() from None
+        self._unanswered += 1
+        answer = self._read()
+        self._shorten_log()
+        if "error" in answer:
+            raise PrototxtGenError(in_our_words(answer["error"]))
+        return answer["ok"]
+
+    def _read(self) -> dict[str, Any]:
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if not line:
+            raise self._end()
+        self._unanswered -= 1
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+    def _end(self) -> PrototxtGenError:
+        """Return what a child that is gone died of."""
+        status = self.process.wait()
+        words = last_words(self.log.read_text(errors="replace"))
+        died = f"by {signal.Signals(-status).name}" if status < 0 else f"with exit status {status}"
+        return PrototxtGenError(f"{words} (Caffe's process ended {died})" if words else f"Caffe's process ended {died}")
+
+    def _shorten_log(self) -> None:
+        """Keep the log of a long run short; it is opened for appending, so it goes on at its new end."""
+        if self.log.stat().st_size > _LONG_LOG:
+            os.truncate(self.log, 0)
+
+    def close(self) -> None:
+        """Let it finish what it is at, and end."""
+        for pipe in (self.process.stdin, self.process.stdout):
+            if pipe is not None:
+                pipe.close()
+        try:
+            self.process.wait(timeout=60)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+
+def in_our_words(text: str) -> str:
+    """Turn `setup of layer 'x' (Type): file.cpp:12: Check failed: …` into an error of the usual form."""
+    found = _AT_LAYER.search(text)
+    words = " ".join((found["what"] if found else text).split())
+    return f"layer {found['layer']!r} ({found['type']}): {found['action']}: {words}" if found else f"Caffe: {words}"
+
+
+def last_words(log: str) -> str:
+    """Return what Caffe said before it ended: its failed CHECK with the layer, or the last line of a traceback.
+
+    A Caffe that does not name the layer in its CHECKs has said which one it was creating.
+    """
+    if _AT_LAYER.search(log.rstrip().rpartition("\n")[2]):
+        return in_our_words(log.rstrip().rpartition("\n")[2])
+    failed = next(reversed([*_FAILED.finditer(log)]), None)
+    if failed is None:
+        lines = [line for line in log.splitlines() if line.strip() and not re.match(r"[IW]\d{4} ", line)]
+        return in_our_words(lines[-1]) if lines else ""
+    created = [*_CREATING.finditer(log, 0, failed.start())]
+    started = "Solver scaffolding done" in log[: failed.start()]
+    layer = f"layer {created[-1]['layer']!r}: " if created and not started else ""
+    return f"{layer}Caffe: {failed['where']}: {failed['what']}"

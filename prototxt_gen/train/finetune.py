@@ -1,0 +1,55 @@
+"""Taking over weights by layer name and shape. Source: src/caffe/net.cpp Net::CopyTrainedLayersFrom."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from prototxt_gen import caffemodel
+from prototxt_gen.caffemodel_types import NewLayer, StoredLayer
+from prototxt_gen.errors import WeightsError
+from prototxt_gen.ir import Shape, show
+from prototxt_gen.weights import same_layout
+
+Shapes = Mapping[str, Sequence[Shape]]
+"""The shapes of a net's blobs, by layer."""
+
+
+def matched(path: Path, net: Shapes) -> tuple[list[NewLayer], list[str]]:
+    """Return the layers of a file that the net takes, their blobs in the net's shapes, and a line for each layer.
+
+    A layer of the same name and other shapes is a WeightsError, as in Caffe: it is renamed where it shall start anew.
+    """
+    stored = {layer.name: layer for layer in caffemodel.read(path).layers if layer.blobs}
+    faults = [fault for name, shapes in net.items() if name in stored for fault in _faults(stored[name], shapes)]
+    if faults:
+        listed = "".join(f"\n  {fault}" for fault in faults)
+        raise WeightsError(f"{path} does not fit; rename the layers that shall be trained anew:{listed}")
+    taken = [_fitted(stored[name], shapes) for name, shapes in net.items() if name in stored]
+    return taken, [*_lines(net, stored)]
+
+
+def _faults(layer: StoredLayer, shapes: Sequence[Shape]) -> list[str]:
+    if len(layer.blobs) != len(shapes):
+        return [f"layer {layer.name!r}: {len(layer.blobs)} blobs in the file, {len(shapes)} in the net"]
+    pairs = enumerate(zip(layer.blobs, shapes, strict=True))
+    return [
+        f"layer {layer.name!r}: blob {index} is {show(blob.shape)} in the file, {show(shape)} in the net"
+        for index, (blob, shape) in pairs
+        if not same_layout(blob.shape, shape)
+    ]
+
+
+def _fitted(layer: StoredLayer, shapes: Sequence[Shape]) -> NewLayer:
+    arrays = [blob.array().reshape(shape) for blob, shape in zip(layer.blobs, shapes, strict=True)]
+    return NewLayer(layer.name, layer.type, arrays)
+
+
+def _lines(net: Shapes, stored: Mapping[str, StoredLayer]) -> list[str]:
+    lines = []
+    for name, shapes in net.items():
+        blobs = ", ".join(map(show, shapes))
+        found = f"matched, {blobs}" if name in stored else f"not in the file: keeps its filler, {blobs}"
+        lines.append(f"layer {name!r}: {found}")
+    lines += [f"layer {name!r}: in the file alone: not used" for name in stored if name not in net]
+    return lines

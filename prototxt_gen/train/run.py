@@ -1,0 +1,168 @@
+"""A whole training run: check, estimate, resume or start, train, and say how it ended."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import click
+
+from prototxt_gen.analysis import analyse
+from prototxt_gen.checks import ERROR, check_solver
+from prototxt_gen.errors import PrototxtGenError
+from prototxt_gen.ir import Net, Shape
+from prototxt_gen.solver import Solver, read_solver
+from prototxt_gen.train import bar, memory
+from prototxt_gen.train.backend import Backend, Settings, create
+from prototxt_gen.train.inputs import batch_size, data_shapes
+from prototxt_gen.train.loop import Files, Follower, Outcome, train
+from prototxt_gen.train.recorder import Recorder
+from prototxt_gen.train.schedule import Schedule
+from prototxt_gen.train.snapshots import Snapshots
+
+NEWEST = "newest"
+
+
+@dataclass(frozen=True)
+class Job:
+    """What the command line asks for. `resume` is a .solverstate, or NEWEST; `weights` are files to fine-tune from."""
+
+    solver: Path
+    backend: str = "torch"
+    out: Path | None = None
+    resume: str = ""
+    weights: tuple[Path, ...] = ()
+    max_iter: int | None = None
+    snapshot_every: int | None = None
+    force: bool = False
+    settings: Settings = field(default_factory=Settings)
+
+    def read(self) -> Solver:
+        """Return the solver with what the job overrides."""
+        solver = read_solver(self.solver)
+        changes = {"max_iter": self.max_iter, "snapshot": self.snapshot_every}
+        given = {name: value for name, value in changes.items() if value is not None}
+        return replace(solver, params=solver.params.replace(**given))
+
+
+def is_first() -> bool:
+    """Whether this process is the first of its run: torchrun numbers them in RANK."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+def run(job: Job) -> Outcome:
+    """Train. PrototxtGenError, in one sentence, for whatever stops it; the snapshots before that stay."""
+    solver = job.read()
+    snapshots = Snapshots.of(solver, job.out)
+    state = _state_to_resume(job, snapshots)
+    images = _checked(solver, job)
+    with _backend(job, solver) as backend:
+        _begin(job, solver, backend, state)
+        return _train(solver, snapshots, backend, images)
+
+
+def _say(text: str) -> None:
+    if is_first():
+        click.echo(text, err=True)
+
+
+def _state_to_resume(job: Job, snapshots: Snapshots) -> Path | None:
+    """Return the state to go on from, or make room for a new run."""
+    if job.resume and job.weights:
+        raise PrototxtGenError(
+            "a run is resumed with the weights of its snapshot: give --resume or --weights, not both"
+        )
+    if job.resume and job.resume != NEWEST:
+        return Path(job.resume)
+    found = snapshots.newest() if job.resume else None
+    if found is None:
+        _make_room(job, snapshots)
+    return found
+
+
+def _make_room(job: Job, snapshots: Snapshots) -> None:
+    """Refuse to mix a new run with an earlier one in the same place, unless that may be moved aside."""
+    if job.resume:
+        _say(f"there is no complete snapshot {snapshots.folder / snapshots.name}_iter_*: starting at iteration 0")
+    if not is_first():
+        return
+    if snapshots.all() and not job.force:
+        raise PrototxtGenError(
+            f"{snapshots.all()[0]} is of an earlier run: --resume goes on from there, --force moves it aside and "
+            "starts anew, --out DIR trains elsewhere"
+        )
+    aside = snapshots.set_aside()
+    if aside:
+        _say(f"the files of an earlier run are now in {aside}")
+
+
+def _checked(solver: Solver, job: Job) -> int:
+    """Check solver, nets and data; say what memory it takes; return the images of one iteration."""
+    shapes: dict[str, dict[str, Shape]] = {}
+
+    def given(net: Net) -> dict[str, Shape]:
+        key = repr([layer.name for layer in net.layers])
+        if key not in shapes:
+            shapes[key] = data_shapes(net, solver.locate)
+        return shapes[key]
+
+    net, tests = solver.train_net(), solver.test_nets()
+    problems = check_solver(solver, given=given)
+    faults = [problem for problem in problems if problem.severity == ERROR]
+    if faults:
+        raise PrototxtGenError("\n  ".join([f"{solver.source} cannot be trained:", *map(_told, faults)]))
+    batch = batch_size(net, given(net))
+    analyses = [analyse(each, given(each)) for each in (net, *tests)]
+    needed = memory.estimate(analyses[0], analyses[1:], solver.type, batch)
+    if job.settings.gpu is None:
+        _say(needed.words(memory.free_memory()))
+    return batch * solver.params.iter_size
+
+
+def _told(problem: object) -> str:
+    source = getattr(problem, "source", "")
+    return f"{source}: {problem}" if source else str(problem)
+
+
+@contextmanager
+def _backend(job: Job, solver: Solver) -> Iterator[Backend]:
+    backend = create(job.backend, solver, job.settings)
+    try:
+        yield backend
+    finally:
+        backend.close()
+
+
+def _begin(job: Job, solver: Solver, backend: Backend, state: Path | None) -> None:
+    """Take over the state to resume, or weights: those of the job, else those that the solver names."""
+    if state is not None:
+        backend.restore(state)
+        _say(f"resumed from {state}, at iteration {backend.iteration}")
+        remarks = getattr(backend, "remarks", list)
+        for line in remarks():
+            _say(f"  {line}")
+        return
+    named = [name.strip() for names in solver.params.weights for name in names.split(",")]
+    for path in job.weights or [solver.locate(name) for name in named]:
+        lines = backend.load_weights(path)
+        _say("\n  ".join([f"weights from {path}:", *lines]))
+
+
+def _train(solver: Solver, snapshots: Snapshots, backend: Backend, images: int) -> Outcome:
+    schedule = Schedule.of(solver.params)
+    if not is_first():
+        return train(backend, schedule, Follower())
+    recorder = Recorder(snapshots.folder, backend.iteration, schedule, snapshots.name)
+    display = bar.display(schedule, images * int(os.environ.get("WORLD_SIZE", "1")), backend.iteration)
+    try:
+        outcome = train(backend, schedule, Files(recorder, snapshots, display))
+    except OSError as error:
+        raise PrototxtGenError(f"{error.filename or snapshots.folder}: {error.strerror or error}") from error
+    finally:
+        display.close()
+        curves = recorder.close()
+    outcome.curves = curves
+    return outcome

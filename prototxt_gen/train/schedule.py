@@ -1,0 +1,54 @@
+"""When a solver tests, snapshots and shows, by the number of updates made.
+
+Source: src/caffe/solver.cpp Solver::Step, Solver::Solve.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from prototxt_gen.schema import SolverParameter
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The solver's own fields, under their own names."""
+
+    max_iter: int
+    test_interval: int = 0
+    test_initialization: bool = True
+    test_nets: int = 0
+    snapshot: int = 0
+    snapshot_after_train: bool = True
+    display: int = 0
+    average_loss: int = 1
+
+    @classmethod
+    def of(cls, params: SolverParameter) -> Schedule:
+        """Return a solver's schedule."""
+        names = ("max_iter", "test_interval", "test_initialization", "snapshot", "snapshot_after_train", "display")
+        fields = {name: getattr(params, name) for name in names}
+        return cls(**fields, test_nets=len(params.test_iter), average_loss=max(1, params.average_loss))
+
+    def tests_at(self, iteration: int) -> bool:
+        """Whether the test nets run before the step of this iteration, or after the last one."""
+        if not self.test_nets or not self.test_interval or iteration % self.test_interval:
+            return False
+        return iteration > 0 or self.test_initialization
+
+    def snapshots_at(self, iteration: int) -> bool:
+        """Whether a snapshot is due after so many updates."""
+        if iteration >= self.max_iter and self.snapshot_after_train:
+            return True
+        return bool(self.snapshot) and iteration % self.snapshot == 0
+
+    def shows_at(self, iteration: int) -> bool:
+        """Whether the step of this iteration is told of."""
+        return bool(self.display) and iteration % self.display == 0
+
+
+def tests_before(params: SolverParameter, iteration: int) -> int:
+    """Return how many times the test nets ran before the test of this iteration: their data go on from there."""
+    if not params.test_interval:
+        return 0
+    return -(-iteration // params.test_interval) - (iteration > 0 and not params.test_initialization)
