@@ -106,7 +106,7 @@ class Data:
         return "Python", {"python_param": own}
 
     def _augment(self) -> dict[str, Any]:
-        """Return the recipe of `prototxt_gen.data.augment.Augment`: the paper's for ImageNet, or that for small images."""
+        """Return the recipe of `prototxt_gen.data.augment.Augment`: the paper's, for ImageNet or for small images."""
         own: dict[str, Any] = {"preset": "cifar" if self.pad else "imagenet", "crop": self.crop, "mirror": self.mirror}
         if self.pad:
             own["pad"] = self.pad
