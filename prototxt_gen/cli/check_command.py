@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 import click
 
 from prototxt_gen.cli import options
-from prototxt_gen.cli.output import echo_json, safe
+from prototxt_gen.cli.output import echo_json
 from prototxt_gen.errors import PrototxtError
+from prototxt_gen.printable import safe
 
 if TYPE_CHECKING:
     from prototxt_gen.checks import Problem

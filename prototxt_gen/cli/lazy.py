@@ -8,8 +8,8 @@ from typing import IO, Any, NamedTuple
 
 import click
 
-from prototxt_gen.cli.output import safe_lines
 from prototxt_gen.errors import PrototxtGenError, nearest
+from prototxt_gen.printable import safe_lines
 
 
 class Lazy(NamedTuple):

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from prototxt_gen.cli import options
-from prototxt_gen.cli.output import echo_json, safe
+from prototxt_gen.cli.output import echo_json
 from prototxt_gen.cli.table import echo_table
 from prototxt_gen.errors import PrototxtGenError
+from prototxt_gen.printable import safe
 
 if TYPE_CHECKING:
     from prototxt_gen.analysis import Analysis, Row
