@@ -7,16 +7,18 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from prototxt_gen import files
 from prototxt_gen.analysis import Analysis, Row, analyse, top_shapes
 from prototxt_gen.ir import Net, show
-from prototxt_gen.models.attention import ResidualNet
 from prototxt_gen.passes.training import Data, train_val
 from prototxt_gen.recipes import solver
 from prototxt_gen.render import net_text, render, solver_text
 from prototxt_gen.schema import SolverParameter
+
+if TYPE_CHECKING:
+    from prototxt_gen.models.attention import ResidualNet
 
 FILES = ("deploy.prototxt", "train_val.prototxt", "solver.prototxt", "README.md")
 

@@ -10,7 +10,7 @@ PrototxtGenError            one clear sentence; the command line prints it and e
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from difflib import get_close_matches
 
 
@@ -46,6 +46,12 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """Return `; did you mean 'x'?` for the known name closest to `name`, or an empty string."""
     found = get_close_matches(name, list(known), n=1, cutoff=0.6)
     return f"; did you mean {found[0]!r}?" if found else ""
+
+
+def one_of(what: str, value: str, known: Collection[str]) -> None:
+    """Raise a NetError where an option has a value that is not one of those known."""
+    if value not in known:
+        raise NetError(f"{what} must be one of {', '.join(known)}, not {value!r}{nearest(value, known)}")
 
 
 def layer_error(name: str, type_: str, problem: str) -> NetError:

@@ -60,6 +60,10 @@ class ParamSpec(Message):
     decay_mult = float32(4, 1.0)
 
 
+NOT_LEARNED = ParamSpec(lr_mult=0, decay_mult=0)
+"""Of blobs that the solver leaves alone: statistics, fixed kernels."""
+
+
 class ResizeParameter(Message):
     """The SSD fork's resizing inside transform_param. Source: weiliu89/caffe src/caffe/proto/caffe.proto."""
 

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from prototxt_gen.blocks.kit import Kit, choice
+from prototxt_gen.blocks.kit import Kit
 from prototxt_gen.blocks.units import Unit
-from prototxt_gen.errors import NetError
+from prototxt_gen.errors import NetError, one_of
 from prototxt_gen.ir import Value
 
 JOINS = ("residual", "naive")
@@ -50,9 +50,9 @@ class AttentionModule:
     mask: str = "encoder-decoder"
 
     def __post_init__(self) -> None:
-        choice("attention", self.join, JOINS)
-        choice("mask_activation", self.mask_activation, MASK_ACTIVATIONS)
-        choice("mask", self.mask, MASKS)
+        one_of("attention", self.join, JOINS)
+        one_of("mask_activation", self.mask_activation, MASK_ACTIVATIONS)
+        one_of("mask", self.mask, MASKS)
         if min(self.p, self.r, self.depth) < 1 or self.t < 0:
             given = (self.p, self.r, self.depth, self.t)
             raise NetError(f"p, r and depth must be at least 1 and t at least 0, not {given}")

@@ -6,18 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from prototxt_gen.builder import Builder
-from prototxt_gen.errors import NetError, nearest
+from prototxt_gen.errors import one_of
 from prototxt_gen.ir import Value
+from prototxt_gen.schema import NOT_LEARNED
 
 BN_STYLES = ("merged", "batchnorm-scale", "frozen")
 UPSAMPLINGS = ("interp", "deconvolution")
-NOT_LEARNED = {"lr_mult": 0, "decay_mult": 0}
-
-
-def choice(what: str, value: str, known: tuple[str, ...]) -> None:
-    """Raise a NetError where an option has a value that is not one of those known."""
-    if value not in known:
-        raise NetError(f"{what} must be one of {', '.join(known)}, not {value!r}{nearest(value, known)}")
 
 
 @dataclass(frozen=True)
@@ -34,8 +28,8 @@ class Style:
     conv_param: bool = False
 
     def __post_init__(self) -> None:
-        choice("bn", self.bn, BN_STYLES)
-        choice("upsampling", self.upsampling, UPSAMPLINGS)
+        one_of("bn", self.bn, BN_STYLES)
+        one_of("upsampling", self.upsampling, UPSAMPLINGS)
 
 
 class Kit:

@@ -14,9 +14,8 @@ from prototxt_gen.blocks import (
     post_activation,
     pre_activation,
 )
-from prototxt_gen.blocks.kit import choice
 from prototxt_gen.builder import Builder
-from prototxt_gen.errors import NetError
+from prototxt_gen.errors import NetError, one_of
 from prototxt_gen.ir import Net, Value
 
 UNITS = ("pre-activation", "resnext", "resnet")
@@ -55,8 +54,8 @@ class ResidualNet:
     """A sentence for the model card."""
 
     def __post_init__(self) -> None:
-        choice("unit", self.unit, UNITS)
-        choice("stem", self.stem, STEMS)
+        one_of("unit", self.unit, UNITS)
+        one_of("stem", self.stem, STEMS)
         if min(self.width, self.classes, self.input_size, self.channels, self.expansion, self.cardinality) < 1:
             raise NetError("width, expansion, cardinality, classes, input size and channels must be at least 1")
         if not len(self.modules) <= len(self.units) or min((0, *self.modules, *self.units)) < 0:

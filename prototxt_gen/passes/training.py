@@ -7,8 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from prototxt_gen import layers
-from prototxt_gen.blocks.kit import NOT_LEARNED, choice
-from prototxt_gen.errors import NetError
+from prototxt_gen.errors import NetError, one_of
 from prototxt_gen.ir import Layer, Net, Value
 from prototxt_gen.layers.batch_norm import BatchNormParameter
 from prototxt_gen.layers.bn import BNParameter
@@ -16,13 +15,13 @@ from prototxt_gen.layers.convolution import ConvolutionParameter
 from prototxt_gen.layers.inner_product import InnerProductParameter
 from prototxt_gen.layers.scale import ScaleParameter
 from prototxt_gen.message import Message
-from prototxt_gen.schema import FillerParameter, LayerParameter, NetStateRule, ParamSpec
+from prototxt_gen.schema import NOT_LEARNED, FillerParameter, LayerParameter, NetStateRule, ParamSpec
 
 DATA_KINDS = ("lmdb", "hdf5", "image-list", "python", "input")
 IMAGENET_MEAN = (104.0, 117.0, 123.0)
 """Blue, green, red: the means Caffe's own ImageNet models subtract."""
-_LEARNED = {"lr_mult": 1, "decay_mult": 1}
-_BIAS = {"lr_mult": 1, "decay_mult": 0}
+_LEARNED = ParamSpec(lr_mult=1, decay_mult=1)
+_BIAS = ParamSpec(lr_mult=1, decay_mult=0)
 Filled = TypeVar("Filled", ConvolutionParameter, InnerProductParameter)
 
 
@@ -49,7 +48,7 @@ class Data:
     """Pixels of zero padding before the random crop in the Python layer; without it, that layer scales and crops."""
 
     def __post_init__(self) -> None:
-        choice("data", self.kind, DATA_KINDS)
+        one_of("data", self.kind, DATA_KINDS)
         if min(self.batch, self.test_batch, self.crop) < 1:
             raise NetError("batch and crop must be at least 1")
 
@@ -194,11 +193,11 @@ def _trained(layer: Layer, fillers: Fillers) -> Layer:
     return layer if change is None else change(layer, fillers)
 
 
-def _with(layer: Layer, own: Message, specs: tuple[dict[str, Any], ...]) -> Layer:
+def _with(layer: Layer, own: Message, specs: tuple[ParamSpec, ...]) -> Layer:
     """Return the layer with these parameters, and with these multipliers where it has none of its own."""
     params = layer.params.replace(**{own.field: own if own else None})
     if len(params.param) < len(specs):
-        params = params.replace(param=(*params.param, *(ParamSpec(**s) for s in specs[len(params.param) :])))
+        params = params.replace(param=(*params.param, *specs[len(params.param) :]))
     return Layer(layer.name, layer.type, layer.bottoms, layer.tops, params, layer.line)
 
 
