@@ -13,174 +13,22 @@ schema does not know is never lost: it is kept in `extras`, with its line and th
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, ClassVar, Generic, TypeVar, cast, overload
+from typing import Any, ClassVar, TypeVar, cast
 
 from prototxt_gen.errors import NetError, nearest
+from prototxt_gen.fields import Field, boolean, enum, float32, int32, int64, message, repeated, string, uint32
 from prototxt_gen.text import Field as TextField
 from prototxt_gen.text import Value as TextValue
 from prototxt_gen.text import Word
 
-T = TypeVar("T")
 M = TypeVar("M", bound="Message")
-
-_INT_RANGES = {
-    "int32": (-(2**31), 2**31 - 1),
-    "uint32": (0, 2**32 - 1),
-    "int64": (-(2**63), 2**63 - 1),
-}
-_TRUE = {"true", "True", "t", "1"}
-_FALSE = {"false", "False", "f", "0"}
-
-
-class Field(Generic[T]):
-    """One field of a message: its number, kind and default. On an instance it reads as the value."""
-
-    __slots__ = ("default", "enum", "kind", "message", "name", "number", "repeated")
-
-    def __init__(
-        self,
-        number: int,
-        kind: str,
-        default: T,
-        *,
-        enum: Mapping[str, int] | None = None,
-        message: type[Message] | None = None,
-        repeated: bool = False,
-    ) -> None:
-        self.number, self.kind, self.default = number, kind, default
-        self.enum, self.message, self.repeated = enum, message, repeated
-        self.name = ""
-
-    def __set_name__(self, owner: type, name: str) -> None:
-        self.name = name
-
-    @overload
-    def __get__(self, instance: None, owner: type) -> Field[T]: ...
-    @overload
-    def __get__(self, instance: Message, owner: type) -> T: ...
-    def __get__(self, instance: Message | None, owner: type) -> Field[T] | T:
-        if instance is None:
-            return self
-        return cast(T, instance._values.get(self.name, self.default))
-
-    def one(self, value: object) -> object:
-        """Return `value` as one element of this field; ValueError says what was expected instead."""
-        if self.message is not None:
-            return _as_message(self.message, value)
-        if self.enum is not None:
-            return _as_enum(self.enum, value)
-        return _SCALARS[self.kind](value)
-
-    def coerce(self, value: object) -> object:
-        """Return `value` as this field holds it: a repeated field takes a sequence or a single element."""
-        if not self.repeated:
-            return self.one(value)
-        many = value if isinstance(value, Sequence) and not isinstance(value, str) else (value,)
-        return tuple(self.one(item) for item in many)
-
-
-def _as_message(kind: type[Message], value: object) -> Message:
-    if isinstance(value, kind):
-        return value
-    if isinstance(value, Mapping):
-        return kind(**value)
-    raise ValueError(f"expected a {kind.proto} message")
-
-
-def _as_enum(names: Mapping[str, int], value: object) -> str:
-    if isinstance(value, str) and value in names:
-        return str(value)
-    if isinstance(value, int) and not isinstance(value, bool):
-        for name, number in names.items():
-            if number == value:
-                return name
-    raise ValueError(f"expected one of {', '.join(names)}{nearest(str(value), names)}")
-
-
-def _as_int(kind: str) -> Callable[[object], int]:
-    low, high = _INT_RANGES[kind]
-
-    def convert(value: object) -> int:
-        if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-            raise ValueError(f"expected {kind}, a whole number from {low} to {high}")
-        return value
-
-    return convert
-
-
-def _as_float(value: object) -> float:
-    if isinstance(value, Word) and value.lower() in ("inf", "infinity", "nan"):
-        return float(value)
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise ValueError("expected a number")
-    try:
-        return float(value)
-    except OverflowError:
-        return math.copysign(math.inf, value)
-
-
-def as_bool(value: object) -> bool:
-    text = str(value)
-    if isinstance(value, (bool, int, Word)) and text in _TRUE | _FALSE:
-        return text in _TRUE
-    raise ValueError("expected true or false")
-
-
-def _as_string(value: object) -> str:
-    if isinstance(value, str) and not isinstance(value, Word):
-        return value
-    raise ValueError("expected a string in quotes")
-
-
-_SCALARS: dict[str, Callable[[object], object]] = {
-    "int32": _as_int("int32"),
-    "uint32": _as_int("uint32"),
-    "int64": _as_int("int64"),
-    "float": _as_float,
-    "bool": as_bool,
-    "string": _as_string,
-}
-
-
-def int32(number: int, default: int = 0) -> Field[int]:
-    return Field(number, "int32", default)
-
-
-def uint32(number: int, default: int = 0) -> Field[int]:
-    return Field(number, "uint32", default)
-
-
-def int64(number: int, default: int = 0) -> Field[int]:
-    return Field(number, "int64", default)
-
-
-def float32(number: int, default: float = 0.0) -> Field[float]:
-    return Field(number, "float", default)
-
-
-def boolean(number: int, default: bool = False) -> Field[bool]:
-    return Field(number, "bool", default)
-
-
-def string(number: int, default: str = "") -> Field[str]:
-    return Field(number, "string", default)
-
-
-def enum(number: int, *names: str, default: str | None = None, first: int = 0, **numbered: int) -> Field[str]:
-    """An enum field: names count from `first`; keyword arguments give names their own numbers."""
-    table = {name: first + i for i, name in enumerate(names)} | numbered
-    return Field(number, "enum", default or next(iter(table)), enum=table)
-
-
-def message(number: int, kind: type[M]) -> Field[M]:
-    return Field(number, "message", kind(), message=kind)
-
-
-def repeated(one: Field[T]) -> Field[tuple[T, ...]]:
-    return Field(one.number, one.kind, (), enum=one.enum, message=one.message, repeated=True)
+__all__ = [
+    "LAYER_FIELDS", "Extra", "Field", "Message",
+    "boolean", "enum", "float32", "int32", "int64", "message", "repeated", "string", "uint32",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -195,6 +43,10 @@ class Extra:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "plain", _without_lines(self.value))
+
+
+def _sorted(extras: Sequence[Extra]) -> list[Extra]:
+    return sorted(extras, key=lambda extra: (extra.name, repr(extra.plain)))
 
 
 def _without_lines(value: TextValue) -> object:
@@ -256,7 +108,7 @@ class Message:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Message) or self.proto != other.proto:
             return NotImplemented
-        return self._values == other._values and sorted(self.extras, key=repr) == sorted(other.extras, key=repr)
+        return self._values == other._values and _sorted(self.extras) == _sorted(other.extras)
 
     def __hash__(self) -> int:
         if self._hash is None:

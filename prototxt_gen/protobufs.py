@@ -16,8 +16,9 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from prototxt_gen import layers
 from prototxt_gen.dialect import Dialect, Place
 from prototxt_gen.errors import UnsupportedError
+from prototxt_gen.fields import as_bool
 from prototxt_gen.ir import Layer, Net
-from prototxt_gen.message import Field, Message, as_bool
+from prototxt_gen.message import Field, Message
 from prototxt_gen.schema import BlobShape, LayerParameter, NetParameter
 from prototxt_gen.text import Field as TextField
 
