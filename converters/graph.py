@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,8 @@ from prototxt_gen.errors import NetError
 from prototxt_gen.ir import Shape
 
 Array = np.ndarray[Any, Any]
+_SMALL = 2**20
+"""Up to so many numbers, an array that was copied is known again by what it holds."""
 
 
 class Graph:
@@ -27,13 +29,17 @@ class Graph:
         self.arrays: dict[str, Array] = {}
         self.scope = ""
         """The layer being written: names of nodes and values begin with it."""
+        self.learned: Mapping[str, Array] = {}
+        """The blobs of that layer by role."""
+        self.roles: dict[str, dict[str, str]] = {}
+        """The initializer that holds a blob, by layer and role."""
         self._shapes: dict[str, Shape] = {}
         self._names: set[str] = set()
 
     @property
     def initializers(self) -> list[onnx.TensorProto]:
         """The arrays as ONNX tensors, copied."""
-        return [numpy_helper.from_array(np.ascontiguousarray(array).reshape(array.shape), name) for name, array in self.arrays.items()]
+        return [numpy_helper.from_array(np.ascontiguousarray(array), name) for name, array in self.arrays.items()]
 
     def name(self, hint: str) -> str:
         """Return a name no value or node has yet."""
@@ -63,10 +69,19 @@ class Graph:
         made = array if isinstance(array, np.ndarray) else np.asarray(array)
         if not isinstance(array, np.ndarray):
             made = made.astype(np.int64 if made.dtype.kind in "iu" else np.float32)
-        name = self.name(hint)
+        role = self._role(made) if isinstance(array, np.ndarray) else None
+        name = self.name(role or hint)
+        if role is not None:
+            self.roles.setdefault(self.scope, {})[role] = name
         self.arrays[name] = made
         self._shapes[name] = made.shape
         return name
+
+    def _role(self, array: Array) -> str | None:
+        """Return the role of the layer's blob that an array is, in whatever shape; None where it is none of them."""
+        taken = self.roles.get(self.scope, {})
+        same = (role for role, blob in self.learned.items() if role not in taken and same_numbers(array, blob))
+        return next(same, None)
 
     def ops(self, kind: str, *inputs: str | Array | None, outputs: int, **attributes: Any) -> tuple[str, ...]:
         """Add a node and return the names of its outputs. None skips an optional input."""
@@ -78,3 +93,17 @@ class Graph:
     def op(self, kind: str, *inputs: str | Array | None, **attributes: Any) -> str:
         """Add a node with one output and return its name."""
         return self.ops(kind, *inputs, outputs=1, **attributes)[0]
+
+
+def same_numbers(one: Array, other: Array) -> bool:
+    """Whether two arrays hold the same numbers in the same order: one memory, or, if not large, equal bytes."""
+    if one.size != other.size or one.dtype != other.dtype:
+        return False
+    if one.flags.c_contiguous and other.flags.c_contiguous and _address(one) == _address(other):
+        return True
+    return one.size <= _SMALL and one.tobytes() == other.tobytes()
+
+
+def _address(array: Array) -> int:
+    address: int = array.__array_interface__["data"][0]
+    return address

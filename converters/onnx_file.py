@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 
 from converters.graph import Array
-from converters.to_onnx import OnnxNet
+from converters.onnx_net import OnnxNet
 from prototxt_gen import files
 from prototxt_gen.wire import encode_head
 

@@ -6,9 +6,11 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from typing import TypeVar
 
+from prototxt_gen import layers
 from prototxt_gen.analysis import Analysis, Row, analyse
 from prototxt_gen.errors import NetError, UnsupportedError
-from prototxt_gen.ir import Layer, Net, Shape
+from prototxt_gen.ir import Layer, Net, Shape, Value
+from prototxt_gen.layers.base import LayerType
 from prototxt_gen.message import Message
 
 T = TypeVar("T")
@@ -32,6 +34,19 @@ def ready(net: Net, given: Mapping[str, Shape] | None = None, ignored: Collectio
         only_unsupported = all(isinstance(error, UnsupportedError) for error in causes)
         raise (UnsupportedError if only_unsupported else NetError)(_listed(net, faults))
     return analysis
+
+
+def is_fed(layer: Layer) -> bool:
+    """Whether the layer's tops come from outside: a data layer or an input, but not one that makes constants."""
+    room = layers.find(layer.type)
+    return room is not None and room.data and type(room).torch is LayerType.torch
+
+
+def sources(net: Net) -> tuple[Value, ...]:
+    """Return the values that come from outside: inputs, and tops of data layers that some layer takes."""
+    taken = {value for layer in net.layers for value in layer.bottoms}
+    made = (value for layer in net.layers if is_fed(layer) for value in layer.tops if value in taken)
+    return (*net.inputs, *made)
 
 
 def without_fields(net: Net, names: Collection[str]) -> Net:

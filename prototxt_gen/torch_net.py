@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,13 +14,54 @@ from prototxt_gen.analysis import Analysis, Row
 from prototxt_gen.errors import NetError, UnsupportedError
 from prototxt_gen.ir import Layer, Value, show
 from prototxt_gen.layers.base import BlobSpec, LayerType
-from prototxt_gen.lowering import lower_all
+from prototxt_gen.lowering import is_fed, lower_all, sources
 from prototxt_gen.weights import Array, Weights
+
+Blobs = list["Tensor | None"]
+"""The blobs of a run, by the numbers that tasks know them by; None before one is made and after its last use."""
+
+
+@dataclass(frozen=True)
+class Learned:
+    """Where a learned blob lives in a module: a parameter, and how the blob's elements lie in its memory."""
+
+    owner: nn.Module
+    name: str
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+    @property
+    def parameter(self) -> nn.Parameter:
+        """The parameter; of layers that share it, one and the same."""
+        found = self.owner._parameters[self.name]
+        assert found is not None
+        return found
+
+    def share(self, parameter: nn.Parameter) -> None:
+        """Let the module use this parameter instead of its own."""
+        self.owner._parameters[self.name] = parameter
+
+    def blob(self, tensor: Tensor) -> Array:
+        """Return a tensor that is laid out like the parameter as float32 in the blob's layout."""
+        return self._view(tensor.detach().cpu().float().contiguous()).numpy()
+
+    def put(self, tensor: Tensor, blob: Array) -> None:
+        """Copy a blob of as many elements into a tensor that is laid out like the parameter."""
+        plain = torch.empty(tensor.shape)
+        self._view(plain).copy_(torch.from_numpy(blob.reshape(self.shape).astype("float32", copy=True)))
+        with torch.no_grad():
+            tensor.copy_(plain)
+
+    def _view(self, plain: Tensor) -> Tensor:
+        return torch.as_strided(plain, self.shape, self.strides)
 
 
 @dataclass(frozen=True)
 class Step:
-    """One layer at work: `path` is where its module hangs in the tree of modules."""
+    """One layer at work: `path` is where its module hangs in the tree of modules.
+
+    `learned` tells, by role, where the solver finds what it may learn; BN's moving statistics are not there.
+    """
 
     layer: Layer
     room: LayerType
@@ -27,10 +69,37 @@ class Step:
     path: str
     roles: tuple[str, ...]
     specs: Mapping[str, BlobSpec]
+    learned: Mapping[str, Learned]
+
+
+class Task(NamedTuple):
+    """A step as it is run: what to call, the numbers of the blobs it takes, makes and is the last to take.
+
+    `detached` are the places of the bottoms that take no gradient back.
+    """
+
+    call: Callable[..., Any]
+    bottoms: tuple[int, ...]
+    tops: tuple[int, ...]
+    detached: tuple[int, ...]
+    done: tuple[int, ...]
+
+
+def work(tasks: Iterable[Task], blobs: Blobs) -> None:
+    """Run the tasks in order. Blobs are dropped at once when no later task takes them."""
+    for call, bottoms, tops, detached, done in tasks:
+        taken: list[Any] = [blobs[number] for number in bottoms]
+        for place in detached:
+            taken[place] = taken[place].detach()
+        made = call(*taken)
+        for number, top in zip(tops, made if isinstance(made, (tuple, list)) else (made,), strict=False):
+            blobs[number] = top
+        for number in done:
+            blobs[number] = None
 
 
 class TorchNet(nn.Module):
-    """Runs a net of one phase. Inputs are the net's inputs and the tops of its data layers; shapes are N×C×H×W.
+    """Runs a net of one phase. Its inputs are the net's, and the tops of data layers that some layer takes.
 
     Its modules hang in a tree that follows the slash-separated layer names. `train()` and `eval()` are the phase.
     """
@@ -39,10 +108,13 @@ class TorchNet(nn.Module):
         super().__init__()
         self.net = analysis.net
         self.analysis = analysis
-        runnable = [row for row in analysis.rows if not _makes(row.layer)]
-        self.inputs = (*self.net.inputs, *(v for row in analysis.rows if _makes(row.layer) for v in row.layer.tops))
+        runnable = [row for row in analysis.rows if not is_fed(row.layer)]
+        self.inputs = sources(self.net)
         body = Analysis(self.net, tuple(runnable), analysis.shapes)
         self.steps: list[Step] = lower_all(body, self._step, "PyTorch")
+        made = (*self.inputs, *(top for step in self.steps for top in step.layer.tops))
+        self.numbers = {value: number for number, value in enumerate(made)}
+        self._tasks: dict[tuple[Value, ...], list[Task]] = {}
         self._share()
         if weights is not None:
             self.load_weights(weights)
@@ -53,18 +125,18 @@ class TorchNet(nn.Module):
         shapes = [shape for shape in row.bottoms if shape is not None]
         module = room.torch(row.layer, shapes)
         path = _hang(self, row.layer.name, module)
-        return Step(row.layer, room, module, path, tuple(row.blobs), row.blobs)
+        return Step(row.layer, room, module, path, tuple(row.blobs), row.blobs, _learned(room, module, row.blobs))
 
     def _share(self) -> None:
         """Let blobs of one `param` name be one tensor, owned by the first layer. Source: net.cpp Net::AppendParam."""
-        owners: dict[str, tuple[nn.Module, str]] = {}
+        owners: dict[str, Learned] = {}
         for step in self.steps:
             for role, spec in zip(step.roles, step.layer.params.param, strict=False):
-                if not spec.name:
-                    continue
-                module, owned = owners.setdefault(spec.name, (step.module, role))
-                if module is not step.module:
-                    _share_one(step, role, getattr(module, owned, None))
+                if spec.name:
+                    mine = _shareable(step, role)
+                    owner = owners.setdefault(spec.name, mine)
+                    _check_shapes(step, role, owner.parameter, mine.parameter)
+                    mine.share(owner.parameter)
 
     def load_weights(self, weights: Weights) -> None:
         """Put the blobs of the weights into the modules."""
@@ -74,7 +146,7 @@ class TorchNet(nn.Module):
                 step.room.load(step.module, found)
 
     def dump_weights(self) -> Weights:
-        """Return the blobs that the modules hold, in Caffe's shapes."""
+        """Return the blobs that the modules hold, in Caffe's shapes; they may share the modules' memory."""
         made: dict[str, dict[str, Array]] = {}
         for step in self.steps:
             if step.roles:
@@ -85,58 +157,81 @@ class TorchNet(nn.Module):
                 }
         return Weights(made)
 
+    @property
+    def outputs(self) -> tuple[Value, ...]:
+        """The net's outputs, but for tops of data layers that no layer takes."""
+        return tuple(value for value in self.net.outputs if value in self.numbers)
+
     def run(self, inputs: Mapping[str, Tensor]) -> dict[Value, Tensor]:
         """Return every blob the net makes, by value, for inputs given by blob name."""
-        return self._run(inputs, keep=None)
+        for value in self.inputs:
+            if value.blob not in inputs:
+                raise NetError(f"{self.net.name}: input {value.blob!r} is not given")
+        values = tuple(self.numbers)
+        return dict(zip(values, self.compute([inputs[value.blob] for value in self.inputs], values), strict=True))
 
     def forward(self, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
         """Return the net's output, or the tuple of them, for the inputs in order."""
-        named = {value.blob: tensor for value, tensor in zip(self.inputs, inputs, strict=True)}
-        outputs = self.net.outputs
-        blobs = self._run(named, keep=set(outputs))
-        found = tuple(blobs[value] for value in outputs)
-        return found[0] if len(found) == 1 else found
+        found = self.compute(inputs, self.outputs)
+        return found[0] if len(found) == 1 else tuple(found)
 
-    def _run(self, inputs: Mapping[str, Tensor], keep: set[Value] | None) -> dict[Value, Tensor]:
-        blobs = {value: self._input(value, inputs) for value in self.inputs}
-        last = self._last_uses() if keep is not None else {}
-        for index, step in enumerate(self.steps):
-            blobs.update(zip(step.layer.tops, self._tops(step, blobs), strict=True))
-            for value in step.layer.bottoms:
-                if keep is not None and last.get(value) == index and value not in keep:
-                    blobs.pop(value, None)
-        return blobs
+    def compute(self, inputs: Sequence[Tensor], wanted: tuple[Value, ...]) -> list[Tensor]:
+        """Return the wanted blobs for the inputs in order."""
+        if wanted not in self._tasks:
+            self._tasks[wanted] = self.tasks(wanted)
+        blobs = self.begin(inputs)
+        work(self._tasks[wanted], blobs)
+        return self.found(blobs, wanted)
 
-    def _tops(self, step: Step, blobs: Mapping[Value, Tensor]) -> Sequence[Tensor]:
-        bottoms = [blobs[value] for value in step.layer.bottoms]
-        down = step.layer.params.propagate_down
-        if down and len(down) == len(bottoms):
-            bottoms = [one if flag else one.detach() for one, flag in zip(bottoms, down, strict=True)]
-        made = step.module(*bottoms)
-        tops = made if isinstance(made, (tuple, list)) else (made,)
-        return list(tops)[: len(step.layer.tops)]
+    def begin(self, inputs: Sequence[Tensor]) -> Blobs:
+        """Return the blobs of a run at its start: the inputs alone."""
+        return [*inputs, *[None] * (len(self.numbers) - len(inputs))]
 
-    def _input(self, value: Value, inputs: Mapping[str, Tensor]) -> Tensor:
-        if value.blob not in inputs:
-            raise NetError(f"{self.net.name}: input {value.blob!r} is not given")
-        return inputs[value.blob]
+    def found(self, blobs: Blobs, wanted: Iterable[Value]) -> list[Tensor]:
+        """Return the wanted blobs at the end of a run."""
+        found = [blobs[self.numbers[value]] for value in wanted]
+        return [blob for blob in found if blob is not None]
 
-    def _last_uses(self) -> dict[Value, int]:
-        return {value: index for index, step in enumerate(self.steps) for value in step.layer.bottoms}
+    def tasks(self, wanted: Iterable[Value], call: Callable[[Step], Callable[..., Any]] | None = None) -> list[Task]:
+        """Return the steps as tasks that keep the wanted blobs. `call` tells what to call for a step, not its module."""
+        later = {self.numbers[value] for value in wanted}
+        made = []
+        for step in reversed(self.steps):
+            bottoms, tops = (tuple(self.numbers[v] for v in values) for values in (step.layer.bottoms, step.layer.tops))
+            done = tuple({*bottoms, *tops} - later)
+            later.update(bottoms)
+            made.append(Task(call(step) if call else step.module, bottoms, tops, _detached(step.layer), done))
+        return made[::-1]
 
 
-def _makes(layer: Layer) -> bool:
-    return layers.room(layer).data
+def _detached(layer: Layer) -> tuple[int, ...]:
+    """Return the places of the bottoms that take no gradient back. Source: src/caffe/net.cpp Net::AppendBottom."""
+    return tuple(place for place, down in enumerate(layer.params.propagate_down) if not down)
 
 
-def _share_one(step: Step, role: str, owned: object) -> None:
-    mine = getattr(step.module, role, None)
-    if not isinstance(owned, nn.Parameter) or not isinstance(mine, nn.Parameter):
+def _learned(room: LayerType, module: nn.Module, specs: Mapping[str, BlobSpec]) -> dict[str, Learned]:
+    """Find the parameter of every learned role: the one whose memory the room's dump of that role shows."""
+    if not specs:
+        return {}
+    places = {p.data_ptr(): (m, name) for m in module.modules() for name, p in m._parameters.items() if p is not None}
+    found = {}
+    for role, array in room.dump(module, list(specs)).items():
+        place = places.get(array.ctypes.data)
+        if place is not None and not specs[role].statistic:
+            found[role] = Learned(*place, array.shape, tuple(stride // array.itemsize for stride in array.strides))
+    return found
+
+
+def _shareable(step: Step, role: str) -> Learned:
+    if role not in step.learned:
         raise UnsupportedError(f"layer {step.layer.name!r} ({step.layer.type}): its {role} cannot be shared in PyTorch")
+    return step.learned[role]
+
+
+def _check_shapes(step: Step, role: str, owned: Tensor, mine: Tensor) -> None:
     if owned.shape != mine.shape:
         shapes = f"{show(tuple(owned.shape))} and {show(tuple(mine.shape))}"
         raise step.layer.error(f"it shares its {role} with a layer of another shape, {shapes}")
-    setattr(step.module, role, owned)
 
 
 def _hang(root: nn.Module, name: str, module: nn.Module) -> str:

@@ -108,5 +108,6 @@ def _scaled(conv: Layer, weight: Array, scale: Array) -> Array:
 
 def _product(weight: Array, scale: Array) -> Array:
     """Multiply in float64, rounded to float32 as it goes: no copy of the weights in double."""
-    made = np.empty(weight.shape, "float32")
-    return np.multiply(weight, scale, out=made, casting="same_kind")
+    made: Array = np.empty(weight.shape, "float32")
+    np.multiply(weight, scale, out=made, casting="same_kind")
+    return made

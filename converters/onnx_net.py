@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import onnx
 from onnx import helper
 
 from converters.graph import Graph
+from converters.onnx_dims import Dims, dims_of
 from prototxt_gen import layers
-from prototxt_gen.analysis import Analysis, Row, analyse
+from prototxt_gen.analysis import Analysis, Row
 from prototxt_gen.errors import NetError, UnsupportedError
-from prototxt_gen.ir import Shape, Value
-from prototxt_gen.lowering import lower_all
+from prototxt_gen.ir import Value
+from prototxt_gen.lowering import is_fed, lower_all, sources
 from prototxt_gen.passes.fold import fold
 from prototxt_gen.weights import Weights
 
 OPSETS = range(18, 24)
 DEFAULT_OPSET = 20
 IR_VERSION = 10
-
-Dims = tuple[int | str, ...]
+PROTOTXT_KEY, ROLES_KEY = "caffe.prototxt", "caffe.blobs"
+"""Metadata: the net that the model is, as prototxt, and which initializer is which of its blobs."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class OnnxNet:
     names: Mapping[Value, str]
     """The ONNX name of every blob that is still there."""
     metadata: Mapping[str, str] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
 
     def model(self, with_weights: bool = True) -> onnx.ModelProto:
         """Return the model. Without weights, arrays of floats stand as inputs: enough to check types and shapes."""
@@ -46,7 +48,7 @@ class OnnxNet:
         made.arrays = light
         graph = helper.make_graph(
             g.nodes,
-            self.analysis.net.name or "net",
+            utf8(self.analysis.net.name) or "net",
             [_info(n, d) for n, d in [*self.inputs.items(), *heavy.items()]],
             [_info(n, d) for n, d in self.outputs.items()],
             made.initializers,
@@ -72,7 +74,12 @@ def _info(name: str, dims: Dims) -> onnx.ValueInfoProto:
     return helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, list(dims))
 
 
-def to_onnx(
+def utf8(text: str) -> str:
+    """Return a name as ONNX can hold it: bytes that are not UTF-8 become escapes."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def lower(
     analysis: Analysis,
     weights: Weights,
     *,
@@ -83,57 +90,74 @@ def to_onnx(
 ) -> OnnxNet:
     """Lower a net of one phase, all shapes known, to ONNX.
 
-    The batch is dynamic wherever the net allows it (a Reshape to a fixed batch does not); with `dynamic_size` the
-    height and width too. One UnsupportedError lists every layer that has no exact ONNX form.
+    The batch is dynamic wherever nothing in the graph depends on it (a Reshape to a fixed batch does); with
+    `dynamic_size` the height and width too. One UnsupportedError lists every layer that has no exact ONNX form.
     """
     if opset not in OPSETS:
         raise UnsupportedError(f"opset {opset}: there are {OPSETS.start} to {OPSETS.stop - 1}")
     if fold_bn:
         analysis, weights = fold(analysis, weights)
-    lowering = _Lowering(analysis, weights, opset)
-    varying = _varying(analysis, lowering.sources, dynamic_size)
+    lowering = Lowering(analysis, weights, opset)
+
+    def again(other: Analysis) -> Graph:
+        return Lowering(other, weights, opset).finished()
+
+    outputs = lowering.output_names()
+    dims, remarks = dims_of(analysis, lowering.graph, again, dynamic_size)
     made = OnnxNet(
         lowering.graph,
         analysis,
-        {value.blob: varying[value] for value in lowering.sources},
-        lowering.outputs(varying),
+        {lowering.names[value]: dims[value] for value in lowering.sources},
+        {name: dims[value] for value, name in outputs.items()},
         lowering.names,
-        metadata or {},
+        {**_described(analysis, lowering.graph), **(metadata or {})},
+        tuple(remarks),
     )
     made.check()
     return made
 
 
-class _Lowering:
+def _described(analysis: Analysis, graph: Graph) -> dict[str, str]:
+    from prototxt_gen.render import net_text
+
+    return {PROTOTXT_KEY: utf8(net_text(analysis.net)), ROLES_KEY: json.dumps(graph.roles)}
+
+
+class Lowering:
     """Lowers layer by layer, keeping which ONNX value each blob is."""
 
     def __init__(self, analysis: Analysis, weights: Weights, opset: int) -> None:
         self.graph, self.analysis, self.weights = Graph(opset), analysis, weights
-        self.sources = _sources(analysis)
+        self.sources = sources(analysis.net)
         self._final = {value.blob: value for value in analysis.net.values()}
         self._inputs = {value.blob for value in self.sources}
         self.names: dict[Value, str] = {}
         for value in self.sources:
-            self._name(value, value.blob)
+            self._name(value, utf8(value.blob))
         for blob in self._final:
-            self.graph.reserve(blob)
-        lower_all(replace(analysis, rows=tuple(r for r in analysis.rows if not _makes(r))), self._lower, "ONNX")
+            self.graph.reserve(utf8(blob))
+        lower_all(replace(analysis, rows=tuple(r for r in analysis.rows if not is_fed(r.layer))), self._lower, "ONNX")
+
+    def finished(self) -> Graph:
+        """Return the graph with its outputs named."""
+        self.output_names()
+        return self.graph
 
     def _lower(self, row: Row) -> None:
         layer = row.layer
-        self.graph.scope = layer.name
+        self.graph.scope, self.graph.learned = utf8(layer.name), self.weights.of(layer.name)
         start = len(self.graph.nodes)
         bottoms = [self.names[value] for value in layer.bottoms if value in self.names]
         if len(bottoms) != len(layer.bottoms):
             raise UnsupportedError(f"layer {layer.name!r} ({layer.type}): a bottom comes from a layer that is refused")
-        made = layers.room(layer).onnx(self.graph, layer, bottoms, self.weights.of(layer.name))
+        made = layers.room(layer).onnx(self.graph, layer, bottoms, self.graph.learned)
         for value, top in zip(layer.tops, [made] if isinstance(made, str) else made, strict=False):
             self._take(value, top, start)
 
     def _take(self, value: Value, top: str, start: int) -> None:
         """Call the node's output by the blob's name; a layer that hands its bottom through adds no node."""
         last = self._final.get(value.blob) == value and value.blob not in self._inputs
-        wanted = value.blob if last else f"{value.blob}:{value.version}"
+        wanted = utf8(value.blob if last else f"{value.blob}:{value.version}")
         made_here = [node for node in self.graph.nodes[start:] if top in node.output]
         if made_here and top not in self.names.values():
             for node in self.graph.nodes[start:]:
@@ -145,19 +169,22 @@ class _Lowering:
         self.names[value] = name
         self.graph.set_shape(name, self.analysis.shapes[value])
 
-    def outputs(self, varying: Mapping[Value, Dims]) -> dict[str, Dims]:
-        """Return the outputs' names and dims; one that is an input or another output gets a node of its own."""
-        found: dict[str, Dims] = {}
+    def output_names(self) -> dict[Value, str]:
+        """Return the outputs' names; one that is an input or another output gets a node of its own."""
+        found: dict[Value, str] = {}
         for value in self.analysis.net.outputs:
             if value in self.sources or value not in self.names:
                 continue  # an input, or a label that no layer of this phase takes
             name = self.names[value]
-            if name != value.blob and value.blob not in self._inputs:
-                self.graph.scope = ""
+            if name != utf8(value.blob) and value.blob not in self._inputs:
+                self.graph.scope, self.graph.learned = "", {}
                 made = self.graph.op("Identity", name)
-                _rename(self.graph.nodes[-1], made, value.blob)
-                self.names[value] = name = value.blob
-            found[name] = varying[value]
+                name = utf8(value.blob)
+                _rename(self.graph.nodes[-1], made, name)
+                self.names[value] = name
+            found[value] = name
+        if not found:
+            raise UnsupportedError(f"{self.analysis.net.name}: the net has no output: no layer makes a blob")
         return found
 
 
@@ -166,67 +193,3 @@ def _rename(node: onnx.NodeProto, old: str, new: str) -> None:
         for index, name in enumerate(names):
             if name == old:
                 names[index] = new
-
-
-def _makes(row: Row) -> bool:
-    return layers.room(row.layer).data
-
-
-def _sources(analysis: Analysis) -> list[Value]:
-    """Return the values that come from outside: inputs, and tops of data layers that some layer takes."""
-    taken = {value for layer in analysis.net.layers for value in layer.bottoms}
-    tops = [value for row in analysis.rows if _makes(row) for value in row.layer.tops if value in taken]
-    return [*analysis.net.inputs, *tops]
-
-
-def _varying(analysis: Analysis, sources: list[Value], dynamic_size: bool) -> dict[Value, Dims]:
-    """Return the dims of every value, named where they vary with the batch, or the image size.
-
-    What varies is found by inferring the shapes again for another batch: a dim that follows it is dynamic.
-    """
-    dims: dict[Value, list[int | str]] = {value: list(shape) for value, shape in analysis.shapes.items()}
-    changes = [(0, "N")] + ([(2, "H"), (3, "W")] if dynamic_size else [])
-    for axis, letter in changes:
-        for value, shape in (_with_axis(analysis, sources, axis) or {}).items():
-            for index, (old, new) in enumerate(zip(analysis.shapes.get(value, shape), shape, strict=True)):
-                if old != new:
-                    dims[value][index] = letter if value in sources else f"{letter}_{value.blob}_{index}"
-    batch = {value.blob: letter for value in sources for letter in dims[value][:1] if isinstance(letter, str)}
-    for value, found in dims.items():
-        if found and isinstance(found[0], str) and batch and analysis.shapes[value][0] == _batch(analysis, sources):
-            found[0] = "N"
-    for row in analysis.rows:
-        if layers.room(row.layer).sized_by_data:
-            for value in row.layer.tops:
-                dims[value] = [f"{value.blob}_{axis}" for axis in range(len(dims[value]))]
-    return {value: tuple(found) for value, found in dims.items()}
-
-
-def _batch(analysis: Analysis, sources: list[Value]) -> int:
-    return analysis.shapes[sources[0]][0] if sources and analysis.shapes[sources[0]] else 1
-
-
-def _with_axis(analysis: Analysis, sources: list[Value], axis: int) -> dict[Value, Shape] | None:
-    """Return all shapes with one axis of the image inputs made larger, or None where the net does not allow it."""
-    batch = _batch(analysis, sources)
-    given: dict[str, Shape] = {}
-    for value in sources:
-        shape = analysis.shapes[value]
-        grows = len(shape) > axis and (shape[0] == batch if axis == 0 else len(shape) == 4)
-        more = 1 if axis == 0 else 32
-        given[value.blob] = (*shape[:axis], shape[axis] + more, *shape[axis + 1 :]) if grows else shape
-    again = analyse(analysis.net, given)
-    return dict(again.shapes) if again.complete else None
-
-
-def numpy_session(model: onnx.ModelProto, outputs: list[str] | None = None) -> Any:
-    """Return an ONNX Runtime session on the CPU; RuntimeMissingError where it is not installed."""
-    from prototxt_gen.errors import RuntimeMissingError
-
-    try:
-        import onnxruntime
-    except ImportError:
-        raise RuntimeMissingError("ONNX Runtime is not installed: pip install 'prototxt-gen[onnx]'") from None
-    for name in outputs or []:
-        model.graph.output.append(helper.make_empty_tensor_value_info(name))
-    return onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])

@@ -1,0 +1,177 @@
+"""What is converted or verified: a net of one phase, everything known of it, with its weights."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
+from os import PathLike, fspath
+from pathlib import Path
+
+from converters.preprocessing import Preprocessing, told_by
+from prototxt_gen import layers, phases
+from prototxt_gen import weights as weighing
+from prototxt_gen.analysis import Analysis, analyse, resized
+from prototxt_gen.errors import UnsupportedError
+from prototxt_gen.ir import NOBODY, Layer, Net, Shape, Value, show
+from prototxt_gen.lowering import ready, sources, without_fields
+from prototxt_gen.passes.deploy import deploy
+from prototxt_gen.weights import Weights
+
+NetLike = str | PathLike[str] | Net
+WeightsLike = str | PathLike[str] | Weights
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A net of one phase with its weights, and the files they came from.
+
+    `as_filed`: the net is the prototxt's own, nothing changed, so that Caffe itself may read the files.
+    """
+
+    analysis: Analysis
+    weights: Weights
+    preprocessing: Preprocessing = field(default_factory=Preprocessing)
+    prototxt: Path | None = None
+    caffemodel: Path | None = None
+    as_filed: bool = False
+    remarks: tuple[str, ...] = ()
+
+    @property
+    def net(self) -> Net:
+        return self.analysis.net
+
+    @property
+    def sources(self) -> tuple[Value, ...]:
+        """The values that come from outside."""
+        return sources(self.net)
+
+    def last_values(self) -> dict[str, Value]:
+        """Return each blob's last value."""
+        return {value.blob: value for value in self.net.values()}
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How the files are to be read. `shapes` gives N×C×H×W by blob, `size` resizes the image input."""
+
+    phase: str = "TEST"
+    stages: tuple[str, ...] = ()
+    level: int = 0
+    shapes: Mapping[str, Shape] = field(default_factory=dict)
+    size: tuple[int, ...] = ()
+    dialect: str | None = None
+    statistic: str | None = None
+    ignored: Collection[str] = ()
+
+
+def open_subject(net: NetLike, weights: WeightsLike, how: Reading | None = None) -> Subject:
+    """Read a net and its weights for conversion.
+
+    A train_val net becomes its deploy net: data layers become inputs, losses and metrics go. Raises PrototxtError,
+    NetError and WeightsError, each with all that is wrong in one text.
+    """
+    how = how or Reading()
+    whole = net if isinstance(net, Net) else _read(net)
+    test, told = _of_phase(whole, how)
+    found = told_by(test)
+    stripped = without_fields(test, how.ignored).map(_plain_data)
+    shapes = {**(resized(stripped, how.size) if how.size else {}), **how.shapes}
+    given = {**shapes}
+    ready_net, remarks = _without_training(stripped, given)
+    analysis = ready(ready_net, given)
+    read = _weights(weights, analysis, how)
+    changed = bool(remarks or told or given) or how != Reading(dialect=how.dialect, statistic=how.statistic)
+    return Subject(
+        analysis,
+        read,
+        found,
+        None if isinstance(net, Net) else Path(net),
+        None if isinstance(weights, Weights) else Path(weights),
+        not changed and _is_plain(analysis, read),
+        (*told, *remarks, *read.remarks),
+    )
+
+
+def _is_plain(analysis: Analysis, weights: Weights) -> bool:
+    """Whether a Caffe that reads the files as they are would take them for the same: inputs declared, no variances."""
+    fed = {layer.type for layer in analysis.net.layers if _is_data(layer)}
+    variances = any("variance" in weights.of(layer.name) for layer in analysis.net.layers if layer.type == "BN")
+    return bool(analysis.net.inputs or fed) and fed <= {"Input", "DummyData"} and not variances
+
+
+def _read(path: str | PathLike[str]) -> Net:
+    from prototxt_gen.reader import read
+
+    return read(path)
+
+
+def _weights(weights: WeightsLike, analysis: Analysis, how: Reading) -> Weights:
+    if isinstance(weights, Weights):
+        return weights
+    return weighing.read(fspath(weights), analysis, how.dialect, how.statistic)
+
+
+def _of_phase(net: Net, how: Reading) -> tuple[Net, list[str]]:
+    """Return the net of the phase; blobs that only the other phase has a data layer for come from that one."""
+    stages, level = how.stages or net.params.state.stage, how.level or net.params.state.level
+    found = net.at(how.phase, stages, level)
+    other = net.at("TEST" if how.phase == "TRAIN" else "TRAIN", stages, level)
+    missing = {value.blob for layer in found.layers for value in layer.bottoms if value.version == NOBODY}
+    lent = [layer for layer in other.layers if _is_data(layer) and missing & {top.blob for top in layer.tops}]
+    if not lent:
+        return found, []
+    told = [
+        f"no layer of the {how.phase} phase makes {', '.join(repr(v.blob) for v in layer.tops if v.blob in missing)}; "
+        f"its shape is that of layer {layer.name!r} ({layer.type}) of the other phase"
+        for layer in lent
+    ]
+    return found.relinked([*lent, *found.layers]), told
+
+
+def _is_data(layer: Layer) -> bool:
+    room = layers.find(layer.type)
+    return room is not None and room.data
+
+
+def _plain_data(layer: Layer) -> Layer:
+    """Return a data layer without fields that are not understood: where data come from is nothing to an input."""
+    if not _is_data(layer):
+        return layer
+    names = {extra.name for path, extra in layer.params.walk_extras()}
+    return without_fields(Net("", (), (layer,)), names).layers[0]
+
+
+def _without_training(net: Net, given: dict[str, Shape]) -> tuple[Net, list[str]]:
+    """Return the net without losses and metrics; `given` then loses what the inputs have taken over."""
+    ends = [layer for layer in net.layers if phases.is_ending(layer)]
+    if not ends:
+        return net, []
+    bare = net.map(lambda layer: replace(layer, params=layer.params.replace(include=None, exclude=None)))
+    made = deploy(bare, given)
+    for value in made.inputs:
+        given.pop(value.blob, None)
+    kept = {layer.name for layer in made.layers}
+    gone = [f"{layer.name!r} ({layer.type})" for layer in ends if layer.name not in kept]
+    new = [f"{layer.name!r} ({layer.type})" for layer in made.layers if layer.line == 0]
+    instead = f", {', '.join(new)} in their place" if new else ""
+    return made, [f"what only training and testing need is left out: {', '.join(gone)}{instead}"]
+
+
+def check_shapes(subject: Subject, arrays: Mapping[str, Shape]) -> None:
+    """Raise an error where an array for an input has another shape than the input."""
+    shapes = {value.blob: subject.analysis.shapes[value] for value in subject.sources}
+    for blob, shape in arrays.items():
+        if blob not in shapes:
+            raise UnsupportedError(f"the net has no input {blob!r}; it has {', '.join(shapes)}")
+        if shape != shapes[blob]:
+            raise UnsupportedError(f"input {blob!r} is {show(shapes[blob])}, the array given for it {show(shape)}")
+
+
+def bounds(analysis: Analysis) -> dict[str, Shape]:
+    """Return the shape of every source by blob."""
+    return {value.blob: analysis.shapes[value] for value in sources(analysis.net)}
+
+
+def reanalysed(analysis: Analysis, shapes: Mapping[str, Shape]) -> Analysis:
+    """Return the analysis of the same net with other shapes of its sources."""
+    return analyse(analysis.net, {**bounds(analysis), **shapes})

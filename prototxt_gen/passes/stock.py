@@ -1,0 +1,70 @@
+"""Layers of forks as layers that BVLC's Caffe has too: the same net for a Caffe that lacks them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from prototxt_gen.analysis import Analysis, Row, analyse
+from prototxt_gen.ir import Layer, Value
+from prototxt_gen.layers.convolution_window import ConvolutionParameter
+from prototxt_gen.layers.crop_center import cuts
+from prototxt_gen.layers.flatten import FlattenParameter
+from prototxt_gen.lowering import sources
+from prototxt_gen.passes.normalisation import split
+from prototxt_gen.schema import LayerParameter
+from prototxt_gen.weights import Weights
+
+
+def as_stock(analysis: Analysis, weights: Weights) -> tuple[Analysis, Weights]:
+    """Return net and weights without layers that an exact sum of stock ones can replace; the others stay.
+
+    Replaced are BatchNorm with a scale of its own, SegNet's BN, depthwise convolutions, Axpy and CropCenter.
+    """
+    net, weights = split(analysis.net, weights, merged=False)
+    given = {value.blob: analysis.shapes[value] for value in sources(analysis.net)}
+    rows = analyse(net, given).rows
+    made = [layer for row in rows for layer in _STOCK.get(row.layer.type, _same)(row)]
+    return analyse(net.relinked(made), given), weights
+
+
+def _same(row: Row) -> list[Layer]:
+    return [row.layer]
+
+
+def _depthwise(row: Row) -> list[Layer]:
+    own = row.layer.get(ConvolutionParameter)
+    params = row.layer.params.replace(convolution_param=own.replace(group=own.num_output))
+    return [replace(row.layer, type="Convolution", params=params)]
+
+
+def _axpy(row: Row) -> list[Layer]:
+    a, x, y = row.layer.bottoms
+    name = row.layer.name
+    flat, scaled = Value(f"{name}/a"), Value(f"{name}/ax")
+    squeeze = LayerParameter(flatten_param=FlattenParameter(axis=1))
+    return [
+        Layer(f"{name}/a", "Flatten", (a,), (flat,), squeeze),
+        Layer(f"{name}/ax", "Scale", (x, flat), (scaled,), LayerParameter(scale_param={"axis": 0})),
+        Layer(name, "Eltwise", (scaled, y), row.layer.tops),
+    ]
+
+
+def _crop_center(row: Row) -> list[Layer]:
+    (bottom,), name = row.bottoms, row.layer.name
+    if bottom is None or None in row.tops:
+        return [row.layer]
+    like = Value(f"{name}/like")
+    dummy = LayerParameter(dummy_data_param={"shape": {"dim": row.tops[0]}})
+    crop = LayerParameter(crop_param={"axis": 0, "offset": cuts(row.layer, bottom)})
+    return [
+        Layer(f"{name}/like", "DummyData", (), (like,), dummy),
+        Layer(name, "Crop", (*row.layer.bottoms, like), row.layer.tops, crop),
+    ]
+
+
+_STOCK: dict[str, Callable[[Row], list[Layer]]] = {
+    **dict.fromkeys(("ConvolutionDepthwise", "DepthwiseConvolution", "ConvolutionDepthWise"), _depthwise),
+    "Axpy": _axpy,
+    "CropCenter": _crop_center,
+}
