@@ -7,7 +7,8 @@ from setuptools import find_packages, setup
 HERE = Path(__file__).parent
 TORCH = ["torch>=2.4", "safetensors>=0.4"]
 ONNX = ["onnx>=1.16", "onnxruntime>=1.18"]
-TRAIN = [*TORCH, "h5py>=3.10", "lmdb>=1.4", "pillow>=10", "matplotlib>=3.8", "tensorboard>=2.16"]
+DATA = ["h5py>=3.10", "lmdb>=1.4", "opencv-python-headless>=4.8,<5"]  # OpenCV 5 has no Caffe importer to compare with
+TRAIN = [*TORCH, *DATA, "pillow>=10", "matplotlib>=3.8", "tensorboard>=2.16"]
 DRAW = ["pydot>=3.0", "netron>=8.0"]
 DEV = ["hypothesis>=6.100", "mypy>=1.11", "pytest>=8", "pytest-timeout>=2.3", "pytest-xdist>=3.6", "ruff>=0.6"]
 
@@ -33,6 +34,7 @@ setup(
     extras_require={
         "torch": TORCH,
         "onnx": ONNX,
+        "data": DATA,
         "train": TRAIN,
         "draw": DRAW,
         "dev": [*TRAIN, *ONNX, *DRAW, *DEV],
