@@ -95,13 +95,11 @@ def sample_at(number: int, size: int, seed: int, shuffled: bool) -> int:
 
 
 class BatchMaker:
-    """Makes any batch of a spec, in the process that calls it."""
+    """Makes any batch of a spec, in the process that calls it. The spec may be given as JSON."""
 
-    def __init__(self, spec: LoaderSpec) -> None:
-        self.spec = spec
-        self.dataset: Dataset = open_dataset(
-            spec.source, spec.kind, color=spec.color, root=spec.root, split=spec.split
-        )
+    def __init__(self, given: LoaderSpec | str) -> None:
+        self.spec = spec = LoaderSpec.from_json(given) if isinstance(given, str) else given
+        self.dataset: Dataset = open_dataset(spec.source, spec.kind, color=spec.color, root=spec.root, split=spec.split)
         if not len(self.dataset):
             raise DataError(f"{spec.source} holds no samples")
         self.shape = spec.augment.output_shape(self.dataset[0][0].shape)
@@ -127,12 +125,14 @@ class Loader:
     """Gives batch after batch, `workers` of them being prepared ahead. `position` is the index of the next one."""
 
     def __init__(self, spec: LoaderSpec) -> None:
-        from prototxt_gen.data.workers import Crew
+        from prototxt_gen.data.workers import Crew, Recipe
 
         self.spec = spec
         self.maker = BatchMaker(spec)
         self.position = spec.start
-        self._crew = Crew(spec, self.maker.shape) if spec.workers else None
+        shapes = (self.shape, (spec.batch_size,))
+        recipe = Recipe("prototxt_gen.data.loader:BatchMaker", spec.to_json(), shapes)
+        self._crew = Crew(recipe, spec.workers) if spec.workers else None
 
     @property
     def shape(self) -> tuple[int, int, int, int]:

@@ -8,7 +8,9 @@ stdin and ends when that closes, so none outlives its parent, however it died.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
+import math
 import mmap
 import os
 import shutil
@@ -17,6 +19,8 @@ import subprocess
 import sys
 import tempfile
 from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,34 +28,56 @@ import numpy as np
 import numpy.typing as npt
 
 from prototxt_gen.data.errors import DataError
-from prototxt_gen.data.loader import BatchMaker, LoaderSpec
+from prototxt_gen.errors import PrototxtGenError
 
 Array = npt.NDArray[Any]
+Shape = tuple[int, ...]
 
 _SLOTS_PER_WORKER = 2  # one being filled, one waiting to be fetched
 
 
+@dataclass(frozen=True)
+class Recipe:
+    """What a worker makes batches by: `maker` names a class as "module:name", which is made of the text `given`.
+
+    Its `make(batch, *arrays)` fills the arrays of a batch, float32 of these shapes.
+    """
+
+    maker: str
+    given: str
+    shapes: tuple[Shape, ...]
+
+    def start(self) -> Any:
+        """Return the maker."""
+        module, name = self.maker.split(":")
+        return getattr(importlib.import_module(module), name)(self.given)
+
+
 class _Slots:
-    """Batches in memory shared between processes: slot i holds one batch's data, then its labels, float32."""
+    """Batches in memory shared between processes: slot i holds one batch's arrays one after another, float32."""
 
-    def __init__(self, fd: int, count: int, batch: int, shape: tuple[int, ...]) -> None:
-        values = batch * int(np.prod(shape))
-        self.memory = mmap.mmap(fd, slots_bytes(count, batch, shape))
-        flat = np.frombuffer(self.memory, np.float32).reshape(count, values + batch)
-        self.data = flat[:, :values].reshape(count, batch, *shape)
-        self.labels = flat[:, values:]
+    def __init__(self, fd: int, count: int, shapes: Sequence[Shape]) -> None:
+        self.memory = mmap.mmap(fd, slots_bytes(count, shapes))
+        flat = np.frombuffer(self.memory, np.float32).reshape(count, -1)
+        self.arrays: list[list[Array]] = [[] for _ in range(count)]
+        at = 0
+        for shape in shapes:
+            for slot, row in zip(self.arrays, flat, strict=True):
+                slot.append(row[at : at + math.prod(shape)].reshape(shape))
+            at += math.prod(shape)
 
 
-def slots_bytes(count: int, batch: int, shape: tuple[int, ...]) -> int:
+def slots_bytes(count: int, shapes: Sequence[Shape]) -> int:
     """Return the memory that `count` batches take."""
-    return 4 * count * batch * (int(np.prod(shape)) + 1)
+    return 4 * count * sum(map(math.prod, shapes))
 
 
 class _Worker:
     """One process, answering each order with one line."""
 
-    def __init__(self, spec: LoaderSpec, shape: tuple[int, ...], slots: int, fd: int) -> None:
-        order = json.dumps({"spec": spec.to_json(), "shape": shape, "slots": slots, "fd": fd})
+    def __init__(self, recipe: Recipe, slots: int, fd: int) -> None:
+        told = {"maker": recipe.maker, "given": recipe.given, "shapes": recipe.shapes}
+        order = json.dumps({"recipe": told, "slots": slots, "fd": fd})
         package_root = str(Path(__file__).resolve().parents[2])
         path = os.pathsep.join([package_root, *filter(None, [os.environ.get("PYTHONPATH")])])
         # In a session of its own: Ctrl-C is for the trainer, which still needs batches to finish its iteration.
@@ -97,27 +123,27 @@ class _Worker:
 
 
 class Crew:
-    """`spec.workers` processes. Batch n is made by worker n mod workers, so answers come in order by themselves."""
+    """So many worker processes. Batch n is made by worker n mod workers, so answers come in order by themselves."""
 
-    def __init__(self, spec: LoaderSpec, shape: tuple[int, ...]) -> None:
-        self.ahead = spec.workers * _SLOTS_PER_WORKER
-        need = slots_bytes(self.ahead, spec.batch_size, shape)
+    def __init__(self, recipe: Recipe, workers: int) -> None:
+        self.ahead = workers * _SLOTS_PER_WORKER
+        need = slots_bytes(self.ahead, recipe.shapes)
         with tempfile.TemporaryFile(dir=_roomy_folder(need)) as file:
             _reserve(file.fileno(), need)
-            self.slots = _Slots(file.fileno(), self.ahead, spec.batch_size, shape)
-            self.workers = [_Worker(spec, shape, self.ahead, file.fileno()) for _ in range(spec.workers)]
+            self.slots = _Slots(file.fileno(), self.ahead, recipe.shapes)
+            self.workers = [_Worker(recipe, self.ahead, file.fileno()) for _ in range(workers)]
         self.ordered: deque[tuple[int, int]] = deque()  # (batch, serial number of the order), oldest first
         self.serial = 0
 
-    def fill(self, batch: int, data: Array, labels: Array) -> None:
+    def fill(self, batch: int, *arrays: Array) -> None:
         """Write batch number `batch`; the ones after it are ordered, and ready sooner the later they are asked for."""
         if not self.ordered or self.ordered[0][0] != batch:
             self._go_to(batch)
         error = self._take()
         if error is not None:
             raise DataError(error)
-        data[...] = self.slots.data[batch % self.ahead]
-        labels[...] = self.slots.labels[batch % self.ahead]
+        for array, made in zip(arrays, self.slots.arrays[batch % self.ahead], strict=True):
+            array[...] = made
         self._order(batch + self.ahead)
 
     def _go_to(self, batch: int) -> None:
@@ -181,26 +207,27 @@ def _serve() -> None:
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # whatever a library prints must not pass for an answer
     start = json.loads(sys.stdin.readline())
-    maker: BatchMaker | None = None
+    maker: Any = None
     for line in sys.stdin:
         serial, batch, slot = json.loads(line)
         answer = None
         try:
             if maker is None:
                 maker, slots = _start(start)
-            maker.make(batch, slots.data[slot], slots.labels[slot])
+            maker.make(batch, *slots.arrays[slot])
         except Exception as error:  # every fault is the parent's to report
-            answer = str(error) if isinstance(error, DataError) else f"{type(error).__name__}: {error}"
+            answer = str(error) if isinstance(error, PrototxtGenError) else f"{type(error).__name__}: {error}"
         answers.write(json.dumps([serial, answer]) + "\n")
 
 
-def _start(start: dict[str, Any]) -> tuple[BatchMaker, _Slots]:
+def _start(start: dict[str, Any]) -> tuple[Any, _Slots]:
     from prototxt_gen.data.images import opencv
 
     with contextlib.suppress(Exception):  # arrays need no OpenCV
         opencv().setNumThreads(1)
-    spec = LoaderSpec.from_json(start["spec"])
-    return BatchMaker(spec), _Slots(start["fd"], start["slots"], spec.batch_size, tuple(start["shape"]))
+    told = start["recipe"]
+    recipe = Recipe(told["maker"], told["given"], tuple(map(tuple, told["shapes"])))
+    return recipe.start(), _Slots(start["fd"], start["slots"], recipe.shapes)
 
 
 if __name__ == "__main__":
