@@ -36,13 +36,16 @@ def is_source(layer: Layer) -> bool:
     return bool(layer.tops) and not layer.bottoms and layer.type != "Parameter"
 
 
+def is_loss_type(layer: Layer) -> bool:
+    """Whether the type is that of a loss."""
+    room = layers.find(layer.type)
+    return room.loss if room is not None else layer.type.endswith(("Loss", "LOSS"))
+
+
 def is_loss(layer: Layer) -> bool:
     """Whether the layer adds to what training makes small: a loss, or any layer given a loss weight."""
-    room = layers.find(layer.type)
     weights = layer.params.loss_weight
-    if weights:
-        return any(weights)
-    return room.loss if room is not None else layer.type.endswith(("Loss", "LOSS"))
+    return any(weights) if weights else is_loss_type(layer)
 
 
 def is_ending(layer: Layer) -> bool:

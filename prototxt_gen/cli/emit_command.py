@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +17,6 @@ def _counts(context: click.Context, parameter: click.Parameter, value: str | Non
         return tuple(int(part) for part in value.split(",")) if value.strip() else ()
     except ValueError:
         raise click.BadParameter(f"{value!r} is not whole numbers with commas between them") from None
-
-
-def _means(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[float, ...] | None:
-    if value is None:
-        return None
-    try:
-        return tuple(float(part) for part in value.split(",")) if value.strip() else ()
-    except ValueError:
-        raise click.BadParameter(f"{value!r} is not numbers with commas between them") from None
 
 
 NET_OPTIONS = [
@@ -48,35 +38,14 @@ NET_OPTIONS = [
     click.option("--upsampling", help="interp, or deconvolution (stock Caffe)."),
     click.option("--name", "name_", help="The net's own name."),
 ]
-DATA_OPTIONS = [
-    click.option("--data", "kind", help="lmdb, hdf5, image-list, python (with augmentation) or input."),
-    click.option("--train-data", "train", help="Source of the training images."),
-    click.option("--test-data", "test", help="Source of the test images."),
-    click.option("--batch", type=click.IntRange(min=1), help="Images per training step and GPU."),
-    click.option("--test-batch", type=click.IntRange(min=1), help="Images per test step."),
-    click.option("--crop", type=click.IntRange(min=1), help="Height and width of the training crop."),
-    click.option("--resize", type=click.IntRange(min=1), help="Size of images before the crop, for image-list."),
-    click.option("--mirror/--no-mirror", default=None, help="Mirror training images at random."),
-    click.option("--mean", callback=_means, metavar="B,G,R", help="Mean to take off, per channel or one for all."),
-    click.option("--scale", type=float, help="Factor after the mean is taken off."),
-]
-
-
-def _all(options_: list[Callable[[Any], Any]]) -> Callable[[Any], Any]:
-    def decorate(command: Any) -> Any:
-        for option in reversed(options_):
-            command = option(command)
-        return command
-
-    return decorate
 
 
 @click.command()
 @click.argument("name", required=False)
 @click.option("-o", "--output", type=options.FOLDER, help="Folder to write to; NAME unless told.")
 @click.option("--all", "everything", is_flag=True, help="Write the whole zoo, a folder each, below the output folder.")
-@_all(NET_OPTIONS)
-@_all(DATA_OPTIONS)
+@options.all_of(NET_OPTIONS)
+@options.data
 @click.option("--solver", "solver_fields", multiple=True, metavar="FIELD=VALUE", help="Change a field of the solver.")
 @click.option("--templates", type=options.FOLDER, help="Your own templates, before ours.")
 @options.force

@@ -20,6 +20,7 @@ FILE = click.Path(path_type=Path)
 FOLDER = click.Path(path_type=Path, file_okay=False)
 
 force = click.option("--force", is_flag=True, help="Overwrite files that are there already.")
+output = click.option("-o", "--output", type=FILE, required=True, help="The file to write.")
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 net_argument = click.argument("net", type=FILE)
 
@@ -39,6 +40,43 @@ input_size = click.option(
 shape = click.option(
     "--shape", "shapes", multiple=True, metavar="BLOB=1x3x224x224", help="The shape of an input; may be given again."
 )
+
+
+def all_of(options: list[Callable[[Any], Any]]) -> Callable[[Any], Any]:
+    """Return one decorator for several options."""
+
+    def decorate(command: Any) -> Any:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+def _means(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[float, ...] | None:
+    if value is None:
+        return None
+    try:
+        return tuple(float(part) for part in value.split(",")) if value.strip() else ()
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is not numbers with commas between them") from None
+
+
+data = all_of(
+    [
+        click.option("--data", "kind", help="lmdb, hdf5, image-list, python (with augmentation) or input."),
+        click.option("--train-data", "train", help="Source of the training images."),
+        click.option("--test-data", "test", help="Source of the test images."),
+        click.option("--batch", type=click.IntRange(min=1), help="Images per training step and GPU."),
+        click.option("--test-batch", type=click.IntRange(min=1), help="Images per test step."),
+        click.option("--crop", type=click.IntRange(min=1), help="Height and width of the training crop."),
+        click.option("--resize", type=click.IntRange(min=1), help="Size of images before the crop, for image-list."),
+        click.option("--mirror/--no-mirror", default=None, help="Mirror training images at random."),
+        click.option("--mean", callback=_means, metavar="B,G,R", help="Mean to take off, per channel or one for all."),
+        click.option("--scale", type=float, help="Factor after the mean is taken off."),
+    ]
+)
+"""How data layers are made; without --data and the others, a command has its own defaults."""
 
 
 def numbers(text: str, what: str) -> tuple[int, ...]:
@@ -80,14 +118,19 @@ def in_phase(net: Net, phase: str | None, stages: tuple[str, ...], level: int) -
     return net.at(chosen_phase(net, phase), stages or state.stage, level or state.level)
 
 
-def read_net(path: Path, phase: str | None, stages: tuple[str, ...], level: int) -> Net:
-    """Return the net of a prototxt in a phase, see `in_phase`; a solver is an error."""
+def read_whole(path: Path) -> Net:
+    """Return the net of a prototxt with the layers of all phases; a solver is an error."""
     from prototxt_gen.errors import PrototxtError
 
     _, net = read_any(path)
     if not isinstance(net, Net):
         raise PrototxtError(f"{path}: a solver, not a net; give the net's own file")
-    return in_phase(net, phase, stages, level)
+    return net
+
+
+def read_net(path: Path, phase: str | None, stages: tuple[str, ...], level: int) -> Net:
+    """Return the net of a prototxt in a phase, see `in_phase`; a solver is an error."""
+    return in_phase(read_whole(path), phase, stages, level)
 
 
 def read_any(path: Path) -> tuple[Tree, Net | Solver]:

@@ -8,6 +8,10 @@ from prototxt_gen import layers
 from prototxt_gen.analysis import analyse
 from prototxt_gen.errors import NetError
 from prototxt_gen.ir import Layer, Net, Shape, Value
+from prototxt_gen.layers.batch_norm import BatchNormParameter
+from prototxt_gen.lowering import is_fed
+from prototxt_gen.message import Message
+from prototxt_gen.phases import METRICS, is_loss_type, is_source
 from prototxt_gen.schema import LayerParameter
 
 _ENDINGS = {
@@ -16,7 +20,7 @@ _ENDINGS = {
     "MultinomialLogisticLoss": None,
 }
 """What a loss layer hides inside: the layer that a deploy net ends with."""
-_METRICS = {"Accuracy", "Silence", "HDF5Output", "DetectionEvaluate"}
+_FILLERS = ("weight_filler", "bias_filler", "slope_filler", "filler")
 _TRAINING_FIELDS = {"include", "exclude", "phase", "param", "loss_weight", "propagate_down"}
 
 
@@ -24,11 +28,14 @@ def deploy(net: Net, given: Mapping[str, Shape] | None = None) -> Net:
     """Return the deploy net of a train_val, batch 1, with a Softmax where SoftmaxWithLoss was.
 
     `given` gives shapes N×C×H×W of blobs that data layers make; NetError where a needed one is not known.
+    Of several losses only those of the greatest weight count: auxiliary heads are for training, and go.
     """
     test = net.at("TEST")
+    losses = _main_losses(test, net.at("TRAIN"))
     labels = _label_blobs(test)
     kept = [layer for layer in test.layers if not _is_data(layer) and not _is_ending(layer, labels)]
-    endings = [made for layer in test.layers if (made := _ending(layer)) is not None]
+    kept = _without_dead_ends(kept, losses, test)
+    endings = [made for layer in losses if (made := _ending(layer)) is not None]
     bare = Net(net.name, (), (), net.params.replace(state=None), net.source)
     body = bare.relinked([_bare(layer) for layer in [*kept, *_once(endings, kept)]])
     used = {value.blob for layer in body.layers for value in layer.bottoms if value.version < 0}
@@ -37,19 +44,43 @@ def deploy(net: Net, given: Mapping[str, Shape] | None = None) -> Net:
 
 
 def _is_data(layer: Layer) -> bool:
+    """Whether the layer brings data from outside; one that makes constants stays."""
     room = layers.find(layer.type)
-    return room is not None and room.data
-
-
-def _is_loss(layer: Layer) -> bool:
-    room = layers.find(layer.type)
-    return layer.type.endswith("Loss") or (room is not None and room.loss)
+    return is_fed(layer) if room is not None and room.data else is_source(layer)
 
 
 def _is_ending(layer: Layer, labels: set[str]) -> bool:
     """Losses, metrics, and whatever works on labels alone."""
     only_labels = bool(layer.bottoms) and all(value.blob in labels for value in layer.bottoms)
-    return _is_loss(layer) or layer.type in _METRICS or only_labels
+    return is_loss_type(layer) or layer.type in METRICS or only_labels
+
+
+def _main_losses(test: Net, train: Net) -> list[Layer]:
+    """Return the losses of the greatest weight: of the TEST phase, or of TRAIN where only that has any."""
+    made = {value.blob for value in test.values()}
+    for net in (test, train):
+        found = [layer for layer in net.layers if is_loss_type(layer) and layer.bottoms]
+        found = [layer for layer in found if layer.bottoms[0].blob in made]
+        if found:
+            most = max(map(_weight, found))
+            return [layer for layer in found if _weight(layer) == most]
+    return []
+
+
+def _weight(layer: Layer) -> float:
+    return (*layer.params.loss_weight, 1.0)[0]
+
+
+def _without_dead_ends(kept: list[Layer], losses: list[Layer], test: Net) -> list[Layer]:
+    """Leave out what led to a loss that goes, and to nothing else."""
+    wanted = {value.blob for loss in losses for value in loss.bottoms[:1]}
+    wanted |= {value.blob for value in test.outputs}
+    alive: list[Layer] = []
+    for layer in reversed(kept):
+        if not losses or not layer.tops or any(top.blob in wanted for top in layer.tops):
+            wanted |= {value.blob for value in layer.bottoms}
+            alive.append(layer)
+    return alive[::-1]
 
 
 def _label_blobs(net: Net) -> set[str]:
@@ -87,21 +118,30 @@ def _bare(layer: Layer) -> Layer:
     """Return the layer without what only training reads: rules, multipliers, fillers."""
     cleared = layer.params.replace(**dict.fromkeys(_TRAINING_FIELDS))
     for name, own in list(cleared.set_fields()):
-        fillers = [f for f in getattr(type(own), "fields", {}) if f.endswith("_filler")]
+        fillers = [f for f in _FILLERS if isinstance(own, Message) and f in own.fields and _is_start(own, f)]
         if fillers:
             cleared = cleared.replace(**{name: own.replace(**dict.fromkeys(fillers))})
     return Layer(layer.name, layer.type, layer.bottoms, layer.tops, cleared, layer.line)
+
+
+def _is_start(own: Message, name: str) -> bool:
+    """Whether a filler only says how training starts.
+
+    That of a fixed upsampling says what the layer computes, and those of a merged BatchNorm, that it is merged.
+    """
+    return not isinstance(own, BatchNormParameter) and getattr(own, name).type != "bilinear"
 
 
 def _sources(net: Net, given: Mapping[str, Shape]) -> dict[str, Shape]:
     """Return batch-1 shapes of all blobs that inputs and data layers make."""
     found: dict[str, Shape] = {}
     analysis = analyse(net, given)
+    needed = {value for layer in net.layers if not _is_ending(layer, set()) for value in layer.bottoms}
     for value in [*net.inputs, *(top for layer in net.layers if _is_data(layer) for top in layer.tops)]:
         shape = analysis.shapes.get(value)
         if shape is not None:
             found[value.blob] = (1, *shape[1:])
-        elif any(value in layer.bottoms for layer in net.layers if not _is_loss(layer) and layer.type not in _METRICS):
+        elif value in needed:
             where = net.source or net.name
             raise NetError(f"{where}: the shape of {value.blob!r} is not known from the file; give it with --shape")
     return found

@@ -24,7 +24,7 @@ def as_stock(analysis: Analysis, weights: Weights) -> tuple[Analysis, Weights]:
     net, weights = split(analysis.net, weights, merged=False)
     given = {value.blob: analysis.shapes[value] for value in sources(analysis.net)}
     rows = analyse(net, given).rows
-    made = [layer for row in rows for layer in _STOCK.get(row.layer.type, _same)(row)]
+    made = [layer for row in rows for layer in STOCK.get(row.layer.type, _same)(row)]
     return analyse(net.relinked(made), given), weights
 
 
@@ -63,8 +63,9 @@ def _crop_center(row: Row) -> list[Layer]:
     ]
 
 
-_STOCK: dict[str, Callable[[Row], list[Layer]]] = {
+STOCK: dict[str, Callable[[Row], list[Layer]]] = {
     **dict.fromkeys(("ConvolutionDepthwise", "DepthwiseConvolution", "ConvolutionDepthWise"), _depthwise),
     "Axpy": _axpy,
     "CropCenter": _crop_center,
 }
+"""What takes the place of a layer of each type; it may be the layer itself where shapes are missing."""
