@@ -242,3 +242,32 @@ def test_views_outlive_their_net(tmp_path: Path) -> None:
     assert net.blobs["x"].data.shape == (1000, 1000)
     del net
     assert (view == 7).all()
+
+
+@pytest.mark.parametrize(
+    ("write", "read", "name"), [("save", "copy_from", "w.caffemodel"), ("save_hdf5", "load_hdf5", "w.h5")]
+)
+def test_a_file_that_cannot_be_written_leaves_the_old_one(write: str, read: str, name: str, tmp_path: Path) -> None:
+    param = 'inner_product_param { num_output: 2 weight_filler { type: "xavier" } }'
+    net = make_net(tmp_path, input_layer("x", (1, 4)) + layer("InnerProduct", ("x",), ("y",), param))
+    file = str(tmp_path / name)
+    getattr(net, write)(file)
+    kept = net.params["it"][0].data.copy()
+    net.params["it"][0].data[...] = 0
+    Path(file + ".tmp").mkdir()  # where the new one would be written first
+    with pytest.raises(real_caffe().CheckError, match=name):
+        getattr(net, write)(file)
+    getattr(net, read)(file)
+    np.testing.assert_array_equal(net.params["it"][0].data, kept)
+
+
+def test_a_step_policy_without_a_step_is_refused(tmp_path: Path) -> None:
+    caffe = real_caffe()
+    loss = 'layer { name: "loss" type: "EuclideanLoss" bottom: "y" bottom: "t" top: "loss" }\n'
+    text = input_layer("x", (1, 4)) + input_layer("t", (1, 2))
+    text += layer("InnerProduct", ("x",), ("y",), "inner_product_param { num_output: 2 }") + loss
+    make_net(tmp_path, text)
+    solver_file = tmp_path / "solver.prototxt"
+    solver_file.write_text(f'train_net: "{tmp_path}/net.prototxt" base_lr: 1 lr_policy: "step" gamma: 0.1')
+    with pytest.raises(caffe.CheckError, match="needs a stepsize"):
+        caffe.get_solver(str(solver_file)).step(1)

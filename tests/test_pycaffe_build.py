@@ -18,7 +18,7 @@ import pytest
 
 from prototxt_gen import pycaffe
 from prototxt_gen.errors import PrototxtGenError, RuntimeMissingError
-from prototxt_gen.pycaffe import compiler, installer, interpreter, patches, progress, selftest, sources, system, wheel
+from prototxt_gen.pycaffe import compiler, installer, interpreter, patch, progress, selftest, sources, system, wheel
 from tests.caffe_support import real_caffe
 
 HERE = interpreter.inspect(Path(sys.executable))
@@ -33,7 +33,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_patch_is_applied_where_its_text_is_found_as_often_as_known(tmp_path: Path) -> None:
     (tmp_path / "a.cpp").write_text("one two two", encoding="utf-8")
     (tmp_path / "old.h").write_text("stale", encoding="utf-8")
-    patches.apply(tmp_path, (patches.Patch("a.cpp", "two", "2", 2), patches.Patch("a.cpp", "one", "1")), ("old.h",))
+    patch.apply(tmp_path, (patch.Patch("a.cpp", "two", "2", 2), patch.Patch("a.cpp", "one", "1")), ("old.h",))
     assert (tmp_path / "a.cpp").read_text(encoding="utf-8") == "1 2 2"
     assert not (tmp_path / "old.h").exists()
 
@@ -42,7 +42,7 @@ def test_a_patch_is_applied_where_its_text_is_found_as_often_as_known(tmp_path: 
 def test_other_sources_are_refused(text: str, tmp_path: Path) -> None:
     (tmp_path / "a.cpp").write_text(text, encoding="utf-8")
     with pytest.raises(PrototxtGenError, match=r"a\.cpp: expected 'two' 2 times, found it \d times; these are not"):
-        patches.apply(tmp_path, (patches.Patch("a.cpp", "two", "2", 2),), ())
+        patch.apply(tmp_path, (patch.Patch("a.cpp", "two", "2", 2),))
 
 
 def test_a_cached_source_is_used_and_its_hash_is_checked(cache: Path) -> None:

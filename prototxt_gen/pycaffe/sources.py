@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from prototxt_gen.errors import PrototxtGenError
-from prototxt_gen.pycaffe import patches
+from prototxt_gen.pycaffe import patch, patches
 from prototxt_gen.pycaffe.interpreter import pip
 
 OVERLAY = Path(__file__).with_name("overlay")
@@ -94,7 +94,7 @@ def unpack(archive: Path, folder: Path) -> Path:
             _, _, path = member.name.partition("/")
             if member.isfile() and path.startswith(_WANTED) and not path.startswith(_UNWANTED):
                 _extract(tar, member, folder / path)
-    patches.apply(folder)
+    patch.apply(folder, patches.PATCHES, patches.STALE)
     return folder
 
 
@@ -117,7 +117,7 @@ def unpack_headers(wheel: Path, folder: Path) -> Path:
 def overlay_hash() -> str:
     """Return one hash of all that we add to Caffe: the overlay's files, the patches, and how the wheel is laid out."""
     files = {path.relative_to(OVERLAY).as_posix(): path for path in OVERLAY.rglob("*") if path.is_file()}
-    files |= {name: Path(__file__).with_name(name) for name in ("patches.py", "wheel.py")}
+    files |= {name: Path(__file__).with_name(name) for name in ("patches.py", "patches_faults.py", "wheel.py")}
     total = hashlib.sha256()
     for name in sorted(files):
         total.update(f"{name}\0".encode())
