@@ -54,18 +54,17 @@ def prototxt(
     refuse_overwriting([output], force)
     read = options.read_whole(net)
     given = options.given_shapes(options.in_phase(read, None, (), 0), size, shapes)
+    made, known = read, {"TRAIN": given, "TEST": given}
     if to_deploy:
-        made, given = _deploy(read, given), {}
+        made, known = _deploy(read, given), {}
     elif to_train_val:
-        made, given = _train_val(read, given, chosen, freeze_bn)
-    else:
-        made = read
+        made, known = _train_val(read, given, chosen, freeze_bn)
     made = _in_dialect(_with_bn(made, bn), dialect)
-    write_text(output, _text(made, given), force)
+    write_text(output, _text(made, known), force)
     click.echo(output)
 
 
-def _text(net: Net, given: Mapping[str, Shape]) -> str:
+def _text(net: Net, given: Mapping[str, Mapping[str, Shape]]) -> str:
     from prototxt_gen.analysis import top_shapes
     from prototxt_gen.render import net_text
 
@@ -81,24 +80,24 @@ def _deploy(net: Net, given: Mapping[str, Shape]) -> Net:
         told = ("scale", "mean_file", "mean_value")
         fields = ", ".join(f"{name} {getattr(transform, name)}" for name in told if transform.has(name))
         if fields:
-            click.echo(
-                f"layer {safe(repr(layer.name))}: the deploy net's input must come with {safe(fields)}", err=True
-            )
+            who = f"layer {safe(layer.name)!r} ({safe(layer.type)})"
+            click.echo(f"note: {who} applied {safe(fields)}; feed the deploy net images treated alike", err=True)
     made = deploy(net, given)
     return replace(made, source=net.source)
 
 
 def _train_val(
     net: Net, given: Mapping[str, Shape], chosen: dict[str, Any], freeze_bn: bool
-) -> tuple[Net, dict[str, Shape]]:
-    """Return the train_val, and the shapes that its data layers make."""
+) -> tuple[Net, dict[str, Mapping[str, Shape]]]:
+    """Return the train_val, and the shapes that its data layers make in each phase."""
     from prototxt_gen.passes.training import train_val
 
     shape = _image_shape(net, given)
     data = _data(shape, chosen)
     made = train_val(net.at("TEST"), data, freeze_bn=freeze_bn)
     size = (data.crop, data.crop) if data.kind != "hdf5" else shape[2:]
-    return made, {"data": (data.batch, shape[1], *size), "label": (data.batch,)}
+    batches = {"TRAIN": data.batch, "TEST": data.test_batch}
+    return made, {name: {"data": (n, shape[1], *size), "label": (n,)} for name, n in batches.items()}
 
 
 def _image_shape(net: Net, given: Mapping[str, Shape]) -> Shape:
@@ -122,7 +121,8 @@ def _data(shape: Shape, chosen: dict[str, Any]) -> Data:
             f"the input is {height}x{width}, and Caffe's data layers crop squares; --data hdf5 takes it as it is"
         )
     mean = Data.mean if channels == len(Data.mean) else (sum(Data.mean) / len(Data.mean),)
-    return Data(**{"crop": height, "channels": channels, "mean": mean} | chosen)
+    known: dict[str, Any] = {"crop": height, "channels": channels, "mean": mean}
+    return Data(**known | chosen)
 
 
 def _with_bn(net: Net, style: str | None) -> Net:
