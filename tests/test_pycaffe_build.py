@@ -164,6 +164,15 @@ def test_a_log_without_a_known_word_gives_its_end(tmp_path: Path) -> None:
     assert compiler.faults(tmp_path / "log").split() == [str(n) for n in range(12, 20)]
 
 
+@pytest.mark.parametrize(("gigabytes", "cores", "expected"), [(64, 4, 4), (3, 8, 3), (0, 8, 1)])
+def test_jobs_are_as_many_as_cores_and_memory_allow(
+    gigabytes: int, cores: int, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: set(range(cores)))
+    monkeypatch.setattr(compiler, "_available_bytes", lambda: gigabytes << 30)
+    assert compiler.jobs() == expected
+
+
 def test_parts_of_the_progress_add_up() -> None:
     seen: list[float] = []
     inner = progress.part(progress.part(lambda what, share: seen.append(share), 0.5, 1.0), 0.0, 0.5)

@@ -28,8 +28,15 @@ class Built:
 
 def jobs() -> int:
     """Return how many files to compile at once: one for each usable core, but no more than memory is there for."""
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
-    return max(1, min(len(os.sched_getaffinity(0)), memory // _BYTES_PER_JOB))
+    return max(1, min(len(os.sched_getaffinity(0)), _available_bytes() // _BYTES_PER_JOB))
+
+
+def _available_bytes() -> int:
+    """Return the memory that new processes can have; what the system merely caches files in counts as available."""
+    for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) << 10
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
 
 
 def compile_caffe(
