@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -131,7 +132,7 @@ VARIANTS = [
 
 
 @pytest.mark.parametrize("changes", VARIANTS, ids=str)
-def test_variants_build_and_train(changes: dict[str, object]) -> None:
+def test_variants_build_and_train(changes: dict[str, Any]) -> None:
     made = model("attention-56", **changes)
     assert analyse(made.deploy).complete
     given = {"data": (2, *made.deploy.inputs[0].known_shape[1:]), "label": (2,)}
@@ -157,7 +158,7 @@ def test_stock_caffe_runs_the_stock_variant() -> None:
         ({"input_size": 16}, "layer 'AttentionA_1/mask/down_sample/pool3_3x3_s2' .* larger than the padded bottom"),
     ],
 )
-def test_wrong_options_are_told(changes: dict[str, object], words: str) -> None:
+def test_wrong_options_are_told(changes: dict[str, Any], words: str) -> None:
     with pytest.raises(NetError, match=words):
         build("attention-56", **changes)
 
