@@ -14,7 +14,7 @@ from prototxt_gen.errors import PrototxtError
 from prototxt_gen.ir import Layer, Net, Shape, Value, link
 from prototxt_gen.schema import BlobShape, LayerParameter, NetParameter
 from prototxt_gen.text import Field, Word, parse
-from prototxt_gen.upgrade import Tree, move_transforms, type_name, upgrade
+from prototxt_gen.upgrade import Tree, type_name, upgrade
 
 _STRUCTURE = {"name", "input", "input_shape", "input_dim", "layer", "layers"}
 _LAYER_STRUCTURE = {"name", "type", "bottom", "top"}
@@ -55,8 +55,8 @@ def net_from_tree(tree: Tree, source: str = "") -> Net:
 
 
 def _layers(tree: Tree) -> list[Tree]:
-    """Return all layers as V2, in file order. A file that mixes `layer` and `layers` is read; Caffe would not run it."""
-    new = [move_transforms(_message(field)) for field in tree if field.name == "layer"]
+    """Return all layers as V2, in file order. A file may mix `layer` and `layers`, though Caffe would not run it."""
+    new = [_message(field) for field in tree if field.name == "layer"]
     old = [_message(field) for field in tree if field.name == "layers"]
     if not old:
         return new
@@ -104,14 +104,16 @@ def _message(field: Field) -> Tree:
 
 
 def _inputs(tree: Tree) -> Iterator[Value]:
-    """Source: src/caffe/util/upgrade_proto.cpp UpgradeNetInput."""
+    """Yield the inputs with their shapes: input_shape counts before input_dim, and without inputs neither counts.
+
+    Source: src/caffe/util/upgrade_proto.cpp UpgradeNetInput.
+    """
     names = [_string(field) for field in tree if field.name == "input"]
-    shapes = [_shape(field) for field in tree if field.name == "input_shape"]
-    dims = [_dim(field) for field in tree if field.name == "input_dim"]
-    if not shapes:
-        shapes = [tuple(dims[i : i + 4]) for i in range(0, len(dims), 4)]
+    told = [field for field in tree if field.name == "input_shape"] if names else []
+    dims = [field for field in tree if field.name == "input_dim"] if names and not told else []
+    shapes = [_shape(field) for field in told] or [tuple(map(_dim, dims[i : i + 4])) for i in range(0, len(dims), 4)]
     if (shapes and len(shapes) != len(names)) or len(dims) % 4:
-        line = next(f.line for f in tree if f.name in ("input_shape", "input_dim"))
+        line = (told or dims)[0].line
         raise PrototxtError(f"line {line}: {len(names)} inputs, but shapes for {len(shapes)}: one shape each", line)
     if len(set(names)) != len(names):
         raise PrototxtError(f"input {_repeated(names)!r} is declared twice")
@@ -127,10 +129,16 @@ def _shape(field: Field) -> Shape:
     made = BlobShape.from_text(_message(field))
     if made.extras:
         raise PrototxtError(f"line {field.line}: input_shape: {made.extras[0].reason}", field.line)
-    return made.dim
+    return tuple(_size(dim, field) for dim in made.dim)
 
 
 def _dim(field: Field) -> int:
     if isinstance(field.value, int) and not isinstance(field.value, bool):
-        return field.value
+        return _size(field.value, field)
     raise PrototxtError(f"line {field.line}: input_dim must be a whole number", field.line)
+
+
+def _size(dim: int, field: Field) -> int:
+    if dim < 0:
+        raise PrototxtError(f"line {field.line}: {field.name}: a blob has no negative sizes, such as {dim}", field.line)
+    return dim

@@ -88,22 +88,25 @@ def _without_padding(old: Sequence[Tree]) -> Iterator[Tree]:
     """Move the pad of each V0 padding layer into the convolution or pooling that takes it."""
     padding: dict[str, Tree] = {}
     for layer in old:
+        sources = [padding[blob] for blob in _names(layer, "bottom") if blob in padding]
+        if sources:
+            layer = _merge_padding(layer, sources[0])
+        tops = _names(layer, "top")
         if _v0_type(layer) == "padding":
-            padding.update(dict.fromkeys(_names(layer, "top"), layer))
-        elif not padding.keys() & set(_names(layer, "bottom")):
-            yield layer
+            padding.update(dict.fromkeys(tops, layer))
         else:
-            yield _merge_padding(layer, padding[_names(layer, "bottom")[0]])
+            padding = {blob: source for blob, source in padding.items() if blob not in tops}
+            yield layer
 
 
 def _merge_padding(layer: Tree, padding: Tree) -> Tree:
     line = layer[0].line
     if _v0_type(layer) not in ("conv", "pool") or len(_names(layer, "bottom")) != 1:
         raise PrototxtError(f"line {line}: only a conv or pool layer of one bottom can take a padding layer", line)
-    pad = first(_v0_inner(padding), "pad") or Field("pad", 0, line)
     source = first(padding, "bottom")
-    if source is None:
-        raise PrototxtError(f"line {padding[0].line}: the padding layer has no bottom", padding[0].line)
+    if source is None or len(_names(padding, "bottom")) != 1 or len(_names(padding, "top")) != 1:
+        raise PrototxtError(f"line {padding[0].line}: a padding layer has one bottom and one top", padding[0].line)
+    pad = first(_v0_inner(padding), "pad") or Field("pad", 0, line)
     inner = (*(f for f in _v0_inner(layer) if f.name != "pad"), pad)
     replaced = {"bottom": source, "layer": Field("layer", inner, line)}
     return tuple(replaced.get(field.name, field) for field in layer)
@@ -154,13 +157,15 @@ def _line(spec: dict[str, Field], layer: Tree) -> int:
 
 
 def move_transforms(layer: Tree) -> Tree:
-    """Move scale, mean_file, crop_size and mirror from a data layer's own parameters to its transform_param.
+    """Move scale, mean_file, crop_size and mirror from a V1 data layer's own parameters to its transform_param.
 
+    There they take the place of those it has. In a V2 layer Caffe looks at transform_param alone.
     Source: src/caffe/util/upgrade_proto.cpp UpgradeNetDataTransformation.
     """
     if not any(f.name in _DATA_PARAMS and _has_transform(f) for f in layer):
         return layer
     moved: list[Field] = []
+    given: list[Field] = []
     out: list[Field] = []
     for field in layer:
         if field.name in _DATA_PARAMS and isinstance(field.value, tuple):
@@ -168,10 +173,12 @@ def move_transforms(layer: Tree) -> Tree:
             kept = tuple(inner for inner in field.value if inner.name not in _TRANSFORMS)
             out.append(Field(field.name, kept, field.line))
         elif field.name == "transform_param" and isinstance(field.value, tuple):
-            moved += field.value
+            given += field.value
         else:
             out.append(field)
-    return (*out, Field("transform_param", tuple(moved), moved[0].line))
+    names = {field.name for field in moved}
+    transform = (*(field for field in given if field.name not in names), *moved)
+    return (*out, Field("transform_param", transform, transform[0].line))
 
 
 def _has_transform(field: Field) -> bool:
