@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import tempfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from prototxt_gen.train import caffe_nets
 from prototxt_gen.train.backend import Settings, Step
 from prototxt_gen.train.child import Child
 from prototxt_gen.train.finetune import matched
+from prototxt_gen.train.policies import Policy
 from prototxt_gen.train.schedule import tests_before
 from prototxt_gen.train.snapshots import weights_of, write_state
 
@@ -38,6 +40,7 @@ class PycaffeBackend:
         self.solver, self.settings = solver, settings
         self.seed = settings.seed_for(solver)
         self.net, self.test_nets = solver.train_net(), solver.test_nets()
+        self.policy = Policy(solver.params)
         self._iteration = 0
         self._work = tempfile.TemporaryDirectory(prefix="prototxt-gen-caffe-", ignore_cleanup_errors=True)
         self.folder = Path(self._work.name)
@@ -84,7 +87,7 @@ class PycaffeBackend:
         answer = self.child.ask("step", seed=self._draw("step"), batch=batch)
         self._iteration += 1
         loss = answer["loss"] / self.solver.params.iter_size
-        return Step(done, loss, answer["rate"], _named(answer["outputs"]))
+        return Step(done, loss, self.policy.rate(done), _named(answer["outputs"]))
 
     def _draw(self, what: str) -> int:
         """Return a seed for Caffe that depends on the run's seed, the iteration and what it is for."""
@@ -134,22 +137,26 @@ class PycaffeBackend:
         if missing:
             names = ", ".join(map(repr, missing))
             raise WeightsError(f"{weights_of(state)}: no weights for {names}: is it a snapshot of this net?")
-        self._give(taken)
-        copy = self.folder / "resumed.solverstate"
-        write_state(copy, found, "")
-        self._iteration = self.child.ask("restore", state=str(copy))
-        copy.unlink()
+        with self._file_of(taken) as weights:
+            copy = self.folder / "resumed.solverstate"
+            write_state(copy, found, str(weights))
+            self._iteration = self.child.ask("restore", state=str(copy))
+            copy.unlink()
+        self.policy.step = found.current_step
 
     def load_weights(self, path: Path) -> list[str]:
         """Give Caffe the layers that match by name and shape."""
         taken, lines = matched(path, self.shapes)
-        self._give(taken)
+        with self._file_of(taken) as weights:
+            self.child.ask("copy", weights=str(weights))
         return lines
 
-    def _give(self, taken: list[NewLayer]) -> None:
+    @contextmanager
+    def _file_of(self, taken: list[NewLayer]) -> Iterator[Path]:
+        """Yield a file of these layers, in the shapes that Caffe wants and of the one version it need not upgrade."""
         file = self.folder / "given.caffemodel"
         caffemodel.write(file, taken, force=True)
-        self.child.ask("copy", weights=str(file))
+        yield file
         file.unlink()
 
     def close(self) -> None:

@@ -55,9 +55,9 @@ class Session:
     def step(self, order: Order) -> Any:
         """Run one iteration; everything random in it comes from the seed given."""
         self._begin(self.net, order)
-        rate, self.loss = getattr(self.solver, "lr", None), 0.0
+        self.loss = 0.0
         self.solver.step(1)
-        return {"loss": self.loss, "rate": rate, "outputs": _outputs(self.net)}
+        return {"loss": self.loss, "outputs": _outputs(self.net)}
 
     def test(self, order: Order) -> Any:
         """Run one batch of a test net."""

@@ -37,10 +37,10 @@ class Recorder:
         """Take down one iteration."""
         self._losses.append(step.loss)
         row = {"iteration": step.iteration, "loss": step.loss, "rate": step.rate}
-        self._table.add(row | self._test_of(step.iteration) | dict(step.outputs))
+        outputs = {f"train/{name}": value for name, value in step.outputs.items()}
+        self._table.add(row | self._test_of(step.iteration) | outputs)
         if self._events and step.iteration % self._every == 0:
-            shown = {"train/loss": self.smoothed(), "train/rate": step.rate}
-            self._events.add(step.iteration, shown | {f"train/{name}": v for name, v in step.outputs.items()})
+            self._events.add(step.iteration, {"loss": self.smoothed(), "rate": step.rate, **outputs})
 
     def tested(self, iteration: int, results: Sequence[Mapping[str, float]]) -> Mapping[str, float]:
         """Take down a test before the step of `iteration`; return the scores by their names in the files."""
