@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -175,3 +178,39 @@ def test_net_spec_writes_what_caffe_reads(tmp_path: Path) -> None:
     net = make_net(tmp_path, str(spec.to_proto()))
     assert net.blobs["up"].data.shape == (1, 2, 9, 9)
     assert list(net.params) == ["bn"]
+
+
+def test_other_threads_run_while_caffe_computes(tmp_path: Path) -> None:
+    param = 'convolution_param { num_output: 32 kernel_size: 5 pad: 2 weight_filler { type: "xavier" } }'
+    text = input_layer("x", (4, 32, 128, 128))
+    net = make_net(
+        tmp_path, text + f'layer {{ name: "y" type: "Convolution" bottom: "x" top: "y" {param} }}', train=True
+    )
+    done, ticks = threading.Event(), []
+
+    def tick() -> None:
+        while not done.wait(0.001):
+            ticks.append(time.perf_counter())
+
+    thread = threading.Thread(target=tick)
+    thread.start()
+    start = time.perf_counter()
+    while time.perf_counter() - start < 0.3:
+        before = time.perf_counter()
+        net.forward()
+        after = time.perf_counter()
+    done.set()
+    thread.join()
+    assert sum(before < tick < after for tick in ticks) >= 5
+
+
+def test_nets_can_be_made_in_several_threads(tmp_path: Path) -> None:
+    def make(index: int) -> float:
+        folder = tmp_path / str(index)
+        folder.mkdir()
+        net = make_net(folder, input_layer("x", (1, index + 1)))
+        net.blobs["x"].data[...] = index
+        return float(net.forward()["x"].sum())
+
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(make, range(200))) == [index * (index + 1) for index in range(200)]

@@ -11,7 +11,6 @@ from pathlib import Path
 from prototxt_gen.errors import PrototxtGenError
 from prototxt_gen.pycaffe.interpreter import Interpreter
 from prototxt_gen.pycaffe.progress import Progress
-from prototxt_gen.pycaffe.sources import OVERLAY
 
 _PERCENT = re.compile(r"\[\s*(\d+)%\]")
 _FAULT = re.compile(r"\b(?:fatal )?error:|CMake Error|undefined reference|Killed signal|cannot find -l|No space left")
@@ -40,12 +39,13 @@ def _available_bytes() -> int:
 
 
 def compile_caffe(
-    root: Path, headers: Path, folder: Path, interpreter: Interpreter, opencv: bool, log: Path, progress: Progress
+    project: Path, root: Path, headers: Path, interpreter: Interpreter, opencv: bool, log: Path, progress: Progress
 ) -> Built:
-    """Build the module in `folder` from the sources at `root`; PrototxtGenError with the first faults of the log."""
+    """Build the overlay at `project` and the sources at `root`, beside both; PrototxtGenError with the first faults."""
+    folder = project.parent / "build"
     includes = ";".join(str(path) for path in (*interpreter.includes, headers))
     configure = [
-        *("cmake", "-S", str(OVERLAY), "-B", str(folder), "-G", "Unix Makefiles"),
+        *("cmake", "-S", str(project), "-B", str(folder), "-G", "Unix Makefiles"),
         f"-DCAFFE_ROOT={root}",
         f"-DBINDING_INCLUDES={includes}",
         f"-DEXTENSION_SUFFIX={interpreter.suffix}",

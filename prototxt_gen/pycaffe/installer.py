@@ -82,10 +82,9 @@ def _build(
     try:
         root = sources.unpack(archive, folder / "caffe")
         include = sources.unpack_headers(headers, folder / "pybind11")
+        project = Path(shutil.copytree(sources.OVERLAY, folder / "overlay"))
         log = sources.cache() / "logs" / f"build-{key[:16]}.log"
-        built = compiler.compile_caffe(
-            root, include, folder / "build", interpreter, opencv, log, part(progress, 0.05, 1.0)
-        )
+        built = compiler.compile_caffe(project, root, include, interpreter, opencv, log, part(progress, 0.05, 1.0))
         wheel.pack(root, built, target, interpreter, key, facts)
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -25,6 +25,8 @@ static boost::shared_ptr<Net<Real> > Load(const path& file, int phase, int level
   CheckReadable(file);
   if (weights) { CheckReadable(*weights); }
   const std::vector<std::string> names = stages.value_or(std::vector<std::string>());
+  // Here and not as a call guard: that would also cover pybind11's own bookkeeping of the new object.
+  py::gil_scoped_release without_gil;
   boost::shared_ptr<Net<Real> > net(
       new Net<Real>(file.string(), static_cast<caffe::Phase>(phase), level, &names));
   if (weights) { net->CopyTrainedLayersFrom(weights->string()); }
@@ -61,10 +63,10 @@ void BindNet(py::module_& module) {
   typedef py::call_guard<py::gil_scoped_release> WithoutGil;
   py::class_<Net<Real>, boost::shared_ptr<Net<Real> > >(module, "Net", py::dynamic_attr())
       .def(py::init(&Load), py::arg("network_file"), py::arg("phase"), py::arg("level") = 0,
-          py::arg("stages") = py::none(), py::arg("weights") = py::none(), WithoutGil())
+          py::arg("stages") = py::none(), py::arg("weights") = py::none())
       .def(py::init([](const path& file, const path& weights, int phase) {
              return Load(file, phase, 0, std::nullopt, weights);
-           }), WithoutGil())
+           }))
       .def("_forward", &Net<Real>::ForwardFromTo, WithoutGil())
       .def("_backward", &Net<Real>::BackwardFromTo, WithoutGil())
       .def("reshape", &Net<Real>::Reshape, WithoutGil())

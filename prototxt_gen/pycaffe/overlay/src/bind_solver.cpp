@@ -50,11 +50,15 @@ static void Solve(Solver<Real>& solver, const std::optional<path>& resume_file) 
   solver.Solve(resume_file ? resume_file->c_str() : nullptr);
 }
 
+template <typename Class>
+boost::shared_ptr<Class> Construct(const path& file) {
+  py::gil_scoped_release without_gil;
+  return boost::shared_ptr<Class>(new Class(file.string()));
+}
+
 template <typename Class, typename Base>
-void BindOne(py::module_& module, const char* name) {
-  py::class_<Class, Base, boost::shared_ptr<Class> >(module, name)
-      .def(py::init([](const path& file) { return boost::shared_ptr<Class>(new Class(file.string())); }),
-          WithoutGil());
+py::class_<Class, Base, boost::shared_ptr<Class> > BindOne(py::module_& module, const char* name) {
+  return py::class_<Class, Base, boost::shared_ptr<Class> >(module, name).def(py::init(&Construct<Class>));
 }
 
 void BindSolver(py::module_& module) {
@@ -77,10 +81,7 @@ void BindSolver(py::module_& module) {
       .def("step", &Solver<Real>::Step, WithoutGil())
       .def("restore", [](Solver<Real>& solver, const path& file) { solver.Restore(file.c_str()); }, WithoutGil())
       .def("snapshot", &Solver<Real>::Snapshot, WithoutGil());
-  py::class_<SGDSolver<Real>, Solver<Real>, boost::shared_ptr<SGDSolver<Real> > >(module, "SGDSolver")
-      .def(py::init([](const path& file) {
-             return boost::shared_ptr<SGDSolver<Real> >(new SGDSolver<Real>(file.string()));
-           }), WithoutGil())
+  BindOne<SGDSolver<Real>, Solver<Real> >(module, "SGDSolver")
       .def_property_readonly("lr", [](SGDSolver<Real>& solver) { return (solver.*(&Opened::GetLearningRate))(); })
       .def_property_readonly("history", [](SGDSolver<Real>& solver) { return solver.history(); })
       .def("apply_update", [](SGDSolver<Real>& solver) { (solver.*(&Opened::ApplyUpdate))(); }, WithoutGil());
