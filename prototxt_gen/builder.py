@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from prototxt_gen import layers
-from prototxt_gen.errors import NetError, UnsupportedError, nearest
+from prototxt_gen.errors import NetError, UnsupportedError, layer_error, nearest
 from prototxt_gen.ir import Layer, Net, Shape, Value
 from prototxt_gen.layers.base import LayerType
 from prototxt_gen.schema import LayerParameter, NetParameter
@@ -60,6 +60,8 @@ class Builder:
         `include=…`, `param=…`). NetError on an unknown field, a wrong shape, or a name given twice.
         """
         top = bottoms[0].blob if in_place and bottoms else self.name(name)
+        if not in_place and top in self._latest and top not in self._names:
+            raise layer_error(self.name(name), type_, f"its top {top!r} is a blob that is there already")
         return self.add_many(type_, name, *bottoms, tops=(top,), **fields)[0]
 
     def add_many(self, type_: str, name: str, *bottoms: Value, tops: Sequence[str], **fields: Any) -> tuple[Value, ...]:
