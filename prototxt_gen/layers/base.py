@@ -143,7 +143,7 @@ class LayerType:
     def affine(
         self, layer: Layer, blobs: Mapping[str, np.ndarray[Any, Any]]
     ) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]] | None:
-        """Return (scale, shift), one number per channel of axis 1, where in the TEST phase the layer is scale·x + shift.
+        """Return (scale, shift), a number per channel of axis 1 each, where the layer is scale·x + shift in TEST.
 
         None where it is not: then it cannot be folded into the layer before it.
         """
