@@ -6,9 +6,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from prototxt_gen.errors import UnsupportedError
 from prototxt_gen.ir import Layer, Shape, show
 from prototxt_gen.layers.base import Arity, BlobSpec, LayerType, per_bottom, show_all
+from prototxt_gen.layers.convolution_axes import by_columns, fold_onnx, folded, unfold_onnx
 from prototxt_gen.layers.convolution_window import ConvolutionParameter, Window, channel_axis, window
 from prototxt_gen.layers.example import Example
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from converters.graph import Graph
 
 __all__ = ["Convolution", "ConvolutionBase", "ConvolutionParameter", "around", "learned", "spatial_rank"]
+
+ONE_PIXEL = Window((1,), (1,), (0,), (1,), (0,))
 
 
 class ConvolutionBase(LayerType):
@@ -42,8 +44,8 @@ class ConvolutionBase(LayerType):
         return p.num_output, p.group
 
     def fitted(self, layer: Layer, bottom: Shape) -> Window:
-        """Return the window over a bottom N×C×… as the lowerings need it."""
-        return window(layer, bottom)
+        """Return the window as the lowerings need it: over one pixel where there is no spatial axis."""
+        return window(layer, bottom) if spatial_rank(layer, bottom) else ONE_PIXEL
 
     def shapes(self, layer: Layer, bottoms: Sequence[Shape]) -> Sequence[Shape]:
         first, axis = bottoms[0], channel_axis(layer, bottoms[0])
@@ -74,9 +76,10 @@ class ConvolutionBase(LayerType):
     def torch_args(self, layer: Layer, bottom: Shape) -> dict[str, Any]:
         """The keyword arguments of torch.nn's (transposed) convolutions; no padding where it is uneven."""
         p, w = layer.get(ConvolutionParameter), self.fitted(layer, bottom)
-        outputs, group = self.outputs(layer, bottom[1])
+        channels = bottom[channel_axis(layer, bottom)]
+        outputs, group = self.outputs(layer, channels)
         return {
-            "in_channels": bottom[1],
+            "in_channels": channels,
             "out_channels": outputs,
             "kernel_size": w.kernel,
             "stride": w.stride,
@@ -92,6 +95,18 @@ class ConvolutionBase(LayerType):
     def dump(self, module: nn.Module, roles: Sequence[str]) -> dict[str, np.ndarray[Any, Any]]:
         return super().dump(learned(module), roles)
 
+    def onnx_nodes(
+        self, g: Graph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, np.ndarray[Any, Any]], kind: str
+    ) -> list[str]:
+        """Write a node of this kind for each bottom; one bottom's weights are there once for all."""
+        shape = g.shape(bottoms[0])
+        axis, attributes = channel_axis(layer, shape), self.onnx_attributes(layer, shape)
+        (top,) = self.shapes(layer, [shape])
+        arrays = {role: blob if role == "bias" or blob.ndim > 2 else blob[..., None] for role, blob in blobs.items()}
+        weights = [g.const(array, role) for role, array in arrays.items()]
+        made = [g.op(kind, fold_onnx(g, bottom, axis), *weights, **attributes) for bottom in bottoms]
+        return [unfold_onnx(g, one, axis, shape, top) for one in made]
+
     def onnx_attributes(self, layer: Layer, bottom: Shape) -> dict[str, Any]:
         """The attributes of ONNX Conv and ConvTranspose."""
         w = self.fitted(layer, bottom)
@@ -100,7 +115,7 @@ class ConvolutionBase(LayerType):
             "strides": w.stride,
             "pads": w.pad + w.end,
             "dilations": w.dilation,
-            "group": self.outputs(layer, bottom[1])[1],
+            "group": self.outputs(layer, bottom[channel_axis(layer, bottom)])[1],
         }
 
 
@@ -118,15 +133,9 @@ def learned(module: nn.Module) -> nn.Module:
     return next(inner for inner in module.modules() if "weight" in inner._parameters)
 
 
-def spatial_rank(layer: Layer, bottom: Shape, at_most: int = 3) -> int:
-    """Return the number of spatial axes, or UnsupportedError where no stock convolution fits."""
-    rank = len(bottom) - 2
-    if channel_axis(layer, bottom) != 1 or not 1 <= rank <= at_most:
-        raise UnsupportedError(
-            f"layer {layer.name!r} ({layer.type}): only convolutions over axis 1 with 1 to {at_most} spatial axes "
-            f"can be run here; the bottom is {show(bottom)}"
-        )
-    return rank
+def spatial_rank(layer: Layer, bottom: Shape) -> int:
+    """Return the number of spatial axes, those behind the channels."""
+    return len(bottom) - 1 - channel_axis(layer, bottom)
 
 
 class Convolution(ConvolutionBase):
@@ -145,7 +154,7 @@ class Convolution(ConvolutionBase):
         return w.steps(bottom)
 
     def fitted(self, layer: Layer, bottom: Shape) -> Window:
-        return window(layer, bottom).widened(bottom[2:])
+        return super().fitted(layer, bottom).widened(bottom[channel_axis(layer, bottom) + 1 :] or (1,))
 
     def weight_shape(self, outputs: int, inputs: int, group: int) -> tuple[int, int]:
         return (outputs, inputs // group)
@@ -157,18 +166,21 @@ class Convolution(ConvolutionBase):
     def torch(self, layer: Layer, bottoms: Sequence[Shape]) -> nn.Module:
         from torch import nn
 
-        rank, w = spatial_rank(layer, bottoms[0]), self.fitted(layer, bottoms[0])
-        conv: nn.Module = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[rank - 1](**self.torch_args(layer, bottoms[0]))
+        bottom, axis, rank = bottoms[0], channel_axis(layer, bottoms[0]), spatial_rank(layer, bottoms[0])
+        w = self.fitted(layer, bottom)
+        if rank > 3:
+            group, weight = self.outputs(layer, bottom[axis])[1], self.blobs(layer, bottoms)["weight"].shape
+            made = by_columns(window(layer, bottom), axis, weight, group, layer.get(ConvolutionParameter).bias_term)
+            return per_bottom(made, bottoms)
+        conv: nn.Module = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[max(rank, 1) - 1](**self.torch_args(layer, bottom))
         if w.pad != w.end:
             conv = nn.Sequential(around(w.around()), conv)
-        return per_bottom(conv, bottoms)
+        return per_bottom(folded(conv, axis, bottom), bottoms)
 
     def onnx(
         self, g: Graph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, np.ndarray[Any, Any]]
     ) -> str | Sequence[str]:
-        spatial_rank(layer, g.shape(bottoms[0]))
-        attributes = self.onnx_attributes(layer, g.shape(bottoms[0]))
-        return [g.op("Conv", bottom, *blobs.values(), **attributes) for bottom in bottoms]
+        return self.onnx_nodes(g, layer, bottoms, blobs, "Conv")
 
     examples: ClassVar[tuple[Example, ...]] = (
         Example("plain", ((2, 3, 7, 6),), "convolution_param { num_output: 4 kernel_size: 3 }"),
@@ -191,4 +203,16 @@ class Convolution(ConvolutionBase):
             "convolution_param { num_output: 3 kernel_h: 2 kernel_w: 6 stride: 3 pad_h: 0 pad_w: 1 }",
         ),
         Example("two bottoms", ((1, 3, 5, 5), (1, 3, 5, 5)), "convolution_param { num_output: 2 kernel_size: 1 }", 2),
+        Example(
+            "four axes, grouped", ((1, 4, 3, 4, 3, 3),), "convolution_param { num_output: 4 kernel_size: 2 group: 2 }"
+        ),
+        Example(
+            "five axes, strided, padded, dilated, no bias",
+            ((2, 2, 3, 3, 2, 2, 3),),
+            "convolution_param { num_output: 2 kernel_size: 2 stride: 2 pad: 1 dilation: 2 bias_term: false }",
+        ),
+        Example("no spatial axis", ((3, 4),), "convolution_param { num_output: 2 group: 2 }"),
+        Example("channels at axis 2", ((2, 3, 4, 5, 6),), "convolution_param { num_output: 2 kernel_size: 3 axis: 2 }"),
+        Example("channels first", ((3, 5, 6),), "convolution_param { num_output: 2 kernel_size: 3 pad: 1 axis: 0 }"),
+        Example("channels last", ((2, 3, 4),), "convolution_param { num_output: 5 axis: -1 }"),
     )

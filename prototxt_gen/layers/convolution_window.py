@@ -82,7 +82,7 @@ def _per_axis(layer: Layer, p: ConvolutionParameter, name: str, axes: int, defau
         if axes != 2 or many:
             raise layer.error(f"{stem}_h and {stem}_w are for two spatial axes and replace {name}")
         return (getattr(p, f"{stem}_h"), getattr(p, f"{stem}_w"))
-    if not many and default is None:
+    if not many and default is None and axes:
         raise layer.error(f"it needs {name}, or {stem}_h and {stem}_w")
     if len(many) not in (0, 1, axes):
         raise layer.error(f"{name} is given {len(many)} times; there are {axes} spatial axes")

@@ -6,10 +6,12 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from prototxt_gen.ir import Layer, Shape
+from prototxt_gen.errors import UnsupportedError
+from prototxt_gen.ir import Layer, Shape, show
 from prototxt_gen.layers.base import per_bottom
 from prototxt_gen.layers.convolution import ConvolutionBase, around, spatial_rank
-from prototxt_gen.layers.convolution_window import Window, window
+from prototxt_gen.layers.convolution_axes import folded
+from prototxt_gen.layers.convolution_window import Window, channel_axis
 from prototxt_gen.layers.example import Example
 
 if TYPE_CHECKING:
@@ -44,20 +46,28 @@ class Deconvolution(ConvolutionBase):
     def torch(self, layer: Layer, bottoms: Sequence[Shape]) -> nn.Module:
         from torch import nn
 
-        rank, w = spatial_rank(layer, bottoms[0]), window(layer, bottoms[0])
-        stock = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)[rank - 1]
+        axis, rank = channel_axis(layer, bottoms[0]), self._rank(layer, bottoms[0])
+        w = self.fitted(layer, bottoms[0])
+        stock = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)[max(rank, 1) - 1]
         conv: nn.Module = stock(**self.torch_args(layer, bottoms[0]))
         if w.pad != w.end:
             conv = nn.Sequential(conv, around(w.around(-1)))  # a negative pad cuts off
-        return per_bottom(conv, bottoms)
+        return per_bottom(folded(conv, axis, bottoms[0]), bottoms)
+
+    def _rank(self, layer: Layer, bottom: Shape) -> int:
+        rank = spatial_rank(layer, bottom)
+        if rank > 3:
+            raise UnsupportedError(
+                f"layer {layer.name!r} ({layer.type}): it can be run here over up to 3 spatial axes; "
+                f"the bottom is {show(bottom)}"
+            )
+        return rank
 
     def onnx(
         self, g: Graph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, np.ndarray[Any, Any]]
     ) -> str | Sequence[str]:
-        spatial_rank(layer, g.shape(bottoms[0]))
-        attributes = self.onnx_attributes(layer, g.shape(bottoms[0]))
-        weights = [g.const(blob, role) for role, blob in blobs.items()]
-        return [g.op("ConvTranspose", bottom, *weights, **attributes) for bottom in bottoms]
+        self._rank(layer, g.shape(bottoms[0]))
+        return self.onnx_nodes(g, layer, bottoms, blobs, "ConvTranspose")
 
     examples = (
         Example("plain", ((2, 3, 4, 5),), "convolution_param { num_output: 4 kernel_size: 3 }"),
@@ -88,4 +98,10 @@ class Deconvolution(ConvolutionBase):
             "three axes", ((1, 2, 3, 3, 2),), "convolution_param { num_output: 2 kernel_size: 3 pad: 1 stride: 2 }"
         ),
         Example("two bottoms", ((1, 2, 3, 3), (1, 2, 3, 3)), "convolution_param { num_output: 2 kernel_size: 2 }", 2),
+        Example(
+            "channels at axis 2",
+            ((2, 3, 4, 3, 3),),
+            "convolution_param { num_output: 2 kernel_size: 2 stride: 2 group: 2 axis: 2 }",
+        ),
+        Example("no spatial axis", ((3, 4),), "convolution_param { num_output: 2 }"),
     )

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from itertools import product
 from typing import TYPE_CHECKING, Any
 
-from prototxt_gen.errors import UnsupportedError
 from prototxt_gen.ir import Layer, Shape, show
 from prototxt_gen.layers.base import LayerType
+from prototxt_gen.layers.convolution_axes import columns, fold_onnx, unfold_onnx
 from prototxt_gen.layers.convolution_window import ConvolutionParameter, channel_axis, window
 from prototxt_gen.layers.example import Example
 
 if TYPE_CHECKING:
     import numpy as np
-    from torch import Tensor, nn
+    from torch import nn
 
     from converters.graph import Graph
 
@@ -41,29 +40,7 @@ class Im2col(LayerType):
         return [(*bottom[:axis], bottom[axis] * math.prod(w.kernel), *spatial)]
 
     def torch(self, layer: Layer, bottoms: Sequence[Shape]) -> nn.Module:
-        import torch
-        from torch import nn
-        from torch.nn import functional
-
-        axis, w = channel_axis(layer, bottoms[0]), window(layer, bottoms[0])
-
-        class Im2Col(nn.Module):
-            def forward(self, x: Tensor) -> Tensor:
-                spatial = tuple(x.shape[axis + 1 :])
-                steps = w.steps(spatial)
-                x = functional.pad(x, w.widened(spatial).around())
-                places = (self.under(x, place, steps) for place in product(*map(range, w.kernel)))
-                return torch.stack(list(places), dim=axis + 1).flatten(axis, axis + 1)
-
-            def under(self, x: Tensor, place: tuple[int, ...], steps: Shape) -> Tensor:
-                """Return what one place of the kernel sees in its course over the bottom."""
-                for i, (at, count) in enumerate(zip(place, steps, strict=True)):
-                    first = at * w.dilation[i]
-                    slices = slice(first, first + (count - 1) * w.stride[i] + 1, w.stride[i])
-                    x = x[(slice(None),) * (axis + 1 + i) + (slices,)]
-                return x
-
-        return Im2Col()
+        return columns(window(layer, bottoms[0]), channel_axis(layer, bottoms[0]))
 
     def onnx(
         self, g: Graph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, np.ndarray[Any, Any]]
@@ -72,24 +49,20 @@ class Im2col(LayerType):
         import numpy as np
 
         shape = g.shape(bottoms[0])
-        axis = channel_axis(layer, shape)
-        w = window(layer, shape).widened(shape[axis + 1 :])
-        if axis != 1 or len(w.kernel) > 3:
-            raise UnsupportedError(
-                f"layer {layer.name!r} ({layer.type}): ONNX takes channels at axis 1 and up to three spatial axes; "
-                f"the bottom is {show(shape)}"
-            )
+        axis, (top,) = channel_axis(layer, shape), self.shapes(layer, [shape])
+        channels, w = shape[axis], window(layer, shape).widened(shape[axis + 1 :])
         one_hot = np.eye(math.prod(w.kernel), dtype="float32").reshape(-1, 1, *w.kernel)
-        return g.op(
+        made = g.op(
             "Conv",
-            bottoms[0],
-            np.tile(one_hot, (shape[1], 1, *[1] * len(w.kernel))),
+            fold_onnx(g, bottoms[0], axis),
+            np.tile(one_hot, (channels, 1, *[1] * len(w.kernel))),
             kernel_shape=w.kernel,
             strides=w.stride,
             pads=w.pad + w.end,
             dilations=w.dilation,
-            group=shape[1],
+            group=channels,
         )
+        return unfold_onnx(g, made, axis, shape, top)
 
     examples = (
         Example("plain", ((2, 3, 5, 6),), "convolution_param { kernel_size: 3 }"),
@@ -98,4 +71,7 @@ class Im2col(LayerType):
         Example("kernel larger than the bottom", ((1, 2, 4, 2),), "convolution_param { kernel_size: 3 stride: 2 }"),
         Example("one axis", ((2, 3, 6),), "convolution_param { kernel_size: 2 stride: 2 }"),
         Example("three axes", ((1, 2, 3, 4, 3),), "convolution_param { kernel_size: 2 }"),
+        Example("four axes", ((1, 2, 3, 4, 3, 2),), "convolution_param { kernel_size: 2 }"),
+        Example("channels at axis 2", ((2, 3, 2, 4, 5),), "convolution_param { kernel_size: 3 pad: 1 axis: 2 }"),
+        Example("channels first", ((2, 4, 5),), "convolution_param { kernel_size: 2 axis: -3 }"),
     )
