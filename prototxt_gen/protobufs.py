@@ -21,6 +21,7 @@ from prototxt_gen.ir import Layer, Net
 from prototxt_gen.message import Field, Message
 from prototxt_gen.schema import BlobShape, LayerParameter, NetParameter
 from prototxt_gen.text import Field as TextField
+from prototxt_gen.text import Word
 
 _KINDS = descriptor_pb2.FieldDescriptorProto
 _TYPES = {
@@ -130,10 +131,10 @@ def to_protobuf(net: Net, dialect: Dialect | None = None) -> Any:
     """
     if dialect is not None:
         _check_known(net, dialect)
-    made = classes(dialect)["NetParameter"](name=net.name)
+    made = classes(dialect)["NetParameter"](name=_utf8(net.name))
     _fill(made, net.params)
     for value in net.inputs:
-        made.input.append(value.blob)
+        made.input.append(_utf8(value.blob))
         if value.shape is not None:
             made.input_shape.add().dim.extend(value.shape)
     for layer in net.layers:
@@ -148,10 +149,15 @@ def _check_known(net: Net, dialect: Dialect) -> None:
 
 
 def _fill_layer(made: Any, layer: Layer) -> None:
-    made.name, made.type = layer.name, layer.type
-    made.bottom.extend([value.blob for value in layer.bottoms])
-    made.top.extend([value.blob for value in layer.tops])
+    made.name, made.type = _utf8(layer.name), _utf8(layer.type)
+    made.bottom.extend([_utf8(value.blob) for value in layer.bottoms])
+    made.top.extend([_utf8(value.blob) for value in layer.tops])
     _fill(made, layer.params)
+
+
+def _utf8(value: str) -> str:
+    """Return a string that protobuf takes: bytes that are not UTF-8, which Caffe lets pass, are spelled as escapes."""
+    return value if value.isascii() else value.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def _fill(made: Any, message: Message) -> None:
@@ -167,9 +173,15 @@ def _fill(made: Any, message: Message) -> None:
                 target.SetInParent()
                 _fill(target, one)
         elif known.repeated:
-            getattr(made, name).extend([known.enum[v] for v in value] if known.enum else value)
+            getattr(made, name).extend([_scalar(known, one) for one in value])
         else:
-            setattr(made, name, known.enum[value] if known.enum else value)
+            setattr(made, name, _scalar(known, value))
+
+
+def _scalar(known: Field[Any], value: Any) -> Any:
+    if known.enum is not None:
+        return known.enum[value]
+    return _utf8(value) if known.kind == "string" else value
 
 
 def fill_from_text(made: Any, tree: Sequence[TextField]) -> int:
@@ -232,7 +244,21 @@ def _converter(known: Any) -> Callable[[Any], Any]:
         return lambda value: numbers[value] if isinstance(value, str) else value
     if known.cpp_type == known.CPPTYPE_BOOL:
         return as_bool
-    return float if known.cpp_type == known.CPPTYPE_FLOAT else lambda value: value
+    if known.cpp_type == known.CPPTYPE_STRING:
+        return _quoted
+    return _number if known.cpp_type == known.CPPTYPE_FLOAT else lambda value: value
+
+
+def _quoted(value: Any) -> str:
+    if isinstance(value, Word):
+        raise TypeError("a string is expected in quotes")
+    return _utf8(value)
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, str) and not isinstance(value, Word):
+        raise TypeError("a number is expected without quotes")
+    return float(value)
 
 
 def encoded_params(layer: Layer, dialect: Dialect) -> dict[int, bytes]:

@@ -70,7 +70,7 @@ class Solver:
 
     def _load(self, place: Field) -> Net:
         if isinstance(place.value, tuple):
-            return net_from_tree(place.value, f"{self.source}, {place.name}")
+            return _inline_net(place.value, f"{self.source}, {place.name}")
         return read(self.locate(str(place.value)))
 
     def locate(self, name: str) -> Path:
@@ -85,6 +85,13 @@ class Solver:
         found = state.phase if state.has("phase") else own.phase if own.has("phase") else phase
         level = state.level if state.has("level") else own.level
         return net.at(found, (*own.stage, *state.stage), level)
+
+
+def _inline_net(tree: Sequence[Field], source: str) -> Net:
+    try:
+        return net_from_tree(tuple(tree), source)
+    except PrototxtError as error:
+        raise PrototxtError(f"{source}: {error}", error.line) from None
 
 
 def read_solver(path: str | PathLike[str]) -> Solver:
