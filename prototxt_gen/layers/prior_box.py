@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from prototxt_gen.errors import UnsupportedError
 from prototxt_gen.ir import Layer, Shape
 from prototxt_gen.layers.base import LayerType, exactly
 from prototxt_gen.layers.example import Example
@@ -111,15 +112,27 @@ class PriorBoxBase(LayerType):
         centers = ((np.stack([x, y], -1) + np.float32(p.offset)) * step)[:, :, None].astype("float64")
         half = np.array(self.box_sizes(layer), dtype="float32").astype("float64") / 2
         corners = np.concatenate([(centers - half) / image_size, (centers + half) / image_size], -1)
-        corners = corners.astype("float32").clip(0, 1) if p.clip else corners.astype("float32")
+        corners = self._clipped(layer, corners.astype("float32"))
         spread = np.broadcast_to(np.array(variances(layer, p), dtype="float32"), corners.shape)
         return np.stack([corners.reshape(-1), spread.reshape(-1)])[None]
+
+    def _clipped(self, layer: Layer, corners: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        """Return the boxes, cut at the image's edges where `clip` says so."""
+        p = layer.get(PriorBoxParameter)
+        inside = corners.clip(0, 1)
+        if not p.has("clip") and (inside != corners).any():
+            raise UnsupportedError(
+                f"layer {layer.name!r} ({layer.type}): boxes reach beyond the image and clip is not given; without it "
+                "SSD leaves them (clip: false), its first version and heirs cut them (clip: true): say which"
+            )
+        return inside if p.clip else corners
 
     def torch(self, layer: Layer, bottoms: Sequence[Shape]) -> nn.Module:
         import torch
         from torch import Tensor, nn
 
         room = self
+        self.compute(layer, _height_width(bottoms[0]), _height_width(bottoms[1]))  # refuses now, not when it runs
 
         class Priors(nn.Module):
             def __init__(self) -> None:
@@ -155,7 +168,8 @@ class PriorBox(PriorBoxBase):
     Shape: N×C×H×W, N×C×H₀×W₀ (the image) → 1×2×4P: boxes, variances.
     Blobs: none.
     Differs: PyTorch, ONNX have none; the ONNX form is a constant for the declared sizes. Sizes are cut to whole pixels.
-        `clip` is false by default as in the SSD repository; some forks have true.
+        `clip` is false by default as in the SSD repository's last version; its first, and some forks, have true: where
+        it would matter and is not given, it is asked for.
     """
 
     type = "PriorBox"

@@ -72,7 +72,7 @@ def reshape_module(new: NewAxes) -> nn.Module:
     class Reshaped(nn.Module):
         def forward(self, bottom: Tensor) -> Tensor:
             middle = [bottom.shape[start + i] if dim == 0 else dim for i, dim in enumerate(dims)]
-            return bottom.reshape(*bottom.shape[:start], *middle, *bottom.shape[end:])
+            return bottom.reshape((*bottom.shape[:start], *middle, *bottom.shape[end:]))
 
     return Reshaped()
 
@@ -130,4 +130,5 @@ class Reshape(LayerType):
         Example("an axis added in front", ((2, 8),), "reshape_param { shape { dim: 1 } num_axes: 0 }"),
         Example("an axis added at the end", ((2, 8),), "reshape_param { shape { dim: 1 } axis: -1 }"),
         Example("one axis", ((2, 3, 4),), "reshape_param { shape { dim: -1 } }"),
+        Example("no axis", ((1, 1),), "reshape_param { shape { } }"),
     )
