@@ -8,13 +8,20 @@ import re
 import signal
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 from typing import Any
 
 from prototxt_gen.errors import PrototxtGenError
 
 _LONG_LOG = 1 << 20
+_LONG_WORDS = 600
+_HINTS = {
+    signal.SIGBUS: ": a data set or another file that it read was cut short, or its disk is gone",
+    signal.SIGKILL: ": by someone, or because the memory ran out",
+}
 _FAILED = re.compile(r"^F\d{4} \S+ +\S+ (?P<where>\S+)\] (?P<what>.*)", re.MULTILINE)  # glog's line of a failed CHECK
+_RAISED = re.compile(r"[\w.]*(Error|Exception|Interrupt)\b: ")
 _CREATING = re.compile(r"\] Creating Layer (?P<layer>.+)")
 _AT_LAYER = re.compile(r"(?P<action>\w+) of layer '(?P<layer>.*?)' \((?P<type>\w+)\): (?P<what>.*)", re.DOTALL)
 
@@ -63,8 +70,8 @@ class Child:
         """Return what a child that is gone died of."""
         status = self.process.wait()
         words = last_words(self.log.read_text(errors="replace"))
-        died = f"by {signal.Signals(-status).name}" if status < 0 else f"with exit status {status}"
-        return PrototxtGenError(f"{words} (Caffe's process ended {died})" if words else f"Caffe's process ended {died}")
+        died = f"Caffe's process ended {_how(status)}"
+        return PrototxtGenError(f"{words} ({died})" if words else died)
 
     def _shorten_log(self) -> None:
         """Keep the log of a long run short; it is opened for appending, so it goes on at its new end."""
@@ -83,24 +90,31 @@ class Child:
             self.process.wait()
 
 
+def _how(status: int) -> str:
+    if status >= 0:
+        return f"with exit status {status}"
+    ended_by = signal.Signals(-status)
+    return f"by {ended_by.name}{_HINTS.get(ended_by, '')}"
+
+
 def in_our_words(text: str) -> str:
     """Turn `setup of layer 'x' (Type): file.cpp:12: Check failed: …` into an error of the usual form."""
     found = _AT_LAYER.search(text)
-    words = " ".join((found["what"] if found else text).split())
+    words = textwrap.shorten(found["what"] if found else text, _LONG_WORDS, placeholder=" …")
     return f"layer {found['layer']!r} ({found['type']}): {found['action']}: {words}" if found else f"Caffe: {words}"
 
 
 def last_words(log: str) -> str:
-    """Return what Caffe said before it ended: its failed CHECK with the layer, or the last line of a traceback.
+    """Return what Caffe said before it ended: its failed CHECK with the layer, or the end of a traceback; else nothing.
 
     A Caffe that does not name the layer in its CHECKs has said which one it was creating.
     """
-    if _AT_LAYER.search(log.rstrip().rpartition("\n")[2]):
-        return in_our_words(log.rstrip().rpartition("\n")[2])
+    last = log.rstrip().rpartition("\n")[2]
+    if _AT_LAYER.search(last) or _RAISED.match(last):
+        return in_our_words(last)
     failed = next(reversed([*_FAILED.finditer(log)]), None)
     if failed is None:
-        lines = [line for line in log.splitlines() if line.strip() and not re.match(r"[IW]\d{4} ", line)]
-        return in_our_words(lines[-1]) if lines else ""
+        return ""
     created = [*_CREATING.finditer(log, 0, failed.start())]
     started = "Solver scaffolding done" in log[: failed.start()]
     layer = f"layer {created[-1]['layer']!r}: " if created and not started else ""

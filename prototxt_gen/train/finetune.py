@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+
+import numpy as np
 
 from prototxt_gen import caffemodel
 from prototxt_gen.caffemodel_types import NewLayer, StoredLayer
 from prototxt_gen.errors import WeightsError
-from prototxt_gen.ir import Shape, show
-from prototxt_gen.weights import same_layout
+from prototxt_gen.ir import Net, Shape, show
+from prototxt_gen.layers.bn import INVERSE_STD, BNParameter
+from prototxt_gen.weights import same_layout, statistic_of
 
 Shapes = Mapping[str, Sequence[Shape]]
 """The shapes of a net's blobs, by layer."""
@@ -27,6 +31,23 @@ def matched(path: Path, net: Shapes) -> tuple[list[NewLayer], list[str]]:
         raise WeightsError(f"{path} does not fit; rename the layers that shall be trained anew:{listed}")
     taken = [_fitted(stored[name], shapes) for name, shapes in net.items() if name in stored]
     return taken, [*_lines(net, stored)]
+
+
+def in_inverse_std(taken: Sequence[NewLayer], path: Path, net: Net) -> list[NewLayer]:
+    """Return the layers with the fourth blob of merged BN as 1/sqrt(var+eps), which our Caffe has there.
+
+    WeightsError where the file has such layers and does not tell which of the two it holds.
+    """
+    merged = {layer.name: layer.get(BNParameter) for layer in net.layers if layer.type == "BN"}
+    merged = {layer.name: merged[layer.name] for layer in taken if layer.name in merged and len(layer.blobs) == 4}
+    if not merged or statistic_of(caffemodel.read(path), None, None) == INVERSE_STD:
+        return list(taken)
+    return [_converted(layer, merged[layer.name].eps) if layer.name in merged else layer for layer in taken]
+
+
+def _converted(layer: NewLayer, eps: float) -> NewLayer:
+    *others, variance = (np.asarray(blob) for blob in layer.blobs)
+    return replace(layer, blobs=[*others, (1 / np.sqrt(variance.astype("float64") + eps)).astype("float32")])
 
 
 def _faults(layer: StoredLayer, shapes: Sequence[Shape]) -> list[str]:

@@ -27,7 +27,7 @@ from prototxt_gen.solver import Solver
 from prototxt_gen.train import caffe_nets
 from prototxt_gen.train.backend import Settings, Step
 from prototxt_gen.train.child import Child
-from prototxt_gen.train.finetune import matched
+from prototxt_gen.train.finetune import in_inverse_std, matched
 from prototxt_gen.train.policies import Policy
 from prototxt_gen.train.schedule import tests_before
 from prototxt_gen.train.snapshots import weights_of, write_state
@@ -147,7 +147,7 @@ class PycaffeBackend:
     def load_weights(self, path: Path) -> list[str]:
         """Give Caffe the layers that match by name and shape."""
         taken, lines = matched(path, self.shapes)
-        with self._file_of(taken) as weights:
+        with self._file_of(in_inverse_std(taken, path, self.net)) as weights:
             self.child.ask("copy", weights=str(weights))
         return lines
 

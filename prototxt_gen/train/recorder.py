@@ -69,9 +69,9 @@ class Recorder:
         if self._tested is not None:
             iteration = self._tested[0]
             self._table.add({"iteration": iteration, **self._test_of(iteration)})
-        self._table.close()
-        if self._events:
-            self._events.close()
+        for file in (self._table, self._events):
+            if file is not None:
+                file.close()
         try:
             return curve.draw(self._table.path, self._table.path.parent, self.title)
         except ImportError:

@@ -61,6 +61,8 @@ def run(job: Job) -> Outcome:
     images = _checked(solver, job)
     with _backend(job, solver) as backend:
         _begin(job, solver, backend, state)
+        if state is None and is_first():
+            _set_aside(snapshots)
         return _train(solver, snapshots, backend, images)
 
 
@@ -70,7 +72,7 @@ def _say(text: str) -> None:
 
 
 def _state_to_resume(job: Job, snapshots: Snapshots) -> Path | None:
-    """Return the state to go on from, or make room for a new run."""
+    """Return the state to go on from, None for a new run; refuse to mix that with an earlier one in the same place."""
     if job.resume and job.weights:
         raise PrototxtGenError(
             "a run is resumed with the weights of its snapshot: give --resume or --weights, not both"
@@ -78,22 +80,18 @@ def _state_to_resume(job: Job, snapshots: Snapshots) -> Path | None:
     if job.resume and job.resume != NEWEST:
         return Path(job.resume)
     found = snapshots.newest() if job.resume else None
-    if found is None:
-        _make_room(job, snapshots)
-    return found
-
-
-def _make_room(job: Job, snapshots: Snapshots) -> None:
-    """Refuse to mix a new run with an earlier one in the same place, unless that may be moved aside."""
-    if job.resume:
+    if job.resume and found is None:
         _say(f"there is no complete snapshot {snapshots.folder / snapshots.name}_iter_*: starting at iteration 0")
-    if not is_first():
-        return
-    if snapshots.all() and not job.force:
+    if is_first() and not job.resume and not job.force and snapshots.all():
         raise PrototxtGenError(
             f"{snapshots.all()[0]} is of an earlier run: --resume goes on from there, --force moves it aside and "
             "starts anew, --out DIR trains elsewhere"
         )
+    return found
+
+
+def _set_aside(snapshots: Snapshots) -> None:
+    """Make room for a new run."""
     aside = snapshots.set_aside()
     if aside:
         _say(f"the files of an earlier run are now in {aside}")
@@ -163,6 +161,15 @@ def _train(solver: Solver, snapshots: Snapshots, backend: Backend, images: int) 
         raise PrototxtGenError(f"{error.filename or snapshots.folder}: {error.strerror or error}") from error
     finally:
         display.close()
-        curves = recorder.close()
+        curves = _closed(recorder)
     outcome.curves = curves
     return outcome
+
+
+def _closed(recorder: Recorder) -> list[Path]:
+    """Complete what was recorded; where that fails, the weights are safe, and another error may be on its way."""
+    try:
+        return recorder.close()
+    except (OSError, PrototxtGenError) as error:
+        _say(f"metrics and curve are not complete: {error}")
+        return []

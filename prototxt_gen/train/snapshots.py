@@ -20,6 +20,8 @@ from prototxt_gen.errors import PrototxtGenError, WeightsError
 from prototxt_gen.solver import Solver
 from prototxt_gen.train.backend import Backend
 
+_FULL = 1 << 20
+"""With fewer bytes free a disk counts as full: Caffe's own writer does not say why it failed."""
 RUN_FILES = ("metrics.csv", "curve.png", "curve.svg", "events.out.tfevents.*")
 
 
@@ -51,29 +53,35 @@ class Snapshots:
     def save(self, backend: Backend) -> Path:
         """Write the snapshot of this iteration and return the state's name; PrototxtGenError where that failed."""
         weights, state = self.paths(backend.iteration)
-        try:
-            with self._temporary() as folder:
-                parts = folder / weights.name, folder / state.name
+        with self._temporary() as folder:
+            parts = folder / weights.name, folder / state.name
+            try:
                 backend.snapshot(*parts)
                 _complete(*parts, backend.iteration, weights)
                 for part in sorted(folder.iterdir(), key=lambda part: part == parts[1]):
                     part.replace(self.folder / part.name)
-        except (OSError, PrototxtGenError) as error:
-            raise PrototxtGenError(self._failure(backend.iteration, error)) from error
+            except (OSError, PrototxtGenError) as error:
+                raise PrototxtGenError(self._failure(backend.iteration, error)) from error
         return state
 
     def _failure(self, iteration: int, error: Exception) -> str:
         why = error.strerror if isinstance(error, OSError) else error
-        stands = next(iter(self.all()), None)
-        last = f"; {stands} stands" if stands else ""
-        return f"the snapshot of iteration {iteration} could not be written to {self.folder}: {why}{last}"
+        full = shutil.disk_usage(self.folder).free < _FULL
+        earlier = next(iter(self.all()), None)
+        return (
+            f"the snapshot of iteration {iteration} could not be written to {self.folder}: "
+            f"{'the disk is full: ' if full else ''}{why}{f'; {earlier} stands' if earlier else ''}"
+        )
 
     @contextmanager
     def _temporary(self) -> Iterator[Path]:
         """Yield a new folder; one name for all, so that what a killed run left is cleared by the next snapshot."""
         folder = self.folder / f".{self.name}.snapshot"
         shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
+        try:
+            folder.mkdir(parents=True)
+        except OSError as error:
+            raise PrototxtGenError(f"{self.folder}: snapshots cannot be written: {error.strerror}") from error
         try:
             yield folder
         finally:
