@@ -16,6 +16,9 @@ COMMANDS = {
     "draw": Lazy("draw_command", "Draw a net as SVG, PNG, DOT or HTML."),
     "view": Lazy("view_command", "Open a net in Netron."),
     "convert": Lazy("convert_command", "To ONNX, PyTorch, or another form of Caffe."),
+    "data": Lazy("data_command", "Make data sets that Caffe reads; say what they hold, and their mean."),
+    "train": Lazy("train_command", "Train as a solver.prototxt says, on PyTorch or with real Caffe."),
+    "caffe": Lazy("caffe_command", "Build and install real Caffe; say which one is there."),
     "layers": Lazy("layers_command", "List the layer types and what can be done with each."),
 }
 
