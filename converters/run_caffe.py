@@ -52,12 +52,13 @@ def run_pycaffe(subject: Subject, inputs: Mapping[str, Array]) -> dict[str, Arra
             except PrototxtGenError:
                 pass  # a fork's file: the same net, written for this Caffe, may do
         try:
-            return _run_child(place, *_written_anew(subject, place))
+            return _run_child(place, *written_anew(subject, place))
         except PrototxtGenError as error:
             raise PrototxtGenError(f"Caffe does not run this net: {error}") from None
 
 
-def _written_anew(subject: Subject, place: Path) -> tuple[Path, Path]:
+def written_anew(subject: Subject, place: Path) -> tuple[Path, Path]:
+    """Write the net and its weights into a folder in a form that our Caffe reads, fed by Input layers; return both."""
     from prototxt_gen.dialect import dialect
     from prototxt_gen.passes.inputs import with_input_layers
     from prototxt_gen.passes.stock import as_stock
