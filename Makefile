@@ -25,7 +25,7 @@ caffe: $(READY)
 
 # Everything: style, types, and every test, those against real Caffe too.
 test: $(READY) caffe check
-	PROTOTXT_GEN_REQUIRE_CAFFE=1 GLOG_minloglevel=2 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
+	PROTOTXT_GEN_REQUIRE_CAFFE=1 GLOG_minloglevel=2 OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
 
 # Style and types only; seconds.
 check: $(READY)
