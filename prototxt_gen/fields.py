@@ -109,7 +109,7 @@ def _as_float(value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise ValueError("expected a number")
     try:
-        return float(value)
+        return float(value) + 0.0  # minus zero becomes zero: the two are equal, and so may stand for each other
     except OverflowError:
         return math.copysign(math.inf, value)
 

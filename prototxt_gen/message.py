@@ -12,7 +12,6 @@ schema does not know is never lost: it is kept in `extras`, with its line and th
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -236,6 +235,6 @@ def _to_text(known: Field[Any], value: Any) -> TextValue:
         return Word("true" if value else "false")
     if known.kind == "enum":
         return Word(value)
-    if known.kind == "float" and math.isfinite(value) and value == int(value) and abs(value) < 1e15:
+    if known.kind == "float" and abs(value) < 1e15 and value == int(value):
         return int(value)
     return cast(TextValue, value)
