@@ -12,7 +12,8 @@ Differs: the random numbers themselves; HDF5Data shuffles all rows, Caffe the fi
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,10 @@ class Batches:
 
     def make(self, batch: int) -> tuple[Array, ...]:
         """Return the tops' content, float32, in batch number `batch`, counted from 0 at the start of training."""
+        with _naming(self.layer):
+            return self._make(batch)
+
+    def _make(self, batch: int) -> tuple[Array, ...]:
         raise NotImplementedError
 
     def shapes(self) -> tuple[Shape, ...]:
@@ -99,7 +104,7 @@ class Pictures(Batches):
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def make(self, batch: int) -> tuple[Array, ...]:
+    def _make(self, batch: int) -> tuple[Array, ...]:
         found = [self._sample(batch, place) for place in range(self.size)]
         images = self._stack(batch, [image for image, _ in found])
         return (images, np.asarray([label for _, label in found], np.float32))[: len(self.layer.tops)]
@@ -132,7 +137,7 @@ class Rows(Batches):
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def make(self, batch: int) -> tuple[Array, ...]:
+    def _make(self, batch: int) -> tuple[Array, ...]:
         rows = [self.dataset.row(self._index(batch, place)) for place in range(self.size)]
         return tuple(np.stack(column) for column in zip(*rows, strict=True))
 
@@ -142,11 +147,17 @@ MAKERS: dict[str, type[Pictures] | type[Rows]] = {"Data": Pictures, "ImageData":
 
 def batches_of(layer: Layer, phase: str, seed: int, locate: Locate = Path) -> Batches:
     """Return the batches of a Data, ImageData or HDF5Data layer; a fault is an error that names the layer."""
-    try:
+    with _naming(layer):
         made = MAKERS[layer.type](layer, phase, seed, locate)
-        if made.size < 1:
-            raise layer.error("its batch_size must be at least 1")
-        return made
+    if made.size < 1:
+        raise layer.error("its batch_size must be at least 1")
+    return made
+
+
+@contextmanager
+def _naming(layer: Layer) -> Iterator[None]:
+    try:
+        yield
     except DataError as error:
         raise PrototxtGenError(f"layer {layer.name!r} ({layer.type}): {error}") from error
 
@@ -162,7 +173,5 @@ def transform_of(layer: Layer, locate: Locate) -> Transform:
     given = {name: getattr(own, name) for name in known}
     if own.mean_file:
         given["mean_file"] = str(locate(own.mean_file))
-    try:
+    with _naming(layer):
         return Transform(**given)
-    except DataError as error:
-        raise layer.error(str(error)) from error

@@ -21,6 +21,7 @@ _HINTS = {
     signal.SIGKILL: ": by someone, or because the memory ran out",
 }
 _FAILED = re.compile(r"^F\d{4} \S+ +\S+ (?P<where>\S+)\] (?P<what>.*)", re.MULTILINE)  # glog's line of a failed CHECK
+_OURS = re.compile(r"layer '.*' \(\w+\): .*", re.DOTALL)
 _RAISED = re.compile(r"[\w.]*(Error|Exception|Interrupt)\b: ")
 _CREATING = re.compile(r"\] Creating Layer (?P<layer>.+)")
 _AT_LAYER = re.compile(r"(?P<action>\w+) of layer '(?P<layer>.*?)' \((?P<type>\w+)\): (?P<what>.*)", re.DOTALL)
@@ -98,8 +99,14 @@ def _how(status: int) -> str:
 
 
 def in_our_words(text: str) -> str:
-    """Turn `setup of layer 'x' (Type): file.cpp:12: Check failed: …` into an error of the usual form."""
+    """Turn `setup of layer 'x' (Type): file.cpp:12: Check failed: …` into an error of the usual form.
+
+    A layer of ours that stands in for another has named that one already.
+    """
     found = _AT_LAYER.search(text)
+    own = _OURS.search(found["what"] if found else text)
+    if own:
+        return own[0].strip()
     words = textwrap.shorten(found["what"] if found else text, _LONG_WORDS, placeholder=" …")
     return f"layer {found['layer']!r} ({found['type']}): {found['action']}: {words}" if found else f"Caffe: {words}"
 

@@ -89,6 +89,8 @@ def train(backend: Backend, schedule: Schedule, keeper: Keeper) -> Outcome:
                 _step(backend, keeper, stop)
             if stop.agreed or schedule.snapshots_at(backend.iteration):
                 outcome.state = keeper.snapshot(backend)
+        if outcome.state is None and schedule.snapshots_at(backend.iteration):  # no step was left to run
+            outcome.state = keeper.snapshot(backend)
         if not stop.agreed:
             _test(backend, schedule, keeper, stop, outcome)
         outcome.iteration, outcome.exit_code = backend.iteration, stop.exit_code

@@ -1,0 +1,291 @@
+"""Training with real Caffe: the weights are Caffe's own, and a run that was broken off reaches the very same ones."""
+
+from __future__ import annotations
+
+import csv
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from prototxt_gen import caffemodel
+from prototxt_gen.caffemodel import NewLayer
+from prototxt_gen.errors import WeightsError
+from prototxt_gen.train.child import in_our_words, last_words
+from prototxt_gen.train.finetune import matched
+from tests import golden_solvers
+from tests import train_support as support
+from tests.caffe_support import real_caffe
+
+pytestmark = pytest.mark.caffe
+PYCAFFE = ("--backend", "pycaffe")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def caffe_there() -> None:
+    real_caffe()
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a run to the end in `out`."""
+    folder = support.folder(tmp_path_factory.mktemp("unbroken"))
+    out, err = support.train(folder, *PYCAFFE)
+    assert "trained to iteration 30" in out
+    assert "the largest batch that fits" in err
+    return folder
+
+
+def wait_for(process: subprocess.Popen[str], path: Path, size: int = 0) -> None:
+    """Wait until a file of a run is there, and so large."""
+    while not path.exists() or path.stat().st_size < size:
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.01)
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    """Return a metrics file without its times."""
+    with path.open() as file:
+        return [{name: value for name, value in row.items() if name != "seconds"} for row in csv.DictReader(file)]
+
+
+NATIVE = """
+import os, sys
+os.environ["GLOG_minloglevel"] = "2"
+import caffe
+solver = caffe.get_solver(sys.argv[1])
+solver.restore(sys.argv[2])
+solver.step(30 - solver.iter)
+solver.snapshot()
+"""
+
+
+def native(folder: Path, state: str) -> None:
+    """Let Caffe's own solver go on from a state to iteration 30, its own Data layer beginning with the first record."""
+    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
+    subprocess.run([sys.executable, "-c", NATIVE, "solver.prototxt", state], cwd=folder, env=environment, check=True,
+                   timeout=120)  # fmt: skip
+
+
+def test_without_randomness_the_weights_are_those_of_caffes_own_solver(tmp_path: Path) -> None:
+    ours, theirs = (support.folder(tmp_path / name, support.PLAIN) for name in ("ours", "theirs"))
+    support.train(theirs, *PYCAFFE, "--max-iter", "0")
+    native(theirs, "out/small_iter_0.solverstate")
+    support.train(ours, *PYCAFFE, "--snapshot-every", "0")
+    name = "out/small_iter_30"
+    support.assert_same(support.weights(ours / f"{name}.caffemodel"), support.weights(theirs / f"{name}.caffemodel"))
+    histories = [support.history(folder / f"{name}.solverstate") for folder in (ours, theirs)]
+    support.assert_same({"history": histories[0]}, {"history": histories[1]})
+
+
+def test_killed_and_resumed_it_reaches_the_same_weights(tmp_path: Path, unbroken: Path) -> None:
+    """Data from an LMDB at random crops and mirrors, Dropout, momentum, and a rate that goes down in steps."""
+    folder = support.folder(tmp_path / "broken")
+    process = support.begin(folder, *PYCAFFE)
+    wait_for(process, folder / "out" / "small_iter_10.solverstate")
+    process.kill()
+    process.communicate()
+    support.train(folder, *PYCAFFE, "--resume")
+    for iteration in (20, 30):
+        name = f"out/small_iter_{iteration}.caffemodel"
+        assert (folder / name).read_bytes() == (unbroken / name).read_bytes()
+    state = "out/small_iter_30.solverstate"
+    assert (folder / state).read_bytes() == (unbroken / state).read_bytes()
+    assert rows(folder / "out" / "metrics.csv") == rows(unbroken / "out" / "metrics.csv")
+
+
+def test_batches_of_several_parts_resume_as_well(tmp_path: Path) -> None:
+    solver = support.SOLVER.replace("max_iter: 30", "max_iter: 12 iter_size: 3").replace("snapshot: 10", "snapshot: 5")
+    folder = support.folder(tmp_path, solver=solver)
+    support.train(folder, *PYCAFFE, "--out", "a")
+    support.train(folder, *PYCAFFE, "--out", "b", "--resume", "a/small_iter_5.solverstate")
+    name = "small_iter_12.caffemodel"
+    assert (folder / "a" / name).read_bytes() == (folder / "b" / name).read_bytes()
+    first, second = (rows(folder / name / "metrics.csv") for name in "ab")
+    assert first[5:] == second
+
+
+def test_the_scores_are_caffes(unbroken: Path) -> None:
+    """The last test's are what Caffe makes of the last snapshot, on batches that go on where others ended."""
+    caffe = real_caffe()
+    here = Path.cwd()
+    os.chdir(unbroken)
+    try:
+        net = caffe.Net("net.prototxt", str(unbroken / "out/small_iter_30.caffemodel"), caffe.TEST)
+        for _ in range(3 * 3):  # the three tests before
+            net.forward()
+        found = [{name: float(blob) for name, blob in net.forward().items()} for _ in range(3)]
+    finally:
+        os.chdir(here)
+    last = rows(unbroken / "out" / "metrics.csv")[-1]
+    assert last["iteration"] == "30"
+    for name in ("accuracy", "loss"):
+        expected = np.mean([each[name] for each in found])
+        assert float(last[f"test/{name}"]) == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_snapshot_holds_the_net_as_written(tmp_path: Path, unbroken: Path) -> None:
+    found = caffemodel.read(unbroken / "out" / "small_iter_10.caffemodel")
+    types = {layer.name: layer.type for layer in found.layers}
+    assert types["data"] == "Data"
+    assert types["drop1"] == "Dropout"
+    assert not any(type_ == "Python" for type_ in types.values())
+    (data,) = (layer for layer in found.layers if layer.name == "data")
+    assert {100, 107} <= data.fields  # transform_param, data_param
+    state = caffemodel.read_solverstate(unbroken / "out" / "small_iter_10.solverstate")
+    assert state.learned_net == "out/small_iter_10.caffemodel"
+
+
+def test_caffe_itself_goes_on_from_a_snapshot(tmp_path: Path) -> None:
+    """Where nothing is random and an epoch is a whole number of iterations, its own solver reaches the same weights."""
+    net = support.PLAIN.replace("batch_size: 7", "batch_size: 9")
+    folder = support.folder(tmp_path, net)
+    support.train(folder, *PYCAFFE)
+    ours = support.weights(folder / "out/small_iter_30.caffemodel")
+    native(folder, "out/small_iter_10.solverstate")
+    support.assert_same(support.weights(folder / "out/small_iter_30.caffemodel"), ours)
+
+
+def test_hdf5_snapshots_resume(tmp_path: Path, unbroken: Path) -> None:
+    folder = support.folder(tmp_path, solver=support.SOLVER + "snapshot_format: HDF5")
+    support.train(folder, *PYCAFFE, "--max-iter", "10")
+    support.train(folder, *PYCAFFE, "--resume")
+    ours = support.weights(folder / "out" / "small_iter_30.caffemodel.h5")
+    support.assert_same(ours, support.weights(unbroken / "out" / "small_iter_30.caffemodel"))
+
+
+def test_ctrl_c_snapshots_and_exits(tmp_path: Path, unbroken: Path) -> None:
+    folder = support.folder(tmp_path)
+    process = support.begin(folder, *PYCAFFE, "--max-iter", "1000000", "--snapshot-every", "0")
+    wait_for(process, folder / "out" / "metrics.csv", 200)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    (state,) = (folder / "out").glob("*.solverstate")
+    assert f"stopped at iteration {caffemodel.read_solverstate(state).iter}\n" in out
+
+
+def children(process: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
+
+
+@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="the limits of another process are Linux's")
+def test_a_snapshot_that_cannot_be_written_costs_no_earlier_one(tmp_path: Path) -> None:
+    """No file of Caffe's process may from now on be larger than 2 KB: to a program that is what a full disk is."""
+    folder = support.folder(tmp_path)
+    process = support.begin(folder, *PYCAFFE, "--max-iter", "1000000", "--snapshot-every", "100")
+    wait_for(process, folder / "out" / "small_iter_100.solverstate")
+    for child in children(process.pid):
+        resource.prlimit(child, resource.RLIMIT_FSIZE, (2000, 2000))
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 1
+    states = sorted((folder / "out").glob("small*state"), key=lambda path: int(path.stem.rpartition("_")[2]))
+    last = err.strip().splitlines()[-1]
+    failed = 100 * (len(states) + 1)
+    assert last.startswith(f"error: the snapshot of iteration {failed} could not be written to out: Caffe: io.cpp")
+    assert last.endswith(f"out/{states[-1].name} stands")
+    for state in states:
+        support.history(state)
+        support.weights(state.with_suffix(".caffemodel"))
+    assert not list((folder / "out").glob(".*"))
+
+
+def test_a_data_set_that_is_cut_short_under_way_is_told(tmp_path: Path) -> None:
+    folder = support.folder(tmp_path)
+    process = support.begin(folder, *PYCAFFE, "--max-iter", "1000000", "--snapshot-every", "50")
+    wait_for(process, folder / "out" / "small_iter_50.solverstate")
+    os.truncate(folder / "set" / "data.mdb", 4096)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert err.strip().splitlines()[-1].startswith("error: ")
+    assert "Traceback" not in err
+    assert "cut short" in err
+    assert (folder / "out" / "small_iter_50.caffemodel").exists()
+
+
+@pytest.mark.parametrize(("old", "new", "words"), [
+    ('source: "set" batch_size: 7', 'source: "gone" batch_size: 7', r"layer 'data' (Data): gone does not exist"),
+    ("num_output: 12", "num_output: 0", "layer 'ip1' (InnerProduct): num_output must be at least 1"),
+    ('type: "ReLU"', 'type: "Nonesuch"', "layer 'relu1' (Nonesuch): creation: "),
+    ('type: "xavier" } } }\nlayer { name: "acc', 'type: "xavierx" } } }\nlayer { name: "acc',
+     "layer 'ip2' (InnerProduct): setup: "),
+    ("num_output: 4 weight", "num_output: 2 weight", "layer 'accuracy' (Accuracy): forward: "),
+])  # fmt: skip
+def test_what_is_wrong_is_one_error_that_names_the_layer(tmp_path: Path, old: str, new: str, words: str) -> None:
+    assert old in support.RANDOM
+    folder = support.folder(tmp_path, support.RANDOM.replace(old, new))
+    out, err = support.train(folder, *PYCAFFE, status=1)
+    assert not out
+    assert f"error: {words}" in err or f": {words}" in err
+    assert "Traceback" not in err
+
+
+def test_fine_tuning_tells_what_matched(tmp_path: Path, unbroken: Path) -> None:
+    folder = support.folder(tmp_path, support.RANDOM.replace('"ip2"', '"ip_new"'))
+    given = unbroken / "out" / "small_iter_30.caffemodel"
+    _, err = support.train(folder, *PYCAFFE, "--weights", str(given), "--max-iter", "0")
+    assert "layer 'conv1': matched, 4x1x3x3, 4" in err
+    assert "layer 'ip_new': not in the file: keeps its filler, 4x12, 4" in err
+    assert "layer 'ip2': in the file alone: not used" in err
+    support.train(folder, *PYCAFFE, "--weights", str(given), "--max-iter", "1", "--out", "one")
+    (folder / "solver.prototxt").write_text(support.SOLVER.replace("0.02", "0"))
+    support.train(folder, *PYCAFFE, "--weights", str(given), "--max-iter", "1", "--out", "none")
+    kept, learned = support.weights(folder / "none/small_iter_1.caffemodel"), support.weights(given)
+    support.assert_same({"conv1": kept["conv1"], "ip1": kept["ip1"]}, {n: learned[n] for n in ("conv1", "ip1")})
+    moved = support.weights(folder / "one/small_iter_1.caffemodel")
+    assert not np.array_equal(moved["conv1"][0], learned["conv1"][0])
+
+
+def test_a_layer_of_another_shape_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "given.caffemodel"
+    caffemodel.write(file, [NewLayer("ip", "InnerProduct", [np.zeros((4, 6)), np.zeros((1, 4))])])
+    taken, lines = matched(file, {"ip": [(4, 6), (4,)]})
+    assert [np.shape(blob) for blob in taken[0].blobs if isinstance(blob, np.ndarray)] == [(4, 6), (4,)]
+    assert lines == ["layer 'ip': matched, 4x6, 4"]
+    with pytest.raises(WeightsError, match="blob 0 is 4x6 in the file, 6x4 in the net"):
+        matched(file, {"ip": [(6, 4), (4,)]})
+
+
+def test_a_run_in_the_place_of_another_is_refused(unbroken: Path) -> None:
+    _, err = support.train(unbroken, *PYCAFFE, status=1)
+    assert "is of an earlier run: --resume goes on from there" in err
+    _, err = support.train(unbroken, *PYCAFFE, "--resume", "--weights", "x", status=1)
+    assert "give --resume or --weights, not both" in err
+
+
+def test_solvers_that_feed_nothing_are_refused(tmp_path: Path) -> None:
+    text = support.RANDOM.replace('type: "Data"', 'type: "Input"').replace("data_param", "memory_data_param")
+    folder = support.folder(tmp_path, text)
+    _, err = support.train(folder, *PYCAFFE, status=1)
+    assert "layer 'data' (Input)" in err
+
+
+def test_the_last_words_of_other_caffes_name_the_layer_too() -> None:
+    log = "I1122 16:37:01.1 12 net.cpp:84] Creating Layer conv1\nI1122 16:37:01.1 12 net.cpp:380] conv1 -> conv1\n"
+    failed = "F1122 16:37:01.1 12 filler.hpp:288] Check failed: false Unknown filler name: x\n*** stack trace: ***\n"
+    assert last_words(log + failed).startswith("layer 'conv1': Caffe: filler.hpp:288: Check failed: false")
+    running = log + "I1122 16:37:02.1 12 solver.cpp:57] Solver scaffolding done.\n" + failed
+    assert last_words(running).startswith("Caffe: filler.hpp:288")
+    assert last_words("Traceback …\nValueError: no such thing") == "Caffe: ValueError: no such thing"
+    assert last_words("some library: hello\n") == ""
+    assert in_our_words("setup of layer 'x' (LRN): a.cpp:1: bad") == "layer 'x' (LRN): setup: a.cpp:1: bad"
+
+
+def test_the_golden_solvers_are_what_this_caffe_does(tmp_path: Path) -> None:
+    golden = golden_solvers.load()
+    for case in (
+        "SGD/multistep",
+        "Nesterov/L1",
+        "AdaGrad/iter_size",
+        "RMSProp/clip",
+        "AdaDelta/poly",
+        "Adam/everything",
+    ):
+        for key, array in golden_solvers._run(case, golden).items():
+            np.testing.assert_allclose(array, golden[f"{case}.{key}"], rtol=1e-4, atol=1e-6, err_msg=f"{case}.{key}")
