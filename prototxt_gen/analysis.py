@@ -140,7 +140,8 @@ def _row(layer: Layer, bottoms: tuple[Shape | None, ...], given: Mapping[str, Sh
         merged = tuple(new or old for new, old in zip(from_outside, tops, strict=True))
         return Row(layer, bottoms, merged, blobs, macs)
     except NetError as error:
-        return Row(layer, bottoms, from_outside, error=error)
+        error.__context__ = None  # with the traceback it would keep every frame alive, a net's worth of them
+        return Row(layer, bottoms, from_outside, error=error.with_traceback(None))
 
 
 def makes_data(layer: Layer) -> bool:

@@ -42,8 +42,14 @@ class RuntimeMissingError(PrototxtGenError):
     """A package or program that is not installed; the text says how to install it."""
 
 
+LONGEST = 100
+"""Names longer than this are no slip of the hand; comparing them takes the square of their length."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return `; did you mean 'x'?` for the known name closest to `name`, or an empty string."""
+    if len(name) > LONGEST:
+        return ""
     found = get_close_matches(name, list(known), n=1, cutoff=0.6)
     return f"; did you mean {found[0]!r}?" if found else ""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 
 import click
@@ -35,4 +36,5 @@ def main() -> None:
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
             reconfigure(errors="backslashreplace")  # a terminal that is not UTF-8 gets escapes, not a traceback
+    gc.set_threshold(200_000, 20, 100)  # a net of 100,000 layers is millions of objects, and next to no garbage
     cli()
