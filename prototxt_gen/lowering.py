@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from typing import TypeVar
 
-from prototxt_gen import layers
+from prototxt_gen import layers, sharing, wiring
 from prototxt_gen.analysis import Analysis, Row, analyse
 from prototxt_gen.errors import NetError, UnsupportedError
 from prototxt_gen.ir import Layer, Net, Shape, Value
@@ -20,13 +20,14 @@ M = TypeVar("M", bound=Message)
 def ready(net: Net, given: Mapping[str, Shape] | None = None, ignored: Collection[str] = ()) -> Analysis:
     """Return the analysis of a net of one phase, everything known.
 
-    Raises NetError, all faults in one text: layers whose shapes cannot be known, bottoms that nothing makes, and
-    fields that are not understood, since one of them may change what a layer computes; `ignored` names those that do
-    not.
+    Raises NetError, all faults in one text: layers whose shapes cannot be known, bottoms that nothing makes, blobs
+    written twice, blobs shared that do not fit, and fields that are not understood, since one of them may change what a
+    layer computes; `ignored` names those that do not.
     """
     net = without_fields(net, ignored)
     analysis = analyse(net, given)
     causes = [row.error for row in analysis.rows if row.error is not None and not row.blocked]
+    causes += [*wiring.faults(net), *sharing.faults(analysis.rows)]
     blocked = [row.error for row in analysis.rows if row.error is not None and row.blocked]
     faults = [str(error) for error in causes or blocked[:1]]
     faults += [text for layer in net.layers for text in _not_understood(layer)]
@@ -47,6 +48,12 @@ def sources(net: Net) -> tuple[Value, ...]:
     taken = {value for layer in net.layers for value in layer.bottoms}
     made = (value for layer in net.layers if is_fed(layer) for value in layer.tops if value in taken)
     return (*net.inputs, *made)
+
+
+def results(net: Net) -> tuple[Value, ...]:
+    """Return the outputs that some layer computes; labels that nobody takes are none."""
+    fed = {value for layer in net.layers if is_fed(layer) for value in layer.tops} | set(net.inputs)
+    return tuple(value for value in net.outputs if value not in fed)
 
 
 def without_fields(net: Net, names: Collection[str]) -> Net:

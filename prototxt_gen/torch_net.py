@@ -12,11 +12,12 @@ from torch import Tensor, nn
 from prototxt_gen import layers
 from prototxt_gen.analysis import Analysis, Row
 from prototxt_gen.errors import NetError, UnsupportedError
-from prototxt_gen.ir import Layer, Value, show
+from prototxt_gen.ir import Layer, Value
 from prototxt_gen.layers.base import BlobSpec, LayerType
-from prototxt_gen.lowering import is_fed, lower_all, sources
+from prototxt_gen.lowering import is_fed, lower_all, results, sources
 from prototxt_gen.weights import Array, Weights
 
+Call = Callable[..., Any]
 Blobs = list["Tensor | None"]
 """The blobs of a run, by the numbers that tasks know them by; None before one is made and after its last use."""
 
@@ -40,6 +41,17 @@ class Learned:
     def share(self, parameter: nn.Parameter) -> None:
         """Let the module use this parameter instead of its own."""
         self.owner._parameters[self.name] = parameter
+
+    def borrow(self, other: Learned) -> None:
+        """Let the module compute its parameter anew, each time it is asked for, from another that lies otherwise."""
+        stock, lying = type(self.owner), tuple(self.parameter.shape)
+        order = sorted(range(len(self.shape)), key=lambda axis: -self.strides[axis])
+
+        def borrowed(_: nn.Module) -> Tensor:
+            return other._view(other.parameter).reshape(self.shape).permute(order).reshape(lying)
+
+        del self.owner._parameters[self.name]
+        self.owner.__class__ = type(stock.__name__, (stock,), {self.name: property(borrowed)})
 
     def blob(self, tensor: Tensor) -> Array:
         """Return a tensor that is laid out like the parameter as float32 in the blob's layout."""
@@ -69,7 +81,7 @@ class Step:
     path: str
     roles: tuple[str, ...]
     specs: Mapping[str, BlobSpec]
-    learned: Mapping[str, Learned]
+    learned: dict[str, Learned]
 
 
 class Task(NamedTuple):
@@ -78,7 +90,7 @@ class Task(NamedTuple):
     `detached` are the places of the bottoms that take no gradient back.
     """
 
-    call: Callable[..., Any]
+    call: Call
     bottoms: tuple[int, ...]
     tops: tuple[int, ...]
     detached: tuple[int, ...]
@@ -129,14 +141,12 @@ class TorchNet(nn.Module):
 
     def _share(self) -> None:
         """Let blobs of one `param` name be one tensor, owned by the first layer. Source: net.cpp Net::AppendParam."""
-        owners: dict[str, Learned] = {}
+        owners: dict[str, tuple[Step, str]] = {}
         for step in self.steps:
             for role, spec in zip(step.roles, step.layer.params.param, strict=False):
-                if spec.name:
-                    mine = _shareable(step, role)
-                    owner = owners.setdefault(spec.name, mine)
-                    _check_shapes(step, role, owner.parameter, mine.parameter)
-                    mine.share(owner.parameter)
+                owner, owned = owners.setdefault(spec.name, (step, role)) if spec.name else (step, role)
+                if (owner, owned) != (step, role):
+                    _share_one(owner, owned, step, role)
 
     def load_weights(self, weights: Weights) -> None:
         """Put the blobs of the weights into the modules."""
@@ -159,8 +169,8 @@ class TorchNet(nn.Module):
 
     @property
     def outputs(self) -> tuple[Value, ...]:
-        """The net's outputs, but for tops of data layers that no layer takes."""
-        return tuple(value for value in self.net.outputs if value in self.numbers)
+        """The net's outputs, but for what comes from outside and no layer takes."""
+        return results(self.net)
 
     def run(self, inputs: Mapping[str, Tensor]) -> dict[Value, Tensor]:
         """Return every blob the net makes, by value, for inputs given by blob name."""
@@ -192,8 +202,8 @@ class TorchNet(nn.Module):
         found = [blobs[self.numbers[value]] for value in wanted]
         return [blob for blob in found if blob is not None]
 
-    def tasks(self, wanted: Iterable[Value], call: Callable[[Step], Callable[..., Any]] | None = None) -> list[Task]:
-        """Return the steps as tasks that keep the wanted blobs. `call` tells what to call for a step, not its module."""
+    def tasks(self, wanted: Iterable[Value], call: Callable[[Step], Call] | None = None) -> list[Task]:
+        """Return the steps as tasks that keep the wanted blobs. `call` tells what to call for a step."""
         later = {self.numbers[value] for value in wanted}
         made = []
         for step in reversed(self.steps):
@@ -222,16 +232,28 @@ def _learned(room: LayerType, module: nn.Module, specs: Mapping[str, BlobSpec]) 
     return found
 
 
-def _shareable(step: Step, role: str) -> Learned:
-    if role not in step.learned:
+def _share_one(owner: Step, owned: str, step: Step, role: str) -> None:
+    """Let a blob be the one of another layer, however the two modules keep it."""
+    if role in step.learned and owned in owner.learned:
+        mine, theirs = step.learned[role], owner.learned[owned]
+        if mine.parameter.numel() != theirs.parameter.numel():
+            raise step.layer.error(f"it shares its {role} with layer {owner.layer.name!r}, whose is of another size")
+        if (mine.shape, mine.strides) == (theirs.shape, theirs.strides):
+            mine.share(theirs.parameter)
+        else:
+            mine.borrow(theirs)
+            del step.learned[role]
+    elif step.specs[role].statistic and _statistics(owner) == _statistics(step) and owner.room is step.room:
+        for theirs_, mine_ in zip(owner.module.modules(), step.module.modules(), strict=True):
+            mine_._buffers.update(theirs_._buffers)
+    else:
         raise UnsupportedError(f"layer {step.layer.name!r} ({step.layer.type}): its {role} cannot be shared in PyTorch")
-    return step.learned[role]
 
 
-def _check_shapes(step: Step, role: str, owned: Tensor, mine: Tensor) -> None:
-    if owned.shape != mine.shape:
-        shapes = f"{show(tuple(owned.shape))} and {show(tuple(mine.shape))}"
-        raise step.layer.error(f"it shares its {role} with a layer of another shape, {shapes}")
+def _statistics(step: Step) -> list[tuple[str, str]]:
+    """Return the roles of a layer's moving statistics and the names they are shared by."""
+    pairs = zip(step.roles, step.layer.params.param, strict=False)
+    return [(role, spec.name) for role, spec in pairs if step.specs[role].statistic]
 
 
 def _hang(root: nn.Module, name: str, module: nn.Module) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from prototxt_gen import caffemodel, layers
+from prototxt_gen import caffemodel, layers, sharing
 from prototxt_gen.analysis import Analysis, Row
 from prototxt_gen.caffemodel_types import CaffeModel, NewLayer, StoredLayer
 from prototxt_gen.dialect import DIALECTS, Dialect
@@ -98,8 +98,12 @@ def read(
     faults: list[str] = []
     made: dict[str, dict[str, Array]] = {}
     for row in analysis.rows:
-        if row.blobs and row.layer.name not in made:
+        if row.blobs and row.layer.name in made:
+            faults.append(f"{_who(row.layer)}: an earlier layer has its name, and Caffe gives that one the weights")
+        elif row.blobs:
             made[row.layer.name] = _blobs(row, stored.get(row.layer.name, []), faults)
+    _share(analysis, stored, made)
+    faults += _missing(analysis, stored, made)
     if faults:
         listed = "".join(f"\n  {fault}" for fault in faults)
         raise WeightsError(f"{fspath(path)} does not fit {analysis.net.source or analysis.net.name}:{listed}")
@@ -120,12 +124,13 @@ def _meant(roles: dict[str, Array], meaning: str) -> dict[str, Array]:
 def _blobs(row: Row, found: Sequence[StoredLayer], faults: list[str]) -> dict[str, Array]:
     """Return the arrays of one layer; what is wrong goes to `faults`. Of two layers of one name the last counts."""
     layer, specs = row.layer, dict(row.blobs)
-    who = f"layer {layer.name!r} ({layer.type})"
+    who = _who(layer)
     holding = [one for one in found if one.blobs]
     if not holding:
-        faults.append(f"{who}: no weights for its {', '.join(specs)}")
         return {}
     blobs = holding[-1].blobs
+    if holding[-1].version == "HDF5" and len(blobs) < len(specs):  # there, shared ones are left out
+        specs = {role: spec for place, (role, spec) in enumerate(specs.items()) if place in holding[-1].positions}
     try:
         specs = _as_stored(layer, specs, [blob.shape for blob in blobs])
     except WeightsError as error:
@@ -140,6 +145,33 @@ def _blobs(row: Row, found: Sequence[StoredLayer], faults: list[str]) -> dict[st
     if any(not same_layout(blob.shape, spec.shape) for blob, spec in zip(blobs, specs.values(), strict=True)):
         return {}
     return {role: _as(blob.array(), spec) for (role, spec), blob in zip(specs.items(), blobs, strict=True)}
+
+
+def _who(layer: Layer) -> str:
+    return f"layer {layer.name!r} ({layer.type})"
+
+
+Stored = Mapping[str, Sequence[StoredLayer]]
+"""The file's layers by name."""
+
+
+def _share(analysis: Analysis, stored: Stored, made: dict[str, dict[str, Array]]) -> None:
+    """Give all blobs of one name the numbers that count."""
+    order = {(name, role): stored[name][-1].index for name, roles in made.items() for role in roles}
+    shapes = {(row.layer.name, role): spec.shape for row in analysis.rows for role, spec in row.blobs.items()}
+    for place, source in sharing.resolved(analysis.rows, order).items():
+        if place != source:
+            made[place[0]][place[1]] = made[source[0]][source[1]].reshape(shapes[place])
+
+
+def _missing(analysis: Analysis, stored: Stored, made: Mapping[str, Mapping[str, Array]]) -> Iterator[str]:
+    """Yield a sentence for each layer that gets no numbers for some of its blobs."""
+    for row in analysis.rows:
+        found = made.get(row.layer.name, {})
+        told = not found and any(one.blobs for one in stored.get(row.layer.name, ()))
+        without = [role for role in row.blobs if role not in found]
+        if without and not told and found.keys() <= row.blobs.keys():
+            yield f"{_who(row.layer)}: no weights for its {', '.join(without)}"
 
 
 def _as_stored(layer: Layer, specs: dict[str, BlobSpec], shapes: Sequence[Shape]) -> dict[str, BlobSpec]:

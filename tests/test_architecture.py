@@ -19,7 +19,7 @@ FLOORS = (
     "errors text fields message schema ir",
     "layers boxes multibox",
     "builder upgrade reader solver dialect protobufs render recipes analysis causes phases passes lowering weights "
-    "caffemodel caffemodel_read caffemodel_write caffemodel_types caffemodel_h5 wire files printable",
+    "caffemodel caffemodel_read caffemodel_write caffemodel_types caffemodel_h5 wire files printable sharing wiring",
     "",  # whatever is not named: blocks, models, emit, train, torch_net, data, checks, draw, pycaffe, …
     "converters",
     "cli __main__",

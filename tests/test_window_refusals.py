@@ -102,10 +102,10 @@ def test_refusals_say_why(type_: str, bottoms: list[Shape], params: str, tops: i
 
 
 def test_what_cannot_be_lowered_is_refused() -> None:
-    params, shape = "convolution_param { num_output: 2 kernel_size: 1 axis: 2 }", (1, 3, 4, 5, 5)
-    room, layer = layers.every()["Convolution"], a_layer("Convolution", [shape], params)
-    assert room.infer(layer, [shape]) == ((1, 3, 2, 5, 5),)
-    with pytest.raises(UnsupportedError, match="convolutions over axis 1"):
+    params, shape = "convolution_param { num_output: 2 kernel_size: 2 }", (1, 3, 4, 5, 5, 4)
+    room, layer = layers.every()["Deconvolution"], a_layer("Deconvolution", [shape], params)
+    assert room.infer(layer, [shape]) == ((1, 2, 5, 6, 6, 5),)
+    with pytest.raises(UnsupportedError, match="over up to 3 spatial axes"):
         room.torch(layer, [shape])
 
 

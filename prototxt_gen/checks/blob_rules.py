@@ -11,6 +11,7 @@ from prototxt_gen.errors import NetError, UnsupportedError, nearest
 from prototxt_gen.ir import NOBODY, Layer, Value, show
 from prototxt_gen.layers.base import LayerType
 from prototxt_gen.phases import is_ending, is_source
+from prototxt_gen.wiring import in_place, written_twice
 
 MOST_HINTS = 20
 """Nearest names are looked for this often; each search walks all blobs of the net."""
@@ -40,18 +41,8 @@ def _why_dangling(phase: Phase, layer: Layer, made: Value | None, elsewhere: boo
 
 
 def blobs_made_twice(phase: Phase) -> Iterator[Problem]:
-    """Source: src/caffe/net.cpp Net::AppendTop: only a top of the bottom's own name at the same place is in place."""
-    for layer in phase.net.layers:
-        for index, top in enumerate(layer.tops):
-            if top.version > 0 and not _in_place(layer, index):
-                before = phase.makers.get(Value(top.blob, top.version - 1))
-                where = f"by layer {before.name!r} of line {before.line}" if before else "as an input of the net"
-                message = f"its top {top.blob!r} is made already, {where}, and it is not its bottom {index}"
-                yield of_layer(ERROR, "made-twice", layer, message)
-
-
-def _in_place(layer: Layer, index: int) -> bool:
-    return index < len(layer.bottoms) and layer.bottoms[index].blob == layer.tops[index].blob
+    for layer, message in written_twice(phase.net):
+        yield of_layer(ERROR, "made-twice", layer, message)
 
 
 def duplicate_names(phase: Phase) -> Iterator[Problem]:
@@ -134,7 +125,7 @@ def wrong_shapes(phase: Phase) -> Iterator[Problem]:
 def shapes_in_place(phase: Phase) -> Iterator[Problem]:
     for row in phase.rows:
         for index, (top, shape) in enumerate(zip(row.layer.tops, row.tops, strict=True)):
-            before = row.bottoms[index] if _in_place(row.layer, index) else None
+            before = row.bottoms[index] if in_place(row.layer, index) else None
             if before is not None and shape is not None and before != shape:
                 message = f"it writes {top.blob!r} in place, but its top is {show(shape)} and its bottom {show(before)}"
                 yield of_layer(ERROR, "in-place", row.layer, message)

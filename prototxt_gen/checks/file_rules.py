@@ -9,6 +9,7 @@ from prototxt_gen import layers
 from prototxt_gen.checks.problem import ERROR, WARNING, Problem, Whole, of_file, of_layer
 from prototxt_gen.errors import nearest
 from prototxt_gen.message import Extra, Message
+from prototxt_gen.wiring import miscounted
 
 _ANY_LAYER = frozenset({"transform_param", "loss_param"})
 """Parameters that several types read beside their own."""
@@ -91,13 +92,9 @@ def mixed_versions(file: Whole) -> Iterator[Problem]:
 
 
 def counts_per_blob(file: Whole) -> Iterator[Problem]:
-    """Source: src/caffe/net.cpp Net::Init; include/caffe/layer.hpp Layer::SetLossWeights."""
     for layer in file.net.layers:
-        for name, blobs, what in (("propagate_down", layer.bottoms, "bottoms"), ("loss_weight", layer.tops, "tops")):
-            given = getattr(layer.params, name)
-            if given and len(given) != len(blobs):
-                message = f"{name} is given {len(given)} times; it has {len(blobs)} {what}, and takes one for each"
-                yield of_layer(ERROR, "count", layer, message)
+        for message in miscounted(layer):
+            yield of_layer(ERROR, "count", layer, message)
 
 
 FILE_RULES = (

@@ -130,7 +130,7 @@ def around(sides: tuple[int, ...]) -> nn.Module:
 
 def learned(module: nn.Module) -> nn.Module:
     """Return the module, or the one inside it, that holds the weight."""
-    return next(inner for inner in module.modules() if "weight" in inner._parameters)
+    return next(inner for inner in module.modules() if hasattr(inner, "weight"))
 
 
 def spatial_rank(layer: Layer, bottom: Shape) -> int:

@@ -33,7 +33,7 @@ def folded(module: nn.Module, axis: int, bottom: Shape) -> nn.Module:
 
         def forward(self, x: Tensor) -> Tensor:
             images, spatial = x.shape[:axis], x.shape[axis + 1 :]
-            top = self.inner(x.reshape(math.prod(images), x.shape[axis], *(spatial or (1,))))
+            top: Tensor = self.inner(x.reshape(math.prod(images), x.shape[axis], *(spatial or (1,))))
             return top.reshape(*images, top.shape[1], *(top.shape[2:] if spatial else ()))
 
     return Folded()
@@ -93,7 +93,7 @@ def by_columns(w: Window, axis: int, weight: Shape, group: int, bias: bool) -> n
             self.bias = nn.Parameter(torch.zeros(weight[0])) if bias else None
 
         def forward(self, x: Tensor) -> Tensor:
-            seen = self.columns(x)
+            seen: Tensor = self.columns(x)
             images, spatial = seen.shape[:axis], seen.shape[axis + 1 :]
             kernels = self.weight.reshape(group, weight[0] // group, -1)
             top = kernels @ seen.reshape(math.prod(images), group, kernels.shape[2], -1)
