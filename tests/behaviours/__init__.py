@@ -1,0 +1,17 @@
+"""A table of small nets, one behaviour of Caffe each, as users write them; `tests.test_behaviours` runs them all."""
+
+from __future__ import annotations
+
+from tests.behaviours import channels, detection, elementwise, nets, recurrent, refusals, stored, structural, windows
+
+BEHAVIOURS = (
+    *windows.BEHAVIOURS,
+    *channels.BEHAVIOURS,
+    *elementwise.BEHAVIOURS,
+    *structural.BEHAVIOURS,
+    *recurrent.BEHAVIOURS,
+    *detection.BEHAVIOURS,
+    *nets.BEHAVIOURS,
+    *stored.BEHAVIOURS,
+    *refusals.BEHAVIOURS,
+)

@@ -1,0 +1,185 @@
+"""How a net's weights are stored: each form that files have had, written by Caffe's own protobuf classes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+Store = Callable[[Any, Path], "Path | None"]
+"""Writes the weights of a Caffe net into a folder; returns the file Caffe itself is to read them from, if any."""
+
+
+def plain(net: Any, place: Path) -> Path | None:
+    """As Caffe saves them today."""
+    net.save(str(place / "net.caffemodel"))
+    return None
+
+
+def hdf5(net: Any, place: Path) -> Path | None:
+    file = place / "net.caffemodel.h5"
+    net.save_hdf5(str(file))
+    return file
+
+
+def legacy(net: Any, place: Path) -> Path | None:
+    """With num, channels, height and width, as before 2014."""
+    return _rewritten(net, place, _legacy_dims)
+
+
+def double(net: Any, place: Path) -> Path | None:
+    return _rewritten(net, place, _double)
+
+
+def with_diffs(net: Any, place: Path) -> Path | None:
+    """As a solver saves them with snapshot_diff."""
+    return _rewritten(net, place, lambda blob: blob.diff.extend([7.0] * len(blob.data)))
+
+
+def half(net: Any, place: Path) -> Path | None:
+    """As NVCaffe and OpenCV's shrinker store them; the numbers are rounded to halves in the net too."""
+    for blobs in net.params.values():
+        for blob in blobs:
+            blob.data[...] = blob.data.astype("float16").astype("float32")
+    _rewritten(net, place, _half)
+    return None
+
+
+def extra(net: Any, place: Path) -> Path | None:
+    """With a layer the net does not have."""
+
+    def change(model: Any) -> None:
+        model.layer.add(name="fc8_old", type="InnerProduct").blobs.add(data=[1.0, 2.0]).shape.dim.extend([1, 2])
+
+    return _changed(net, place, change)
+
+
+def missing(net: Any, place: Path) -> Path | None:
+    """Without the first layer that has any."""
+
+    def change(model: Any) -> None:
+        del model.layer[[bool(layer.blobs) for layer in model.layer].index(True)]
+
+    return _changed(net, place, change)
+
+
+def one_too_many(net: Any, place: Path) -> Path | None:
+    def change(model: Any) -> None:
+        [layer for layer in model.layer if layer.blobs][-1].blobs.add(data=[1.0]).shape.dim.append(1)
+
+    return _changed(net, place, change)
+
+
+def transposed(net: Any, place: Path) -> Path | None:
+    """With the first blob's first two axes the wrong way round: as many numbers, another shape."""
+
+    def change(model: Any) -> None:
+        shape = next(layer for layer in model.layer if layer.blobs).blobs[0].shape
+        shape.dim[0], shape.dim[1] = shape.dim[1], shape.dim[0]
+
+    return _changed(net, place, change)
+
+
+def version1(net: Any, place: Path) -> Path | None:
+    """V1 layers, their types numbers, their blobs of four dims."""
+    from caffe.proto import caffe_pb2
+
+    def change(model: Any) -> None:
+        for layer in _computing(model):
+            kinds = {name.replace("_", ""): name for name, _ in caffe_pb2.V1LayerParameter.LayerType.items()}
+            old = model.layers.add(name=layer.name, bottom=layer.bottom, top=layer.top)
+            old.type = caffe_pb2.V1LayerParameter.LayerType.Value(kinds.get(layer.type.upper(), "NONE"))
+            old.blobs.extend(layer.blobs)
+            for blob in old.blobs:
+                _legacy_dims(blob)
+        del model.layer[:]
+
+    return _changed(net, place, change)
+
+
+def version0(net: Any, place: Path) -> Path | None:
+    """V0 layers: the name, the type and the blobs a message further in."""
+    types = {"Convolution": "conv", "InnerProduct": "innerproduct", "Pooling": "pool", "ReLU": "relu"}
+
+    def change(model: Any) -> None:
+        for layer in _computing(model):
+            inner = model.layers.add(bottom=layer.bottom, top=layer.top).layer
+            inner.name, inner.type = layer.name, types.get(layer.type, layer.type.lower())
+            inner.blobs.extend(layer.blobs)
+            for blob in inner.blobs:
+                _legacy_dims(blob)
+        model.input.extend(layer.top[0] for layer in model.layer if layer.type == "Input")
+        model.input_dim.extend([1, 1, 1, 1])
+        del model.layer[:]
+
+    return _changed(net, place, change)
+
+
+def _computing(model: Any) -> list[Any]:
+    """Return the layers but for those that only declare inputs, which old files do not have."""
+    return [layer for layer in model.layer if layer.type != "Input"]
+
+
+def _changed(net: Any, place: Path, change: Callable[[Any], None]) -> Path:
+    from caffe.proto import caffe_pb2
+
+    file = place / "net.caffemodel"
+    net.save(str(file))
+    model = caffe_pb2.NetParameter.FromString(file.read_bytes())
+    change(model)
+    file.write_bytes(model.SerializeToString())
+    return file
+
+
+def _rewritten(net: Any, place: Path, change: Callable[[Any], None]) -> Path:
+    def change_all(model: Any) -> None:
+        for blob in _blobs(model):
+            change(blob)
+
+    return _changed(net, place, change_all)
+
+
+def _blobs(model: Any) -> Iterator[Any]:
+    for layer in model.layer:
+        yield from layer.blobs
+
+
+def _legacy_dims(blob: Any) -> None:
+    dims = [1] * (4 - len(blob.shape.dim)) + list(blob.shape.dim)
+    blob.num, blob.channels, blob.height, blob.width = dims
+    blob.ClearField("shape")
+
+
+def _double(blob: Any) -> None:
+    blob.double_data.extend(blob.data)
+    del blob.data[:]
+
+
+def _half(blob: Any) -> None:
+    """Fields 10 and 12 of that fork's BlobProto, which this schema does not know."""
+    raw = np.asarray(blob.data, dtype="<f2").tobytes()
+    del blob.data[:]
+    blob.MergeFromString(bytes([10 << 3, 2, 12 << 3 | 2]) + _varint(len(raw)) + raw)
+
+
+def _varint(number: int) -> bytes:
+    low, rest = number & 0x7F, number >> 7
+    return bytes([low | 0x80]) + _varint(rest) if rest else bytes([low])
+
+
+STORAGES: dict[str, Store] = {
+    "caffemodel": plain,
+    "h5": hdf5,
+    "legacy dims": legacy,
+    "double": double,
+    "diffs": with_diffs,
+    "half": half,
+    "extra": extra,
+    "missing": missing,
+    "one too many": one_too_many,
+    "transposed": transposed,
+    "V1": version1,
+    "V0": version0,
+}

@@ -1,0 +1,50 @@
+"""Weights as files hold them."""
+
+
+from __future__ import annotations
+
+from tests.behaviours.notation import B
+
+_NET = """conv1: Convolution data > conv1 | convolution_param { num_output: 4 kernel_size: 3 }
+bn1: BatchNorm conv1 > conv1
+scale1: Scale conv1 > conv1 | scale_param { bias_term: true }
+relu1: PReLU conv1 > conv1
+up: Deconvolution conv1 > up | convolution_param { num_output: 4 kernel_size: 2 stride: 2 group: 2 }
+fc: InnerProduct up > fc | inner_product_param { num_output: 5 }"""
+_V1_NET = """conv1: Convolution data > conv1 | convolution_param { num_output: 4 kernel_size: 3 }
+up: Deconvolution conv1 > up | convolution_param { num_output: 4 kernel_size: 2 stride: 2 group: 2 }
+fc: InnerProduct up > fc | inner_product_param { num_output: 5 }"""
+
+
+def stored(storage: str, layers: str = _NET, **more: object) -> B:
+    return B(f"stored: {storage}", "data 2 3 6 6", layers, storage=storage, **more)  # type: ignore[arg-type]
+
+
+BEHAVIOURS = (
+    stored("caffemodel"),
+    stored("h5"),
+    stored("legacy dims"),
+    stored("double"),
+    stored("diffs"),
+    stored("half"),
+    stored("extra"),
+    stored("V1", _V1_NET),
+    stored("V0", _V1_NET.replace("up: Deconvolution conv1 > up", "c2: Convolution conv1 > up")),
+    stored("missing", not_here="Caffe would run with what the filler gives, without a word"),
+    B("stored: two layers of one name", "data 2 6", storage="diffs", not_here="Caffe gives weights to the first alone",
+      layers="""f: InnerProduct data > a | inner_product_param { num_output: 6 }
+      f: InnerProduct a > b | inner_product_param { num_output: 6 }"""),
+    stored("one too many", refused=True),
+    stored("transposed", refused=True),
+    B("stored: shared weights", "a 2 5; b 2 5", storage="h5", layers="""
+      fa: InnerProduct a > fa | inner_product_param { num_output: 3 } param { name: "w" } param { name: "b" }
+      fb: InnerProduct b > fb | inner_product_param { num_output: 3 } param { name: "w" } param { name: "b" }"""),
+    B("stored: inner product in legacy dims", "data 3 4", storage="legacy dims",
+      layers="fc: InnerProduct data > fc | inner_product_param { num_output: 1 }"),
+    B("stored: transposed inner product in legacy dims", "data 3 4", storage="legacy dims",
+      layers="fc: InnerProduct data > fc | inner_product_param { num_output: 5 transpose: true }"),
+    B("stored: one-axis convolution", "data 2 3 9", storage="h5",
+      layers="c: Convolution data > c | convolution_param { num_output: 4 kernel_size: 3 }"),
+    B("stored: lstm in hdf5", "data 4 2 5; cont 4 2", storage="h5",
+      layers="rec: LSTM data cont > rec | recurrent_param { num_output: 3 }"),
+)  # fmt: skip
