@@ -17,6 +17,8 @@ import pytest
 from prototxt_gen import caffemodel
 from prototxt_gen.caffemodel import NewLayer
 from prototxt_gen.errors import WeightsError
+from prototxt_gen.reader import parse_net
+from prototxt_gen.train.caffe_nets import remarks
 from prototxt_gen.train.child import in_our_words, last_words
 from prototxt_gen.train.finetune import matched
 from tests import golden_solvers
@@ -109,6 +111,47 @@ def test_batches_of_several_parts_resume_as_well(tmp_path: Path) -> None:
     assert (folder / "a" / name).read_bytes() == (folder / "b" / name).read_bytes()
     first, second = (rows(folder / name / "metrics.csv") for name in "ab")
     assert first[5:] == second
+
+
+AUGMENTED = """
+layer { name: "data" type: "Python" top: "data" top: "label" include { phase: TRAIN } python_param {
+  module: "prototxt_gen.data.caffe_layer" layer: "AugmentedData"
+  param_str: '{"source": "set", "batch_size": 7, "seed": 4, "workers": 2, "augment":
+    {"crop": 12, "pad": 1, "mirror": true, "brightness": 0.2, "scale": [0.004]}}' } }
+"""
+
+
+def test_augmented_data_resume_as_well_from_another_folder(tmp_path: Path) -> None:
+    first = support.RANDOM.index("layer {", support.RANDOM.index("layer {") + 1)
+    net = AUGMENTED.replace("\n    {", " {") + support.RANDOM[first:]
+    folder = support.folder(tmp_path / "there", net)
+    here = tmp_path / "here"
+    here.mkdir()
+    (here / "solver.prototxt").write_text(
+        (folder / "solver.prototxt").read_text().replace("net.prototxt", f"{folder}/net.prototxt")
+    )
+    (here / "solver.prototxt").rename(folder / "absolute.prototxt")
+    solver = str(folder / "absolute.prototxt")
+    for options in (("--out", "a"), ("--out", "b", "--resume", "a/small_iter_10.solverstate")):
+        support.train(here, *PYCAFFE, *options, solver=solver)
+    name = "small_iter_30.caffemodel"
+    assert (here / "a" / name).read_bytes() == (here / "b" / name).read_bytes()
+    (data,) = (layer for layer in caffemodel.read(here / "a" / name).layers if layer.name == "data")
+    assert b'"source": "set"' in bytes(data.message(130) or b"")
+
+
+def test_what_a_resumed_run_cannot_know_is_told() -> None:
+    net = parse_net(
+        support.RANDOM
+        + 'layer { name: "w" type: "WindowData" top: "x" top: "y" } layer { name: "p" type: "Python" top: "z" }'
+        + 'layer { name: "r" type: "LSTM" bottom: "x" bottom: "y" top: "h" }'
+    )
+    told = list(remarks(net.at("TRAIN")))
+    assert [line.partition(":")[0] for line in told] == [
+        "layer 'w' (WindowData)",
+        "layer 'p' (Python)",
+        "layer 'r' (LSTM)",
+    ]
 
 
 def test_the_scores_are_caffes(unbroken: Path) -> None:

@@ -64,11 +64,11 @@ def folder(path: Path, net: str = RANDOM, solver: str = SOLVER) -> Path:
     return path
 
 
-def begin(where: Path, *options: str, **more: Any) -> subprocess.Popen[str]:
+def begin(where: Path, *options: str, solver: str = "solver.prototxt", **more: Any) -> subprocess.Popen[str]:
     """Start `prototxt-gen train solver.prototxt …` in a folder, on one thread."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OPENBLAS_NUM_THREADS": "1"}
     return subprocess.Popen(
-        [sys.executable, "-m", "prototxt_gen", "train", "solver.prototxt", *options],
+        [sys.executable, "-m", "prototxt_gen", "train", solver, *options],
         cwd=where, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **more,
     )  # fmt: skip
 

@@ -17,6 +17,7 @@ import caffe
 
 from prototxt_gen.reader import parse_net
 from prototxt_gen.train.batches import batches_of
+from prototxt_gen.train.inputs import locate
 from prototxt_gen.train.prefetch import Prefetcher
 
 
@@ -66,9 +67,3 @@ class Meter(caffe.Layer):  # type: ignore[misc]
 
     def backward(self, top: Any, propagate_down: Any, bottom: Any) -> None:
         """Do nothing."""
-
-
-def locate(name: str, folder: Path) -> Path:
-    """Return a file that a net names: from the working folder, as Caffe does, or else beside the solver."""
-    beside = folder / name
-    return beside if not Path(name).exists() and beside.exists() else Path(name)

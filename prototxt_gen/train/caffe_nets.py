@@ -23,6 +23,7 @@ from prototxt_gen.render import net_text, solver_text
 from prototxt_gen.schema import LayerParameter, SolverParameter
 from prototxt_gen.solver import Solver
 from prototxt_gen.train.batches import MAKERS, transform_of
+from prototxt_gen.train.inputs import is_augmented, locate, located
 
 METER = "prototxt-gen/meter"
 _MODULE = "prototxt_gen.train.caffe_data"
@@ -31,8 +32,8 @@ _NOT_CAFFES = (
     "test_compute_loss", "display", "snapshot", "snapshot_format", "weights", "debug_info", "device_id",
 )  # fmt: skip
 """Fields of the solver that the shell obeys, or that name what is given to Caffe otherwise."""
-_SEEKABLE = frozenset({"Python", "DummyData", "Parameter"})
-"""Types that make blobs without a data set of their own; Python layers are asked to `seek`."""
+_STATELESS = frozenset({"DummyData", "Parameter"})
+"""Types that make blobs without a data set."""
 _UNFED = frozenset({"Input", "MemoryData"})
 _RECURRENT = frozenset({"LSTM", "RNN"})
 
@@ -81,6 +82,8 @@ def _replaced(layer: Layer, phase: str, feeding: Feeding) -> Layer:
     """Rules went into the choice of the layers already, and are left out."""
     if is_fed(layer):
         return feeding.stand_in(layer, phase)
+    if is_augmented(layer):
+        layer = located(layer, lambda name: locate(name, feeding.folder))
     return replace(layer, params=layer.params.replace(include=None, exclude=None))
 
 
@@ -98,12 +101,18 @@ def is_fed(layer: Layer) -> bool:
 def remarks(net: Net) -> Iterator[str]:
     """Yield what keeps a resumed run of this net from being exact."""
     for layer in net.layers:
-        room = layers.find(layer.type)
         who = f"layer {layer.name!r} ({layer.type})"
-        if room is not None and room.data and layer.type not in _SEEKABLE and not is_fed(layer):
-            yield f"{who}: Caffe reads its data, and begins with the first again where a run is resumed"
+        if _has_a_place_of_its_own(layer):
+            yield f"{who}: where it is in its data is not known here; a resumed run begins with the first again"
         if layer.type in _RECURRENT:
             yield f"{who}: what it carries from batch to batch is in no snapshot; a resumed run begins with zeros"
+
+
+def _has_a_place_of_its_own(layer: Layer) -> bool:
+    """Whether it goes through data by itself: what we do not replace, and Python layers that are not ours."""
+    room = layers.find(layer.type)
+    source = layer.type == "Python" or (room is not None and room.data and layer.type not in _STATELESS)
+    return source and not layer.bottoms and not is_fed(layer) and not is_augmented(layer)
 
 
 def solver_for_caffe(solver: Solver, net: Path, prefix: Path, seed: int) -> str:
@@ -115,7 +124,7 @@ def solver_for_caffe(solver: Solver, net: Path, prefix: Path, seed: int) -> str:
 
 def as_written(stored: Iterable[StoredLayer], net: Net) -> Iterator[NewLayer]:
     """Yield the layers of a file that Caffe wrote of the net it ran, with the layers of the net as written."""
-    own = {layer.name: layer for layer in net.layers if is_fed(layer)}
+    own = {layer.name: layer for layer in net.layers if is_fed(layer) or is_augmented(layer)}
     for found in stored:
         if found.name in own:
             yield _data_layer(own[found.name], found)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 from prototxt_gen.errors import PrototxtGenError, UnsupportedError
@@ -30,13 +32,24 @@ def _shapes(layer: Layer, locate: Locate) -> tuple[Shape, ...]:
             return batches_of(layer, "TRAIN", 0, locate).shapes()
         except UnsupportedError:
             return ()  # only SSD's transformer knows
-    return _augmented(layer) if is_augmented(layer) else ()
+    return _augmented(located(layer, locate)) if is_augmented(layer) else ()
 
 
 def is_augmented(layer: Layer) -> bool:
     """Whether this is our Python layer with augmentation."""
     own = layer.get(PythonParameter)
     return layer.type == "Python" and (own.module, own.layer) == AUGMENTED
+
+
+def located(layer: Layer, locate: Locate) -> Layer:
+    """Return our augmenting layer with its data set's path as `locate` finds it."""
+    own = layer.get(PythonParameter)
+    try:
+        told = json.loads(own.param_str or "{}")
+        told["source"] = str(locate(told["source"]))
+    except (ValueError, KeyError, TypeError):
+        return layer  # LoaderSpec says what is wrong with it
+    return replace(layer, params=layer.params.replace(python_param=own.replace(param_str=json.dumps(told))))
 
 
 def _augmented(layer: Layer) -> tuple[Shape, ...]:
@@ -56,3 +69,9 @@ def batch_size(net: Net, shapes: dict[str, Shape]) -> int:
             if shapes.get(top.blob) and not layer.bottoms:
                 return shapes[top.blob][0]
     return 0
+
+
+def locate(name: str, folder: Path) -> Path:
+    """Return a file that a net names: from the working folder, as Caffe does, or else beside the solver."""
+    beside = folder / name
+    return beside if not Path(name).exists() and beside.exists() else Path(name)
