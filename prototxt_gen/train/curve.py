@@ -12,7 +12,7 @@ from prototxt_gen.train import metrics
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_MOST_POINTS = 1500
+_MOST_POINTS, _MEANS = 1500, 100
 Points = tuple[Sequence[float], Sequence[float]]
 
 
@@ -48,12 +48,13 @@ def _names(rows: Iterable[metrics.Row]) -> list[str]:
 
 def _points(rows: Iterable[metrics.Row], name: str) -> Points:
     found = [(int(row["iteration"]), float(row[name])) for row in rows if name in row]
-    return _thinned([x for x, _ in found], [y for _, y in found])
+    return _thinned(([x for x, _ in found], [y for _, y in found]), _MOST_POINTS)
 
 
-def _thinned(xs: Sequence[float], ys: Sequence[float]) -> Points:
-    """Return at most `_MOST_POINTS` points, each the mean of as many neighbours."""
-    many = -(-len(xs) // _MOST_POINTS) or 1
+def _thinned(points: Points, most: int) -> Points:
+    """Return at most so many points, each the mean of as many neighbours."""
+    xs, ys = points
+    many = -(-len(xs) // most) or 1
     starts = range(0, len(xs), many)
     return [_mean(xs[at : at + many]) for at in starts], [_mean(ys[at : at + many]) for at in starts]
 
@@ -63,9 +64,11 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def _panel(axes: Axes, lines: dict[str, Points], title: str = "") -> None:
-    for name, (xs, ys) in lines.items():
-        one = name != "loss"
-        axes.plot(xs, ys, label=name, marker="." if one else "", linewidth=1.5 if one else 0.8)
+    for name, points in lines.items():
+        each = name == "loss"  # of every iteration: its mean is drawn over it
+        axes.plot(*points, label="" if each else name, marker="" if each else ".", alpha=0.35 if each else 1)
+        if each:
+            axes.plot(*_thinned(points, _MEANS), label=name, color=axes.lines[-1].get_color())
     axes.set_title(title)
     axes.grid(alpha=0.3)
     axes.legend()
