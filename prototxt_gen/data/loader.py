@@ -114,7 +114,8 @@ class BatchMaker:
         spec = self.spec
         index = sample_at(number, len(self.dataset), spec.seed, spec.shuffled)
         image, label = self.dataset[index]
-        out = augment(image, spec.augment, spec.phase, rng_for(spec.seed, *divmod(number, spec.batch_size)))
+        rng = rng_for(spec.seed, *divmod(number, len(self.dataset)))  # whatever the batch size
+        out = augment(image, spec.augment, spec.phase, rng)
         if out.shape != self.shape:
             raise DataError(f"{spec.source}: sample {index} comes out as {out.shape}, the first as {self.shape}; "
                             f"set augment's crop")  # fmt: skip

@@ -3,7 +3,7 @@
 Caffe forgets where in its data it was, and its random state; here batch n of a run is the same whoever makes it, when,
 and how often. Records come in Caffe's order: Data by the cursor of the data base, ImageData by line, HDF5Data by row,
 over and over; where a layer shuffles, every epoch is a permutation drawn from (seed, epoch). Crops and mirrors are
-drawn from (seed, batch, place in the batch).
+drawn from (seed, epoch, place in the epoch), so that the size of the batches does not matter.
 
 Source: src/caffe/layers/data_layer.cpp, image_data_layer.cpp, hdf5_data_layer.cpp, data_transformer.cpp.
 Differs: the random numbers themselves; HDF5Data shuffles all rows, Caffe the files and the rows of each.
@@ -111,7 +111,7 @@ class Pictures(Batches):
 
     def _sample(self, batch: int, place: int) -> tuple[Array, int]:
         image, label = self.dataset[self._index(batch, place)]
-        rng = rng_for(self.seed, batch, place)
+        rng = rng_for(self.seed, *divmod(batch * self.size + place, len(self)))
         return transform(image, self.params, self.phase, rng), label
 
     def _stack(self, batch: int, images: Sequence[Array]) -> Array:
