@@ -42,7 +42,7 @@ _DATA = {field.name for field in fields(Data)}
 _CIFAR_DATA = Data(batch=64, test_batch=25, crop=32, pad=4, mean=(128.0,), kind="python")
 
 
-def model(name: str, solver: dict[str, Any] | None = None, **changes: Any) -> Model:
+def model(name: str, /, solver: dict[str, Any] | None = None, **changes: Any) -> Model:
     """Return a net of the zoo with its data and its solver, any number of each changed.
 
     `changes` are fields of `ResidualNet` or of `Data`; `solver` holds fields of the solver.
@@ -56,7 +56,7 @@ def model(name: str, solver: dict[str, Any] | None = None, **changes: Any) -> Mo
     return Model(made, replace(base, **data), "cifar" if cifar else "imagenet", solver or {})
 
 
-def config(name: str, **changes: Any) -> ResidualNet:
+def config(name: str, /, **changes: Any) -> ResidualNet:
     """Return a net of the zoo with some of its numbers changed; NetError on an unknown name or option."""
     if name not in ZOO:
         raise NetError(f"there is no model {name!r}; there are {', '.join(ZOO)}{nearest(name, ZOO)}")
@@ -67,6 +67,6 @@ def config(name: str, **changes: Any) -> ResidualNet:
     return replace(ZOO[name], **changes)
 
 
-def build(name: str, **changes: Any) -> Net:
+def build(name: str, /, **changes: Any) -> Net:
     """Return the deploy net of a model of the zoo, any of its numbers changed: `build("attention-56", classes=100)`."""
     return config(name, **changes).build()
