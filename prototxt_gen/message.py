@@ -111,7 +111,9 @@ class Message:
 
     def __hash__(self) -> int:
         if self._hash is None:
-            object.__setattr__(self, "_hash", hash((self.proto, frozenset(self._values.items()), len(self.extras))))
+            object.__setattr__(
+                self, "_hash", hash((self.proto, frozenset(self._values.items()), frozenset(self.extras)))
+            )
         return self._hash or 0
 
     def __repr__(self) -> str:
