@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
+from prototxt_gen.analysis import Analysis, Row
 from prototxt_gen.errors import NetError
-from prototxt_gen.ir import Layer, Net, Value
+from prototxt_gen.ir import Layer, Net, Value, show
 
 
 def in_place(layer: Layer, index: int) -> bool:
@@ -35,6 +36,18 @@ def written_twice(net: Net) -> Iterator[tuple[Layer, str]]:
                 yield layer, f"it writes over {top.blob!r}, which layer {other.name!r} of line {other.line} takes too"
 
 
+def misshapen(rows: Sequence[Row]) -> Iterator[tuple[Layer, str]]:
+    """Yield (layer, problem) where a layer in place would change the shape of what it still reads."""
+    for row in rows:
+        for index, (top, shape) in enumerate(zip(row.layer.tops, row.tops, strict=True)):
+            before = row.bottoms[index] if in_place(row.layer, index) else None
+            if before is not None and shape is not None and before != shape:
+                yield (
+                    row.layer,
+                    f"it writes {top.blob!r} in place, but its top is {show(shape)} and its bottom {show(before)}",
+                )
+
+
 def miscounted(layer: Layer) -> Iterator[str]:
     """Yield what a layer lists another number of times than Caffe wants.
 
@@ -46,9 +59,9 @@ def miscounted(layer: Layer) -> Iterator[str]:
             yield f"{name} is given {len(given)} times; it has {len(blobs)} {what}, and takes one for each"
 
 
-def faults(net: Net) -> Iterator[NetError]:
+def faults(analysis: Analysis) -> Iterator[NetError]:
     """Yield an error for everything of this kind that is wrong with a net of one phase."""
-    for layer, problem in written_twice(net):
+    for layer, problem in (*written_twice(analysis.net), *misshapen(analysis.rows)):
         yield layer.error(problem)
-    for layer in net.layers:
+    for layer in analysis.net.layers:
         yield from map(layer.error, miscounted(layer))

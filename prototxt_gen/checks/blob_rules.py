@@ -8,10 +8,10 @@ from prototxt_gen import layers
 from prototxt_gen.causes import root_causes
 from prototxt_gen.checks.problem import ERROR, NOTE, WARNING, Phase, Problem, of_file, of_layer
 from prototxt_gen.errors import NetError, UnsupportedError, nearest
-from prototxt_gen.ir import NOBODY, Layer, Value, show
+from prototxt_gen.ir import NOBODY, Layer, Value
 from prototxt_gen.layers.base import LayerType
 from prototxt_gen.phases import is_ending, is_source
-from prototxt_gen.wiring import in_place, written_twice
+from prototxt_gen.wiring import misshapen, written_twice
 
 MOST_HINTS = 20
 """Nearest names are looked for this often; each search walks all blobs of the net."""
@@ -123,12 +123,8 @@ def wrong_shapes(phase: Phase) -> Iterator[Problem]:
 
 
 def shapes_in_place(phase: Phase) -> Iterator[Problem]:
-    for row in phase.rows:
-        for index, (top, shape) in enumerate(zip(row.layer.tops, row.tops, strict=True)):
-            before = row.bottoms[index] if in_place(row.layer, index) else None
-            if before is not None and shape is not None and before != shape:
-                message = f"it writes {top.blob!r} in place, but its top is {show(shape)} and its bottom {show(before)}"
-                yield of_layer(ERROR, "in-place", row.layer, message)
+    for layer, message in misshapen(phase.rows):
+        yield of_layer(ERROR, "in-place", layer, message)
 
 
 def not_checked(phase: Phase) -> Iterator[Problem]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from prototxt_gen.ir import Layer, Shape, show
-from prototxt_gen.layers.axes import canonical
+from prototxt_gen.layers.axes import canonical, refuse_overwriting
 from prototxt_gen.layers.base import LayerType
 from prototxt_gen.layers.example import Example, literal
 from prototxt_gen.message import Message, boolean, int32, uint32
@@ -48,6 +48,7 @@ class ArgMax(LayerType):
     params = (ArgMaxParameter,)
 
     def shapes(self, layer: Layer, bottoms: Sequence[Shape]) -> Sequence[Shape]:
+        refuse_overwriting(layer)
         p, bottom = layer.get(ArgMaxParameter), bottoms[0]
         if not bottom:
             raise layer.error("its bottom is a scalar; there is nothing to search")

@@ -30,6 +30,12 @@ def overwrites(layer: Layer) -> bool:
     return not {top.blob for top in layer.tops}.isdisjoint(bottom.blob for bottom in layer.bottoms)
 
 
+def refuse_overwriting(layer: Layer) -> None:
+    """Raise an error for the layers that Caffe runs in place and that then read what they have just written."""
+    if overwrites(layer):
+        raise layer.error("written over its bottom, Caffe computes nonsense; give its top another name")
+
+
 def refuse_in_place(layer: Layer) -> None:
     """Raise the error of the layers that check this in Caffe."""
     if overwrites(layer):

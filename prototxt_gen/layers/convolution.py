@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from prototxt_gen.ir import Layer, Shape, show
+from prototxt_gen.layers.axes import refuse_overwriting
 from prototxt_gen.layers.base import Arity, BlobSpec, LayerType, per_bottom, show_all
 from prototxt_gen.layers.convolution_axes import by_columns, fold_onnx, folded, unfold_onnx
 from prototxt_gen.layers.convolution_window import ConvolutionParameter, Window, channel_axis, window
@@ -52,7 +53,10 @@ class ConvolutionBase(LayerType):
         if any(shape != first for shape in bottoms):
             raise layer.error(f"bottoms differ, {show_all(bottoms)}; it needs equal shapes")
         outputs = self._check_outputs(layer, first[axis])
-        spatial = self.spatial(first[axis + 1 :], window(layer, first))
+        w = window(layer, first)
+        if set(w.kernel) | set(w.stride) <= {1} and not any(w.pad + w.end):
+            refuse_overwriting(layer)  # others look at a copy of the bottom, pixels under the kernel in columns
+        spatial = self.spatial(first[axis + 1 :], w)
         if any(size < 1 for size in spatial):
             raise layer.error(f"its top would be {show(spatial)} pixels: kernel and pad do not fit {show(first)}")
         return [(*first[:axis], outputs, *spatial)] * len(bottoms)

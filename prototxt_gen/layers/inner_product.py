@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from prototxt_gen.ir import Layer, Shape
-from prototxt_gen.layers.axes import canonical
+from prototxt_gen.layers.axes import canonical, refuse_overwriting
 from prototxt_gen.layers.base import BlobSpec, LayerType
 from prototxt_gen.layers.convolution import learned
 from prototxt_gen.layers.example import Example
@@ -44,6 +44,7 @@ class InnerProduct(LayerType):
 
     def shapes(self, layer: Layer, bottoms: Sequence[Shape]) -> Sequence[Shape]:
         (bottom,) = bottoms
+        refuse_overwriting(layer)
         p = layer.get(InnerProductParameter)
         if p.num_output < 1:
             raise layer.error("num_output must be at least 1")

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from prototxt_gen.ir import Layer, Shape, show
+from prototxt_gen.layers.axes import refuse_overwriting
 from prototxt_gen.layers.base import LayerType
 from prototxt_gen.layers.example import Example
 from prototxt_gen.message import Message, enum, float32, uint32
@@ -46,6 +47,8 @@ class LRN(LayerType):
             raise layer.error(f"local_size must be odd, not {size}")
         if len(bottoms[0]) != 4:
             raise layer.error(f"it takes a bottom of 4 axes, not {show(bottoms[0])}")
+        if layer.get(LRNParameter).norm_region == "ACROSS_CHANNELS":
+            refuse_overwriting(layer)
         return bottoms
 
     def torch(self, layer: Layer, bottoms: Sequence[Shape]) -> nn.Module:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from prototxt_gen.ir import Layer, Shape, show
-from prototxt_gen.layers.axes import refuse_in_place
+from prototxt_gen.layers.axes import refuse_in_place, refuse_overwriting
 from prototxt_gen.layers.base import LayerType
 from prototxt_gen.layers.example import Example
 from prototxt_gen.message import Message, int32, repeated, uint32
@@ -38,7 +38,10 @@ class _Reordered(LayerType):
         raise NotImplementedError
 
     def shapes(self, layer: Layer, bottoms: Sequence[Shape]) -> Sequence[Shape]:
-        return [tuple(bottoms[0][axis] for axis in self.order(layer, bottoms[0]))]
+        order = self.order(layer, bottoms[0])
+        if order != tuple(range(len(order))):
+            refuse_overwriting(layer)
+        return [tuple(bottoms[0][axis] for axis in order)]
 
     def torch(self, layer: Layer, bottoms: Sequence[Shape]) -> nn.Module:
         from torch import nn

@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from tests.behaviours import channels, detection, elementwise, nets, recurrent, refusals, stored, structural, windows
+from tests.behaviours import (
+    channels,
+    detection,
+    elementwise,
+    in_place,
+    nets,
+    recurrent,
+    refusals,
+    stored,
+    structural,
+    windows,
+)
 
 BEHAVIOURS = (
     *windows.BEHAVIOURS,
@@ -11,6 +22,7 @@ BEHAVIOURS = (
     *structural.BEHAVIOURS,
     *recurrent.BEHAVIOURS,
     *detection.BEHAVIOURS,
+    *in_place.BEHAVIOURS,
     *nets.BEHAVIOURS,
     *stored.BEHAVIOURS,
     *refusals.BEHAVIOURS,

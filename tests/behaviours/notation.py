@@ -19,7 +19,7 @@ from prototxt_gen.ir import Shape
 from prototxt_gen.layers.example import Draw
 
 _SHORT = re.compile(
-    r"^(?P<name>[^\s:]+): (?P<type>\w+)(?P<bottoms>(?: [^\s>|]+)*) >(?P<tops>(?: [^\s|]+)*)(?: \| (?P<rest>.*))?$"
+    r"^(?P<name>[^\s:]+): (?P<type>\w+)(?P<bottoms>(?: [^\s>|]+)*) >(?P<tops>(?: [^\s|]+)*)(?: \|(?: (?P<rest>.*))?)?$"
 )
 _SHAPED = re.compile(r"(?P<name>.+?)(?P<dims>( \d+)*)$")
 _FORMS = ("input_shape", "Input", "input_dim")

@@ -1,0 +1,53 @@
+"""Layers written over their bottoms: right in Caffe for some types, and nonsense for others, which we refuse."""
+
+from __future__ import annotations
+
+from tests.behaviours.notation import B
+
+_NONSENSE = "Caffe reads what it has just written"
+_FINE = (
+    "ReLU", "ReLU relu_param { negative_slope: 0.1 }", "PReLU", "ELU", "Sigmoid", "TanH", "BNLL", "Exp", "Dropout",
+    "Power power_param { power: 2 shift: 1 }", "Threshold", "Swish", "Clip clip_param { min: -1 max: 1 }",
+    "BatchNorm", "BatchNorm batch_norm_param { use_global_stats: false }", "BN bn_param { }", "Scale", "Bias",
+    "Scale scale_param { bias_term: true axis: 2 }", "Softmax", "Softmax softmax_param { axis: 2 }", "MVN",
+    "MVN mvn_param { across_channels: true normalize_variance: false }", "Normalize norm_param { }",
+    "LRN lrn_param { norm_region: WITHIN_CHANNEL local_size: 3 alpha: 0.5 }",
+    "Convolution convolution_param { num_output: 3 kernel_size: 3 pad: 1 }",
+    "Deconvolution convolution_param { num_output: 3 kernel_size: 3 pad: 1 group: 3 }",
+    "Permute permute_param { order: 0 order: 1 }", "Tile tile_param { tiles: 1 }", "Concat",
+)  # fmt: skip
+_BROKEN = (
+    "Convolution convolution_param { num_output: 3 kernel_size: 1 }",
+    "Convolution convolution_param { num_output: 2 kernel_size: 3 }",
+    "Deconvolution convolution_param { num_output: 3 kernel_size: 1 }",
+    "InnerProduct inner_product_param { num_output: 4 axis: 3 }",
+    "Pooling pooling_param { kernel_size: 3 stride: 1 pad: 1 }",
+    "Pooling pooling_param { kernel_size: 2 stride: 2 }",
+    "LRN",
+    "ArgMax argmax_param { axis: 1 top_k: 3 }",
+    "Permute permute_param { order: 0 order: 1 order: 3 order: 2 }",
+    "Interp interp_param { shrink_factor: 3 }",
+    "Reduction reduction_param { axis: 1 }",
+)
+
+
+def over_itself(index: int, layer: str, not_here: str = "") -> B:
+    """A copy of the input, then the layer over that copy, then one more layer."""
+    type_, _, params = layer.partition(" ")
+    lines = f"copy: Power data > x\nact: {type_} x > x | {params}\nafter: Power x > y | power_param {{ scale: 3 }}"
+    return B(f"in place: {type_} ({index})", "data 2 3 4 4", lines, not_here=not_here)
+
+
+BEHAVIOURS = (
+    *(over_itself(index, layer) for index, layer in enumerate(_FINE)),
+    *(over_itself(index, layer, _NONSENSE) for index, layer in enumerate(_BROKEN, len(_FINE))),
+    B(
+        "in place: Eltwise product",
+        "a 2 3; b 2 3",
+        "copy: Power a > x\ne: Eltwise x b > x | eltwise_param { operation: PROD }\nafter: TanH x > y",
+    ),
+    B("in place: Eltwise sum", "a 2 3; b 2 3", "copy: Power a > x\ne: Eltwise x b > x", not_here=_NONSENSE),
+    B("in place: Eltwise maximum", "a 2 3; b 2 3", not_here=_NONSENSE,
+      layers="copy: Power a > x\ne: Eltwise x b > x | eltwise_param { operation: MAX }"),
+    B("in place: Scale by a second bottom", "a 2 3 4; b 3", "copy: Power a > x\ns: Scale x b > x\nafter: TanH x > y"),
+)  # fmt: skip
