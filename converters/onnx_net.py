@@ -15,7 +15,7 @@ from prototxt_gen import layers
 from prototxt_gen.analysis import Analysis, Row
 from prototxt_gen.errors import NetError, UnsupportedError
 from prototxt_gen.ir import Value
-from prototxt_gen.lowering import is_fed, lower_all, sources
+from prototxt_gen.lowering import is_fed, lower_all, results, sources
 from prototxt_gen.passes.fold import fold
 from prototxt_gen.weights import Weights
 
@@ -172,9 +172,7 @@ class Lowering:
     def output_names(self) -> dict[Value, str]:
         """Return the outputs' names; one that is an input or another output gets a node of its own."""
         found: dict[Value, str] = {}
-        for value in self.analysis.net.outputs:
-            if value in self.sources or value not in self.names:
-                continue  # an input, or a label that no layer of this phase takes
+        for value in results(self.analysis.net):
             name = self.names[value]
             if name != utf8(value.blob) and value.blob not in self._inputs:
                 self.graph.scope, self.graph.learned = "", {}

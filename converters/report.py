@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from converters.verify import Comparison, Outcome, Report
+from converters.verification import Comparison, Outcome, Report
 
 
 def rows(report: Report) -> list[tuple[str, ...]]:
@@ -31,7 +31,7 @@ def columns(report: Report) -> tuple[str, ...]:
 def _cell(one: Comparison | None) -> str:
     if one is None:
         return "-"
-    mark = "" if one.ok and not one.excused else " tie" if one.excused else " DIFFERS"
+    mark = " *" if one.excused else "" if one.ok else " DIFFERS"
     return f"{one.error:.1e}{mark}" if math.isfinite(one.error) else f"inf{mark}"
 
 
@@ -58,9 +58,14 @@ def _sentence(report: Report, outcome: Outcome) -> str:
         return f"{outcome.runtime}: ran, but shares no blob with the reference"
     first = outcome.first_diverging
     if first is None:
-        ties = sum(one.excused for one in outcome.comparisons)
-        note = f", {ties} of them after near ties" if ties else ""
-        return f"{outcome.runtime}: {len(outcome.comparisons)} blobs agree{note}"
+        excused = [one for one in outcome.comparisons if one.excused]
+        if not excused:
+            return f"{outcome.runtime}: {len(outcome.comparisons)} blobs agree"
+        agreeing, example = len(outcome.comparisons) - len(excused), excused[0]
+        return (
+            f"{outcome.runtime}: {agreeing} blobs agree; {len(excused)} differ by no fault of a layer's, first "
+            f"{example.blob!r} by {example.error:.1e} ({example.note})"
+        )
     detail = f" ({first.note})" if first.note else ""
     return (
         f"{outcome.runtime}: DIFFERS, first at layer {first.layer!r} ({first.type}), blob {first.blob!r}: "
@@ -99,7 +104,7 @@ def _comparison_data(one: Comparison) -> dict[str, Any]:
         "error": _number(one.error),
         "tolerance": one.tolerance,
         "ok": one.ok,
-        "near_tie": one.excused,
+        "excused": one.excused,
         "note": one.note or None,
     }
 

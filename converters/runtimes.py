@@ -64,6 +64,15 @@ def run_onnx_net(net: OnnxNet, inputs: Mapping[str, Array]) -> Blobs:
     return {blob: made[net.names[value]] for blob, value in last.items() if value in net.names}
 
 
+def run_onnx_of(subject: Subject, path: Path, inputs: Mapping[str, Array]) -> Blobs:
+    """Run an ONNX file that was made of the subject; return every blob of the net that is still in it."""
+    from converters.onnx_net import utf8
+
+    names = {utf8(blob): blob for blob in subject.last_values()}
+    made = run_onnx_file(path, {utf8(blob): array for blob, array in inputs.items()}, list(names))
+    return {names[name]: array for name, array in made.items() if name in names}
+
+
 def run_onnx_file(path: Path, inputs: Mapping[str, Array], more: Sequence[str] = ()) -> Blobs:
     """Run an ONNX file; return its outputs, and `more` of the values that its nodes make, by name."""
     _need_onnx()

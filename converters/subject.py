@@ -15,6 +15,7 @@ from prototxt_gen.errors import UnsupportedError
 from prototxt_gen.ir import NOBODY, Layer, Net, Shape, Value, show
 from prototxt_gen.lowering import ready, sources, without_fields
 from prototxt_gen.passes.deploy import deploy
+from prototxt_gen.passes.head import following_head
 from prototxt_gen.weights import Weights
 
 NetLike = str | PathLike[str] | Net
@@ -52,7 +53,10 @@ class Subject:
 
 @dataclass(frozen=True)
 class Reading:
-    """How the files are to be read. `shapes` gives N×C×H×W by blob, `size` resizes the image input."""
+    """How the files are to be read.
+
+    `shapes` gives N×C×H×W by blob; `size` resizes the image input, and pooling over the whole map stays just that.
+    """
 
     phase: str = "TEST"
     stages: tuple[str, ...] = ()
@@ -75,6 +79,7 @@ def open_subject(net: NetLike, weights: WeightsLike, how: Reading | None = None)
     test, told = _of_phase(whole, how)
     found = told_by(test)
     stripped = without_fields(test, how.ignored).map(_plain_data)
+    stripped = following_head(stripped) if how.size else stripped
     shapes = {**(resized(stripped, how.size) if how.size else {}), **how.shapes}
     given = {**shapes}
     ready_net, remarks = _without_training(stripped, given)

@@ -261,7 +261,7 @@ def _hang(root: nn.Module, name: str, module: nn.Module) -> str:
 
     Where a part of the way is a layer itself (`conv1` and `conv1/bn`), the rest is joined to it: `conv1_bn`.
     """
-    parts = [_identifier(part) for part in name.split("/")]
+    parts = [identifier(part) for part in name.split("/")]
     place, way = root, []
     for index, part in enumerate(parts[:-1]):
         held = place._modules.get(part)
@@ -277,7 +277,7 @@ def _hang(root: nn.Module, name: str, module: nn.Module) -> str:
     return ".".join([*way, leaf])
 
 
-def _identifier(part: str) -> str:
+def identifier(part: str) -> str:
     """Return a name that Python takes as an attribute."""
     made = "".join(c if c.isalnum() or c == "_" else "_" for c in part) or "_"
     return f"_{made}" if made[0].isdigit() else made

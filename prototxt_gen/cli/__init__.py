@@ -17,8 +17,12 @@ COMMANDS = {
     "draw": Lazy("draw_command", "Draw a net as SVG, PNG, DOT or HTML."),
     "view": Lazy("view_command", "Open a net in Netron."),
     "convert": Lazy("convert_command", "To ONNX, PyTorch, or another form of Caffe."),
+    "verify": Lazy("verify_command", "Run a net in every runtime there is and compare all blobs."),
     "data": Lazy("data_command", "Make data sets that Caffe reads; say what they hold, and their mean."),
     "train": Lazy("train_command", "Train as a solver.prototxt says, on PyTorch or with real Caffe."),
+    "eval": Lazy("eval_command", "Top-1 and top-5 accuracy of a net, in any runtime."),
+    "classify": Lazy("classify_command", "The classes a net sees in pictures; the attention masks over them."),
+    "demo": Lazy("demo_command", "All of it on real images, in minutes: emit, train, convert, verify, report."),
     "caffe": Lazy("caffe_command", "Build and install real Caffe; say which one is there."),
     "layers": Lazy("layers_command", "List the layer types and what can be done with each."),
 }

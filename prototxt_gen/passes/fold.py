@@ -100,7 +100,8 @@ def _scaled(conv: Layer, weight: Array, scale: Array) -> Array:
         group = conv.get(ConvolutionParameter).group
         grouped = weight.reshape(group, -1, *weight.shape[1:])
         per_group = scale.reshape(group, 1, -1, *[1] * (weight.ndim - 2))
-        return _product(grouped, per_group).reshape(weight.shape)
+        made: Array = _product(grouped, per_group).reshape(weight.shape)
+        return made
     if conv.type == "InnerProduct" and conv.get(InnerProductParameter).transpose:
         return _product(weight, scale)
     return _product(weight, scale.reshape(-1, *[1] * (weight.ndim - 1)))
