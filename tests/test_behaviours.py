@@ -23,6 +23,7 @@ from prototxt_gen.errors import NetError, PrototxtGenError
 from prototxt_gen.lowering import ready
 from prototxt_gen.reader import read, read_text
 from prototxt_gen.text import parse
+from prototxt_gen.weights import Weights
 from tests.behaviours import BEHAVIOURS
 from tests.behaviours.notation import Behaviour
 from tests.caffe_support import real_caffe
@@ -41,6 +42,7 @@ def records(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for index, one in enumerate(BEHAVIOURS):
         (folder / str(index)).mkdir()
         (folder / str(index) / "net.prototxt").write_text(one.prototxt(), encoding="utf-8")
+        (folder / str(index) / "stock.prototxt").write_text(one.stock_prototxt(), encoding="utf-8")
     first = 0
     while first < len(BEHAVIOURS):  # once, unless a net ends the process
         first = run_caffe(folder, first)
@@ -99,12 +101,17 @@ class Judge:
         net = read(self.place / "net.prototxt")
         return ready(net.at("TEST", (*one.stages, *net.params.state.stage), one.level))
 
+    def weights(self, analysis: Analysis) -> Weights:
+        return weights.read(self.model, analysis, self.behaviour.dialect, self.behaviour.statistic)
+
     def subject(self) -> Subject:
-        how = Reading(stages=self.behaviour.stages, level=self.behaviour.level)
+        one = self.behaviour
+        how = Reading(stages=one.stages, level=one.level, dialect=one.dialect, statistic=one.statistic)
         return open_subject(self.place / "net.prototxt", self.model, how)
 
     def compare(self, got: Blobs, wanted: Blobs, what: str) -> None:
-        for name, array in got.items():
+        for name in got.keys() & wanted.keys() if self.behaviour.stock else got:
+            array = got[name]
             close(array, wanted[name], self.behaviour.tolerance, f"{what}, blob {name!r}")
 
 
@@ -157,7 +164,7 @@ def check_torch(judge: Judge) -> None:
     from prototxt_gen.torch_net import TorchNet, as_tensors
 
     analysis = judge.analysis()
-    net = TorchNet(analysis, weights.read(judge.model, analysis)).eval()
+    net = TorchNet(analysis, judge.weights(analysis)).eval()
     last = {value.blob: value for value in analysis.net.values()}
     for suffix in ("", "2"):
         wanted, inputs = judge.blobs(suffix), judge.inputs(suffix)

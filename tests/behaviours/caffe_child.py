@@ -39,7 +39,7 @@ def main(folder: Path, first: int) -> None:
 
 def run(caffe: Any, one: Behaviour, place: Path) -> None:
     """Leave the model file, `inputs.npz`, `blobs.npz`, and with one image more `inputs2.npz`, `blobs2.npz`."""
-    file = str(place / "net.prototxt")
+    file = str(place / "stock.prototxt")
     net = caffe.Net(file, caffe.TEST, level=one.level, stages=list(one.stages) or None)
     rng = np.random.default_rng(one.seed)
     fill(net, one, rng)

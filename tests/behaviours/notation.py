@@ -45,6 +45,10 @@ class Behaviour:
     refused: bool = False
     tolerance: float = 1e-5
     onnx: bool = True
+    stock: str = ""
+    """The layers that Caffe runs in place of `layers`, of types that it has."""
+    statistic: str | None = None
+    dialect: str | None = None
     not_here: str = ""
     """Why we refuse what Caffe runs; empty where we run it."""
 
@@ -62,7 +66,14 @@ class Behaviour:
         """Return the whole net as a user would write it."""
         if self.text:
             return self.text
-        lines = [line.strip() for line in self.layers.strip().splitlines()]
+        return self._whole(self.layers)
+
+    def stock_prototxt(self) -> str:
+        """Return the net that Caffe runs."""
+        return self._whole(self.stock) if self.stock else self.prototxt()
+
+    def _whole(self, layers: str) -> str:
+        lines = [line.strip() for line in layers.strip().splitlines()]
         return "\n".join([f'name: "{self.name}"', *self._declared(), *map(_unfolded, lines), ""])
 
     def _declared(self) -> list[str]:

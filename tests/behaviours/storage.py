@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+Array = np.ndarray[Any, Any]
 Store = Callable[[Any, Path], "Path | None"]
 """Writes the weights of a Caffe net into a folder; returns the file Caffe itself is to read them from, if any."""
 
@@ -169,7 +170,59 @@ def _varint(number: int) -> bytes:
     return bytes([low | 0x80]) + _varint(rest) if rest else bytes([low])
 
 
+def merged(number: int, fourth: str, shape: tuple[int, ...] = (1, -1, 1, 1)) -> Store:
+    """BatchNorm `bn` and Scale `scale` as one BN of a fork: its bn_param's number, what its fourth blob holds."""
+
+    def arrays(mean: Array, variance: Array, factor: Array, slope: Array, bias: Array) -> list[Array]:
+        kept = 1 / np.sqrt(variance.astype("float64") + 1e-5) if fourth == "inverse std" else variance
+        return [array.reshape(shape) for array in (slope, bias, mean, kept)]
+
+    field = _varint(number << 3 | 2) + bytes([5, 4 << 3 | 5]) + np.float32(1e-5).tobytes() if number else b""
+    return joined("BN", field, arrays)
+
+
+def joined(type_: str, field: bytes, arrays: Callable[..., list[Array]]) -> Store:
+    """The layers `bn` and `scale` as one of this type, whose blobs `arrays` makes of theirs."""
+
+    def store(net: Any, place: Path) -> Path | None:
+        blobs = arrays(*(blob.data for name in ("bn", "scale") for blob in net.params[name]))
+
+        def change(model: Any) -> None:
+            del model.layer[[layer.name for layer in model.layer].index("scale")]
+            (layer,) = (one for one in model.layer if one.name == "bn")
+            layer.type = type_
+            layer.MergeFromString(field)
+            del layer.blobs[:]
+            for array in blobs:
+                layer.blobs.add(data=array.ravel()).shape.dim.extend(array.shape)
+
+        _changed(net, place, change)
+        return None
+
+    return store
+
+
+def segnet(mean: Array, variance: Array, factor: Array, slope: Array, bias: Array) -> list[Array]:
+    by = slope / np.sqrt(variance.astype("float64") + 1e-5)
+    return [by.reshape(1, -1, 1, 1), (bias - mean * by).reshape(1, -1, 1, 1)]
+
+
+def xilinx(mean: Array, variance: Array, factor: Array, scale: Array, bias: Array) -> list[Array]:
+    return [*(array.reshape(1, -1, 1, 1) for array in (scale, bias, mean, variance)), factor.reshape(1, 1, 1, 1)]
+
+
 STORAGES: dict[str, Store] = {
+    "BN 148 inverse std": merged(148, "inverse std"),
+    "BN 148 inverse std, 1xC": merged(148, "inverse std", (1, -1)),
+    "BN 137 variance": merged(137, "variance"),
+    "BN 152 variance": merged(152, "variance"),
+    "BN 1111 inverse std": merged(1111, "inverse std"),
+    "BN 200 variance": merged(200, "variance"),
+    "BN 200 inverse std": merged(200, "inverse std"),
+    "BN 0 variance": merged(0, "variance"),
+    "BN SegNet": joined("BN", b"", segnet),
+    "BatchNorm Xilinx": joined("BatchNorm", b"", xilinx),
+    "BatchNorm NVCaffe": joined("BatchNorm", b"", lambda *arrays: list(arrays)),
     "caffemodel": plain,
     "h5": hdf5,
     "legacy dims": legacy,
