@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -79,6 +80,13 @@ def train(where: Path, *options: str, status: int = 0, **more: Any) -> tuple[str
     out, err = process.communicate(timeout=300)
     assert process.returncode == status, err
     return out, err
+
+
+def wait_for(process: subprocess.Popen[str], path: Path, size: int = 0) -> None:
+    """Wait until a file of a run is there, and so large."""
+    while not path.exists() or path.stat().st_size < size:
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.01)
 
 
 def weights(path: Path) -> dict[str, list[Array]]:
