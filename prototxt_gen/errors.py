@@ -10,8 +10,10 @@ PrototxtGenError            one clear sentence; the command line prints it and e
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable
 from difflib import get_close_matches
+from functools import lru_cache
 
 
 class PrototxtGenError(Exception):
@@ -50,8 +52,29 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """Return `; did you mean 'x'?` for the known name closest to `name`, or an empty string."""
     if len(name) > LONGEST:
         return ""
-    found = get_close_matches(name, list(known), n=1, cutoff=0.6)
+    found = get_close_matches(name, _alike(name, tuple(known)), n=1, cutoff=0.6)
     return f"; did you mean {found[0]!r}?" if found else ""
+
+
+def _alike(name: str, known: tuple[str, ...]) -> list[str]:
+    """Return the few names that share most of the rarer pairs of letters; a strange fork's file asks often."""
+    index = _by_pair(known)
+    counts = Counter(other for pair in _pairs(name) for other in index.get(pair, ()))
+    return [other for other, _ in counts.most_common(3)]
+
+
+@lru_cache(maxsize=64)
+def _by_pair(known: tuple[str, ...]) -> dict[str, list[str]]:
+    index: dict[str, list[str]] = {}
+    for name in known:
+        for pair in _pairs(name):
+            index.setdefault(pair, []).append(name)
+    return {pair: names for pair, names in index.items() if len(names) < max(10, len(known) // 4)}
+
+
+def _pairs(name: str) -> set[str]:
+    marked = f" {name.lower()} "
+    return {marked[i : i + 2] for i in range(len(marked) - 1)}
 
 
 def one_of(what: str, value: str, known: Collection[str]) -> None:
