@@ -39,6 +39,9 @@ generated: $(READY)
 # Record golden tensors from real Caffe: all, or TYPE="Pooling LRN".
 golden: caffe
 	GLOG_minloglevel=2 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m tests.golden $(TYPE)
+ifndef TYPE
+	GLOG_minloglevel=2 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m tests.golden_solvers
+endif
 
 benchmarks: $(READY)
 	$(BIN)/python -m benchmarks

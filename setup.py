@@ -10,7 +10,17 @@ ONNX = ["onnx>=1.16", "onnxruntime>=1.18"]
 DATA = ["h5py>=3.10", "lmdb>=1.4", "opencv-python-headless>=4.8,<5"]  # OpenCV 5 has no Caffe importer to compare with
 TRAIN = [*TORCH, *DATA, "pillow>=10", "matplotlib>=3.8", "tensorboard>=2.16"]
 DRAW = ["pydot>=3.0", "netron>=8.0"]
-DEV = ["hypothesis>=6.100", "mypy>=1.11", "pytest>=8", "pytest-timeout>=2.3", "pytest-xdist>=3.6", "ruff>=0.6"]
+DEV = [
+    "hypothesis>=6.100",
+    "mlxtend>=0.23",
+    "mypy>=1.11",
+    "types-protobuf>=5.29",
+    "types-setuptools>=70",
+    "pytest>=8",
+    "pytest-timeout>=2.3",
+    "pytest-xdist>=3.6",
+    "ruff>=0.6",
+]
 
 setup(
     name="prototxt-gen",
@@ -41,7 +51,6 @@ setup(
     },
     entry_points={"console_scripts": ["prototxt-gen=prototxt_gen.cli:main"]},
     classifiers=[
-        "License :: OSI Approved :: BSD License",
         "Programming Language :: Python :: 3.10",
         "Programming Language :: Python :: 3.11",
         "Programming Language :: Python :: 3.12",

@@ -210,9 +210,7 @@ def test_an_existing_set_is_replaced_only_when_forced_and_only_by_a_whole_one(tm
 
 
 @pytest.mark.parametrize("to", ["lmdb", "hdf5"])
-def test_a_fault_of_the_disk_is_found_on_reading_back(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, to: str
-) -> None:
+def test_a_fault_of_the_disk_is_found_on_reading_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, to: str) -> None:
     samples.write_npz(tmp_path / "a.npz")
     writer = getattr(make_module, "LmdbWriter" if to == "lmdb" else "Hdf5Writer")
     honest = writer.write

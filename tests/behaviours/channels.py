@@ -49,9 +49,17 @@ BATCH_NORMS = (
 
 BNS = (
     B("bn: the paper's, inverse standard deviation", "data 2 3 4 4", "bn: BN data > bn | bn_param { }"),
-    B("bn: after a convolution, in place", "data 2 3 6 6", _CONV + "bn: BN conv1 > conv1 | bn_param { }\nrelu: ReLU conv1 > conv1"),
+    B(
+        "bn: after a convolution, in place",
+        "data 2 3 6 6",
+        _CONV + "bn: BN conv1 > conv1 | bn_param { }\nrelu: ReLU conv1 > conv1",
+    ),
     B("bn: frozen", "data 2 3 4 4", "bn: BN data > bn | bn_param { frozen: true eps: 0.01 }"),
-    B("bn: its output used twice", "data 2 3 6 6", _CONV + "bn: BN conv1 > bn | bn_param { eps: 0.001 }\nsum: Eltwise conv1 bn > sum"),
+    B(
+        "bn: its output used twice",
+        "data 2 3 6 6",
+        _CONV + "bn: BN conv1 > bn | bn_param { eps: 0.001 }\nsum: Eltwise conv1 bn > sum",
+    ),
 )
 
 SCALES = (
@@ -59,19 +67,41 @@ SCALES = (
     B("scale: with bias", "data 2 3 4 4", "scale: Scale data > scale | scale_param { bias_term: true }"),
     B("scale: axis 0", "data 2 3 4", "scale: Scale data > scale | scale_param { axis: 0 }"),
     B("scale: axis 2", "data 2 3 4 5", "scale: Scale data > scale | scale_param { axis: 2 }"),
-    B("scale: last axis, with bias", "data 2 3 4 5", "scale: Scale data > scale | scale_param { axis: -1 bias_term: true }"),
+    B(
+        "scale: last axis, with bias",
+        "data 2 3 4 5",
+        "scale: Scale data > scale | scale_param { axis: -1 bias_term: true }",
+    ),
     B("scale: two axes", "data 2 3 4 5", "scale: Scale data > scale | scale_param { axis: 1 num_axes: 2 }"),
-    B("scale: all axes from 1", "data 2 3 4 5", "scale: Scale data > scale | scale_param { num_axes: -1 bias_term: true }"),
+    B(
+        "scale: all axes from 1",
+        "data 2 3 4 5",
+        "scale: Scale data > scale | scale_param { num_axes: -1 bias_term: true }",
+    ),
     B("scale: one number", "data 2 3 4 4", "scale: Scale data > scale | scale_param { num_axes: 0 bias_term: true }"),
-    B("scale: second bottom by image and channel", "data 2 3 4 4; s 2 3", "scale: Scale data s > out | scale_param { axis: 0 }"),
-    B("scale: second bottom by channel, with bias", "data 2 3 4 4; s 3",
-      "scale: Scale data s > out | scale_param { bias_term: true }"),
+    B(
+        "scale: second bottom by image and channel",
+        "data 2 3 4 4; s 2 3",
+        "scale: Scale data s > out | scale_param { axis: 0 }",
+    ),
+    B(
+        "scale: second bottom by channel, with bias",
+        "data 2 3 4 4; s 3",
+        "scale: Scale data s > out | scale_param { bias_term: true }",
+    ),
     B("scale: second bottom of one number", "data 2 3 4 4; s", "scale: Scale data s > out | scale_param { axis: 0 }"),
-    B("scale: second bottom of the same shape", "data 2 3 4 4; s 2 3 4 4", "scale: Scale data s > out | scale_param { axis: 0 }"),
+    B(
+        "scale: second bottom of the same shape",
+        "data 2 3 4 4; s 2 3 4 4",
+        "scale: Scale data s > out | scale_param { axis: 0 }",
+    ),
     B("scale: in place", "data 2 3 4 4", "scale: Scale data > data | scale_param { bias_term: true }"),
-    B("scale: SE block, 2x3x1x1 flattened first", "data 2 3 4 4; gate 2 3 1 1",
-      """flat: Reshape gate > flat | reshape_param { shape { dim: 0 dim: -1 } }
-      out: Scale data flat > out | scale_param { axis: 0 }"""),
+    B(
+        "scale: SE block, 2x3x1x1 flattened first",
+        "data 2 3 4 4; gate 2 3 1 1",
+        """flat: Reshape gate > flat | reshape_param { shape { dim: 0 dim: -1 } }
+      out: Scale data flat > out | scale_param { axis: 0 }""",
+    ),
     B("bias: by channel", "data 2 3 4 4", "bias: Bias data > bias"),
     B("bias: axis 2", "data 2 3 4 5", "bias: Bias data > bias | bias_param { axis: 2 }"),
     B("bias: two axes", "data 2 3 4 5", "bias: Bias data > bias | bias_param { axis: 1 num_axes: 2 }"),

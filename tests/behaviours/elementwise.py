@@ -34,7 +34,9 @@ ACTIVATIONS = (
     act("bnll", "BNLL"),
     act("bnll: large numbers", "BNLL", "data 8", draws={"data": literal([-100, -60, -5, -0.5, 0.5, 5, 60, 100])}),
     act("threshold", "Threshold threshold_param { threshold: 0.3 }"),
-    act("threshold: default, a zero among the numbers", "Threshold", "data 4", draws={"data": literal([-1, 0, 1e-9, 2])}),
+    act(
+        "threshold: default, a zero among the numbers", "Threshold", "data 4", draws={"data": literal([-1, 0, 1e-9, 2])}
+    ),
     act("dropout", "Dropout dropout_param { dropout_ratio: 0.7 }"),
     act("swish", "Swish"),
     act("swish: beta", "Swish swish_param { beta: 2.5 }"),
@@ -84,7 +86,11 @@ ELTWISES = (
     eltwise("product, stable_prod_grad off", "operation: PROD stable_prod_grad: false"),
     eltwise("maximum", "operation: MAX"),
     eltwise("maximum of four", "operation: MAX", 4),
-    B("eltwise: one blob twice", "data 2 3 4 4", "sum: Eltwise data data > sum | eltwise_param { coeff: 2 coeff: 0.5 }"),
+    B(
+        "eltwise: one blob twice",
+        "data 2 3 4 4",
+        "sum: Eltwise data data > sum | eltwise_param { coeff: 2 coeff: 0.5 }",
+    ),
     B("eltwise: sum of shapes equal but for their meaning", "a 2 3; b 2 3", "sum: Eltwise a b > sum"),
 )
 
@@ -142,7 +148,11 @@ INTERPS = (
     act("interp: from one pixel", "Interp interp_param { height: 5 width: 4 }", "data 2 3 1 1"),
     act("interp: same size", "Interp interp_param { height: 4 width: 4 }"),
     act("interp: cropped first", "Interp interp_param { height: 6 width: 6 pad_beg: -1 pad_end: -1 }", "data 1 2 7 7"),
-    B("interp: size of the second bottom", "data 2 3 4 4; like 2 1 7 9", "up: Interp data like > up | interp_param { }"),
+    B(
+        "interp: size of the second bottom",
+        "data 2 3 4 4; like 2 1 7 9",
+        "up: Interp data like > up | interp_param { }",
+    ),
 )
 
 BEHAVIOURS = ACTIVATIONS + POWERS + ELTWISES + SOFTMAXES + ARGMAXES + REDUCTIONS + INTERPS

@@ -1,6 +1,5 @@
 """LSTM and RNN: steps first, then streams; `cont` is 0 where a sequence begins."""
 
-
 from __future__ import annotations
 
 from prototxt_gen.layers.example import literal

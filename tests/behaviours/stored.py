@@ -1,6 +1,5 @@
 """Weights as files hold them."""
 
-
 from __future__ import annotations
 
 from tests.behaviours.notation import B
