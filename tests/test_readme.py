@@ -1,0 +1,61 @@
+"""README.md is right: its Python runs, its commands exist with those options, and the light ones run."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from prototxt_gen import model
+from prototxt_gen.cli import cli
+
+README = Path(__file__).parent.parent / "README.md"
+LIGHT = ("models", "emit", "summary", "check", "layers", "convert prototxt")
+
+
+def python_blocks() -> list[str]:
+    return re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+
+
+def commands() -> list[list[str]]:
+    lines = README.read_text(encoding="utf-8").splitlines()
+    return [shlex.split(line.partition(" #")[0])[1:] for line in lines if line.startswith("    prototxt-gen ")]
+
+
+@pytest.mark.parametrize("block", python_blocks())
+def test_python_runs(block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    exec(compile(block, "README.md", "exec"), {"__name__": "readme"})
+
+
+@pytest.mark.parametrize("words", commands(), ids=" ".join)
+def test_command_and_options_exist(words: list[str]) -> None:
+    command: click.Command = cli
+    context = click.Context(cli)
+    while isinstance(command, click.Group):
+        found = command.get_command(context, words[0])
+        assert found is not None, f"no command {words[0]}"
+        command, words = found, words[1:]
+    known = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
+    assert {word for word in words if word.startswith("--")} <= known | {"--help"}
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The files that README's commands name."""
+    model("attention-56-cifar").write(tmp_path)
+    (tmp_path / "net.prototxt").write_text((tmp_path / "deploy.prototxt").read_text())
+    (tmp_path / "snapshots").mkdir()
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("words", [w for w in commands() if " ".join(w).startswith(LIGHT)], ids=" ".join)
+def test_light_commands_run(words: list[str], workplace: Path) -> None:
+    force = ["--force"] if "-o" in words else []
+    result = CliRunner().invoke(cli, [*words, *force])
+    assert result.exit_code == 0, result.output
