@@ -38,7 +38,7 @@ setup(
     package_data={
         "prototxt_gen": ["py.typed", "schemas/*.txt"],
         "prototxt_gen.templates": ["*.j2"],
-        "prototxt_gen.pycaffe": ["Dockerfile", "overlay/**/*"],
+        "prototxt_gen.pycaffe": ["Dockerfile*", "overlay/**/*"],
     },
     install_requires=["click>=8.1", "jinja2>=3.1", "numpy>=1.26", "protobuf>=5.29", "rich>=13"],
     extras_require={
