@@ -17,6 +17,8 @@ from prototxt_gen.ir import Layer, Value, show
 Array = np.ndarray[Any, Any]
 TOLERANCE = 1e-4
 """How far a blob may be from the reference, relative to the reference's largest value."""
+MOST_CARRIED = 1e-2
+"""A deep net may carry rounding beyond the tolerance, without a fault in any layer; beyond this it is no excuse."""
 DECIDING = frozenset({"ArgMax", "Accuracy", "Threshold", "DetectionOutput", "Proposal", "Filter", "DetectionEvaluate"})
 """Types whose top jumps where numbers are nearly equal, so that rounding before them may show as another answer."""
 
@@ -185,10 +187,10 @@ class _Comparer:
     def _one(self, layer: Layer, value: Value) -> Comparison:
         tolerance = max(TOLERANCE, layers.room(layer).tolerance)
         error, note = difference(self.reference[value.blob], self.other[value.blob])
-        why = self._excuse(layer, value) if error > tolerance else ""
+        why = self._excuse(layer, value, error) if error > tolerance else ""
         return Comparison(value.blob, layer.name, layer.type, error, tolerance, why or note, bool(why))
 
-    def _excuse(self, layer: Layer, value: Value) -> str:
+    def _excuse(self, layer: Layer, value: Value, error: float) -> str:
         """Return why a difference is no error of this layer; or an empty text.
 
         The layer is run alone on either runtime's own bottoms: only if it then makes either's own top is it excused.
@@ -201,7 +203,8 @@ class _Comparer:
         if layer.type in DECIDING or (layer.type == "Pooling" and len(layer.tops) > 1):
             self.after_tie.add(value.blob)
             return "a near tie: on either's own bottoms the layer makes either's own top"
-        return "rounding carried on: on either's own bottoms the layer makes either's own top"
+        carried = "rounding carried on: on either's own bottoms the layer makes either's own top"
+        return carried if error <= MOST_CARRIED else ""
 
     def _makes_its_own(self, value: Value, blobs: Blobs) -> bool:
         made = self._alone(value, blobs)

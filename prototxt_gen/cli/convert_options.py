@@ -15,7 +15,8 @@ from prototxt_gen.printable import safe_lines
 if TYPE_CHECKING:
     from converters.convert import Conversion
     from converters.preprocessing import Preprocessing
-    from converters.subject import Subject
+    from converters.subject import Reading, Subject
+    from prototxt_gen.ir import Net
 
 
 def _means(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[float, ...] | None:
@@ -66,7 +67,7 @@ def decorated(*groups: list[Callable[[Any], Any]]) -> Callable[[Any], Any]:
 
 def subject(net: Path, weights: Path, **given: Any) -> Subject:
     """Read net and weights as the options of READING, and where given PREPROCESSING, say."""
-    from converters import read_subject
+    from converters.subject import open_subject
     from prototxt_gen import plugins
     from prototxt_gen.ir import Net
 
@@ -75,19 +76,23 @@ def subject(net: Path, weights: Path, **given: Any) -> Subject:
     _, read = options.read_any(net)
     if not isinstance(read, Net):
         raise PrototxtGenError(f"{net}: a solver, not a net; give the net's own file")
-    made = read_subject(
-        net,
-        weights,
-        phase=given["phase"] or "TEST",
+    return _with_preprocessing(open_subject(net, weights, read_as(read, given)), given)
+
+
+def read_as(net: Net, given: dict[str, Any]) -> Reading:
+    """Return how the options of READING say a net and its weights are to be read."""
+    from converters.subject import Reading
+
+    return Reading(
+        phase=(given["phase"] or "TEST").upper(),
         stages=given["stages"],
         level=given["level"],
-        shapes=options.given_shapes(read, None, given["shapes"]),
-        input_size=options.numbers(given["size"], "--input-size") if given["size"] else (),
+        shapes=options.given_shapes(net, None, given["shapes"]),
+        size=options.numbers(given["size"], "--input-size") if given["size"] else (),
         dialect=given["dialect"],
-        bn_statistic=given["statistic"] and given["statistic"].replace("-", "_"),
-        ignore_fields=given["ignored"],
+        statistic=given["statistic"] and given["statistic"].replace("-", "_"),
+        ignored=given["ignored"],
     )
-    return _with_preprocessing(made, given)
 
 
 def preprocessing_told(found: Preprocessing, given: dict[str, Any]) -> Preprocessing:

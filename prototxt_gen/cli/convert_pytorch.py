@@ -1,0 +1,32 @@
+"""`prototxt-gen convert pytorch`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from prototxt_gen.cli import options
+from prototxt_gen.cli.convert_options import PREPROCESSING, READING, decorated, echo_conversion, subject
+
+
+@click.command()
+@decorated(READING, PREPROCESSING)
+@click.option("-o", "--output", type=options.FILE, help="What to write; the weights' name unless told.")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["folder", "pt2"]),
+    default="folder",
+    help="folder: model.py and model.safetensors, nothing of ours needed; pt2: a file by torch.export.",
+)
+@click.option("--no-verify", is_flag=True, help="Do not run what was written against Caffe and PyTorch.")
+@options.force
+def pytorch(output: Path | None, form: str, no_verify: bool, force: bool, **given: Any) -> None:
+    """Convert NET with WEIGHTS to PyTorch, and run it against real Caffe, if it is there."""
+    from converters.convert import write_torch
+
+    suffix = "" if form == "folder" else ".pt2"
+    out = output or given["weights"].with_name(given["weights"].name.split(".")[0] + suffix)
+    echo_conversion(write_torch(subject(**given), out, form, force=force, verified=not no_verify))
