@@ -86,7 +86,7 @@ def _solver_field(text: str) -> tuple[str, Any]:
     from prototxt_gen.text import parse
 
     key, equals, value = text.partition("=")
-    if not equals:
+    if not equals or not value:
         raise PrototxtGenError(f"--solver {text!r}: write FIELD=VALUE")
     known = SolverParameter.fields.get(key)
     written = f'"{value}"' if known is not None and known.kind == "string" else value
