@@ -71,7 +71,7 @@ def info(path: str | Path, kind: str | None = None, progress: Progress | None = 
         encoded += packed
     return Info(
         dataset.path, dataset.kind, len(dataset), dict(shapes.most_common()), named(sorted(types)),
-        dict(sorted(labels.items())), encoded, _bytes(dataset), _classes(dataset),
+        dict(sorted(labels.items())), encoded, _bytes(dataset), classes_of(dataset),
     )  # fmt: skip
 
 
@@ -173,7 +173,8 @@ def _bytes(dataset: Dataset) -> int:
     return sum(file.stat().st_size for file in files)
 
 
-def _classes(dataset: Dataset) -> tuple[str, ...]:
+def classes_of(dataset: Dataset) -> tuple[str, ...]:
+    """Return the names of labels 0, 1, ..., from the source or a labels.txt beside the data; none where neither is."""
     if isinstance(dataset, SourceDataset):
         return dataset.source.classes
     folder = dataset.path if dataset.path.is_dir() else dataset.path.parent
