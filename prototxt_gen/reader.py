@@ -16,16 +16,24 @@ from prototxt_gen.schema import BlobShape, LayerParameter, NetParameter
 from prototxt_gen.text import Field, Word, parse
 from prototxt_gen.upgrade import Tree, type_name, upgrade
 
+LARGEST = 32 << 20
+"""Bytes. A net of 100,000 layers has some 20 MiB; a .caffemodel given by mistake may have gigabytes."""
 _STRUCTURE = {"name", "input", "input_shape", "input_dim", "layer", "layers"}
-_LAYER_STRUCTURE = {"name", "type", "bottom", "top"}
+_LAYERLARGEST = 32 << 20
+"""Bytes. A net of 100,000 layers has some 20 MiB; a .caffemodel given by mistake may have gigabytes."""
+_STRUCTURE = {"name", "type", "bottom", "top"}
 
 
 def read_text(path: str | PathLike[str]) -> bytes:
-    """Return a file's bytes; PrototxtError where it cannot be read."""
+    """Return a file's bytes; PrototxtError where it cannot be read, or is larger than any prototxt."""
     try:
-        return Path(path).read_bytes()
+        with Path(path).open("rb") as file:
+            text = file.read(LARGEST + 1)
     except OSError as error:
         raise PrototxtError(f"{fspath(path)}: {error.strerror or error}") from None
+    if len(text) > LARGEST:
+        raise PrototxtError(f"{fspath(path)}: more than {LARGEST >> 20} MiB, so this is no prototxt")
+    return text
 
 
 def read(path: str | PathLike[str]) -> Net:

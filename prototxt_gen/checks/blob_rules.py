@@ -13,21 +13,21 @@ from prototxt_gen.layers.base import LayerType
 from prototxt_gen.phases import is_ending, is_source
 from prototxt_gen.wiring import misshapen, written_twice
 
-MOST_HINTS = 20
-"""Nearest names are looked for this often; each search walks all blobs of the net."""
+MOST_HINTS, MOST_BLOBS = 100, 5000
+"""Nearest names are looked for this often, and in nets of no more blobs than this."""
 
 
 def dangling_bottoms(phase: Phase) -> Iterator[Problem]:
     """Source: src/caffe/net.cpp Net::AppendBottom."""
     made = {value.blob: value for value in reversed([*phase.net.values()])}
     anywhere = {value.blob for value in phase.whole.values()}
+    known = list(made) if len(made) <= MOST_BLOBS else []
     whys: dict[str, str] = {}
     for layer in phase.net.layers:
         for bottom in dict.fromkeys(value.blob for value in layer.bottoms if value.version == NOBODY):
             if bottom not in whys:
-                hints = [blob for blob in made if blob != bottom] if len(whys) < MOST_HINTS else []
-                whys[bottom] = _why_dangling(phase, layer, made.get(bottom), bottom in anywhere)
-                whys[bottom] = whys[bottom] or nearest(bottom, hints)
+                hint = "" if bottom in made or len(whys) >= MOST_HINTS else nearest(bottom, known)
+                whys[bottom] = _why_dangling(phase, layer, made.get(bottom), bottom in anywhere) or hint
             message = f"its bottom {bottom!r} is made by no layer before it{whys[bottom]}"
             yield of_layer(ERROR, "dangling-bottom", layer, message)
 
