@@ -19,9 +19,7 @@ from prototxt_gen.upgrade import Tree, type_name, upgrade
 LARGEST = 32 << 20
 """Bytes. A net of 100,000 layers has some 20 MiB; a .caffemodel given by mistake may have gigabytes."""
 _STRUCTURE = {"name", "input", "input_shape", "input_dim", "layer", "layers"}
-_LAYERLARGEST = 32 << 20
-"""Bytes. A net of 100,000 layers has some 20 MiB; a .caffemodel given by mistake may have gigabytes."""
-_STRUCTURE = {"name", "type", "bottom", "top"}
+_LAYER_STRUCTURE = {"name", "type", "bottom", "top"}
 
 
 def read_text(path: str | PathLike[str]) -> bytes:
