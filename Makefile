@@ -15,9 +15,9 @@ $(READY): setup.py constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
 	touch $(READY)
 
-# The main job, end to end.
+# The main job on real images, end to end; the report is demo/report.html.
 demo: $(READY)
-	$(BIN)/python -m tests.demo
+	$(GEN) demo --force
 
 # Real Caffe, built when it is not there; the wheel is cached.
 caffe: $(READY)
