@@ -22,6 +22,7 @@ FLOORS = (
     "caffemodel caffemodel_read caffemodel_write caffemodel_types caffemodel_h5 wire files printable sharing wiring",
     "",  # whatever is not named: blocks, models, emit, train, torch_net, data, checks, draw, pycaffe, …
     "converters",
+    "evaluate demo report",
     "cli __main__",
 )
 """Lowest first. A part of the house imports its own floor and those below; `converters` is the package beside."""
