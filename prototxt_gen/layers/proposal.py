@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from prototxt_gen.ir import Layer, Shape
@@ -14,6 +14,7 @@ from prototxt_gen.message import Message, float32, repeated, uint32
 if TYPE_CHECKING:
     from torch import nn
 
+    from converters.graph import Graph
     from prototxt_gen.boxes import Floats
 
 
@@ -48,6 +49,15 @@ def anchors(p: ProposalParameter) -> Floats:
     return np.stack(out)
 
 
+def positions(p: ProposalParameter, height: int, width: int) -> Floats:
+    """Return the anchors at all positions, the anchors of a position together, P×4."""
+    import numpy as np
+
+    y, x = np.indices((height, width), dtype="float32") * np.float32(p.feat_stride)
+    made: Floats = np.stack([x, y, x, y], -1)[:, :, None] + anchors(p)
+    return made.reshape(-1, 4)
+
+
 class Proposal(LayerType):
     """The regions that a region proposal network proposes: moves anchors, clips, sorts, suppresses.
 
@@ -56,7 +66,8 @@ class Proposal(LayerType):
         x1, y1, x2, y2, and their R scores. R is known only after the run; declared is the most, N·post_nms_topn.
     Blobs: none.
     Differs: PyTorch, ONNX have none. Equal scores stay in the order of positions and anchors; Caffe's sort leaves them
-        in an order of its own. A pixel counts 1 in widths: IoU is not quite ONNX's, so there is no ONNX form.
+        in an order of its own. A pixel counts 1 in widths: IoU is not quite ONNX's, which runs a loop of its own here,
+        for the declared number of images.
     """
 
     type = "Proposal"
@@ -95,6 +106,12 @@ class Proposal(LayerType):
 
         return Proposal()
 
+    def onnx(self, g: Graph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, Floats]) -> str | Sequence[str]:
+        from prototxt_gen.layers.proposal_onnx import lower
+
+        p, (_, _, height, width) = layer.get(ProposalParameter), g.shape(bottoms[0])
+        return lower(g, p, bottoms, positions(p, height, width))[: len(layer.tops)]
+
     examples = (
         Example(
             "one anchor",
@@ -122,12 +139,11 @@ def propose(p: ProposalParameter, score: Floats, move: Floats, image: Floats) ->
 
     height, width = score.shape[2:]
     count = score.shape[1] // 2
-    y, x = np.indices((height, width), dtype="float32") * np.float32(p.feat_stride)
-    base = np.stack([x, y, x, y], -1)[:, :, None] + anchors(p)
+    base = positions(p, height, width)
     out = [np.zeros((0, 6), dtype="float32")]
     for index in range(len(score)):
         moves = move[index].reshape(count, 4, height, width).transpose(2, 3, 0, 1)
-        boxes, large = _moved(p, base.reshape(-1, 4), moves.reshape(-1, 4), image.reshape(-1)[:4])
+        boxes, large = _moved(p, base, moves.reshape(-1, 4), image.reshape(-1)[:4])
         scores = score[index, count:].transpose(1, 2, 0).reshape(-1) * large
         kept = _suppress(p, boxes, scores)
         out.append(np.column_stack([np.full(len(kept), index, "float32"), boxes[kept], scores[kept]]))
