@@ -104,14 +104,15 @@ def _as_int(kind: str) -> Callable[[object], int]:
 
 
 def _as_float(value: object) -> float:
-    if isinstance(value, Word) and value.lower() in ("inf", "infinity", "nan"):
-        return float(value)
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    """Return a float by which messages can be compared: minus zero becomes zero, and there is one nan alone."""
+    word = isinstance(value, Word) and value.lower().lstrip("-") in ("inf", "infinity", "nan")
+    if not word and (isinstance(value, (bool, str)) or not isinstance(value, (int, float))):
         raise ValueError("expected a number")
     try:
-        return float(value) + 0.0  # minus zero becomes zero: the two are equal, and so may stand for each other
+        made = float(value) + 0.0  # type: ignore[arg-type]
     except OverflowError:
-        return math.copysign(math.inf, value)
+        return math.copysign(math.inf, value)  # type: ignore[arg-type]
+    return math.nan if math.isnan(made) else made
 
 
 def as_bool(value: object) -> bool:
