@@ -11,7 +11,7 @@ import builtins
 import inspect
 import math
 import textwrap
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import FunctionType, ModuleType
 from typing import Any
@@ -19,13 +19,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from converters.torch_ast import OURS, Flattener, Localiser, free_names
 from converters.torch_code import literal
 from converters.torch_trace import UntraceableError
 from prototxt_gen.ir import Layer
 from prototxt_gen.layers.base import LayerType
 from prototxt_gen.message import Message
-
-_OURS = ("prototxt_gen", "converters", "__main__")
 
 
 @dataclass
@@ -113,12 +112,12 @@ class _Bundler:
         self, tree: ast.AST, around: Mapping[str, Any], closure: Mapping[str, Any], constants: dict[str, Any]
     ) -> str:
         """Return the source with every name in it provided for: imported, defined, or among `constants`."""
-        local = _Localiser()
+        local = Localiser()
         tree = ast.fix_missing_locations(local.visit(tree))
         around = {**around, **local.modules}
-        while flat := _Flattener({**around, **closure}).apply(tree):
+        while flat := Flattener({**around, **closure}).apply(tree):
             around = {**around, **flat}
-        for name in sorted(_free_names(tree)):
+        for name in sorted(free_names(tree)):
             if name in vars(builtins):
                 continue
             if isinstance(closure.get(name), LayerType):
@@ -146,15 +145,15 @@ class _Bundler:
     def _provide(self, name: str, value: Any, constants: dict[str, Any] | None) -> None:
         """`constants` is None for a name of a module, which can stand beside what uses it."""
         if isinstance(value, ModuleType):
-            if value.__name__.split(".")[0] in _OURS:
+            if value.__name__.split(".")[0] in OURS:
                 raise UntraceableError(f"it uses the module {value.__name__} as a whole")
             self.bundle.imports.add(_import(value.__name__, name))
         elif isinstance(value, type) and issubclass(value, Message):
             self.kinds[name] = value
             self.bundle.definitions[name] = f'{name} = "{value.__name__}"\n'
-        elif isinstance(value, FunctionType) and value.__module__.split(".")[0] in _OURS:
+        elif isinstance(value, FunctionType) and value.__module__.split(".")[0] in OURS:
             self.define_function(value)
-        elif isinstance(value, type) and value.__module__.split(".")[0] in _OURS:
+        elif isinstance(value, type) and value.__module__.split(".")[0] in OURS:
             self._base(value)
         elif isinstance(value, (type, FunctionType)) or callable(value):
             self.bundle.imports.add(_import_from(value, name))
@@ -222,78 +221,6 @@ def _is_full(cell: Any) -> bool:
         return False
 
 
-class _Localiser(ast.NodeTransformer):
-    """Takes annotations and imports of ours out of the source; `modules` are what those imports named."""
-
-    def __init__(self) -> None:
-        self.modules: dict[str, Any] = {}
-
-    def visit_ImportFrom(self, node: ast.ImportFrom) -> ast.AST | None:
-        if node.module is None or node.module.split(".")[0] not in _OURS:
-            return node
-        module = __import__(node.module, fromlist=[alias.name for alias in node.names])
-        for alias in node.names:
-            self.modules[alias.asname or alias.name] = getattr(module, alias.name)
-        return None
-
-    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
-        node.returns = None
-        for argument in [*node.args.args, *node.args.kwonlyargs, *node.args.posonlyargs]:
-            argument.annotation = None
-        for rest in (node.args.vararg, node.args.kwarg):
-            if rest is not None:
-                rest.annotation = None
-        self.generic_visit(node)
-        node.body = node.body or [ast.Pass()]
-        return node
-
-    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST | None:
-        self.generic_visit(node)
-        return ast.Assign([node.target], node.value) if node.value is not None else None
-
-
-class _Flattener(ast.NodeTransformer):
-    """Writes `module.name` of our modules as `name`."""
-
-    def __init__(self, around: Mapping[str, Any]) -> None:
-        self.around = around
-        self.found: dict[str, Any] = {}
-
-    def apply(self, tree: ast.AST) -> dict[str, Any]:
-        bound = set(_bound_names(tree))
-        self.visit(tree)
-        if clash := bound & set(self.found):
-            raise UntraceableError(f"{min(clash)} is the name of two things in its source")
-        return self.found
-
-    def visit_Attribute(self, node: ast.Attribute) -> ast.AST:
-        self.generic_visit(node)
-        value = self.around.get(node.value.id) if isinstance(node.value, ast.Name) else None
-        if isinstance(value, ModuleType) and value.__name__.split(".")[0] in _OURS:
-            self.found[node.attr] = getattr(value, node.attr)
-            return ast.copy_location(ast.Name(node.attr, node.ctx), node)
-        return node
-
-
-def _free_names(tree: ast.AST) -> set[str]:
-    """Return the names that are read somewhere and bound nowhere."""
-    bound = set(_bound_names(tree))
-    read = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
-    return read - bound
-
-
-def _bound_names(tree: ast.AST) -> Iterator[str]:
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-            yield node.id
-        elif isinstance(node, (ast.FunctionDef, ast.ClassDef)) and node is not tree:
-            yield node.name
-        elif isinstance(node, ast.arg):
-            yield node.arg
-        elif isinstance(node, (ast.Import, ast.ImportFrom)):
-            yield from ((alias.asname or alias.name).split(".")[0] for alias in node.names)
-
-
 def _import(module: str, name: str) -> str:
     if module == name:
         return f"import {module}"
@@ -305,6 +232,6 @@ def _import(module: str, name: str) -> str:
 
 def _import_from(value: Any, name: str) -> str:
     module, own = getattr(value, "__module__", ""), getattr(value, "__name__", "")
-    if not module or module.split(".")[0] in _OURS or not own:
+    if not module or module.split(".")[0] in OURS or not own:
         raise UntraceableError(f"it uses {name}, which cannot be imported")
     return f"from {module} import {own}" + ("" if own == name else f" as {name}")

@@ -20,7 +20,7 @@ from converters.torch_sizes import Fixed, all_pieces
 from converters.torch_snippets import CHECK, HOLDING, LOAD, STUBS
 from prototxt_gen.errors import UnsupportedError
 from prototxt_gen.ir import Value
-from prototxt_gen.torch_net import TorchNet
+from prototxt_gen.torch_net import TorchNet, identifier
 
 _RESERVED = {"self", "nn", "torch", "F", "holding", "load", "Path", "checked"}
 
@@ -83,7 +83,7 @@ class _ModelWriter:
         return fixed.batch if axis == 0 else fixed.size or axes != 4 or axis == 1
 
     def _class_body(self, scope: Scope, inputs: list[Value], outputs: list[Value], first: Sequence[str] = ()) -> str:
-        names = _Names(inputs, is_root=not scope.path)
+        names = _Names(inputs, scope.path)
         init: list[str] = []
         forward = [*first]
         made: set[str] = set()
@@ -178,11 +178,15 @@ class _ModelWriter:
 
 
 class _Names:
-    """The variables of one forward: the last part of a blob's name, in a class of its own x, y …"""
+    """The variables of one forward: blobs' names from the scope on, `out` for the blob that is called as the scope.
 
-    def __init__(self, inputs: Sequence[Value], is_root: bool) -> None:
+    Arguments are x, y …, but for those of the whole net. So blocks of one make read alike, and are one class.
+    """
+
+    def __init__(self, inputs: Sequence[Value], scope: tuple[str, ...]) -> None:
         self.taken: set[str] = set(_RESERVED)
         self.by_blob: dict[str, str] = {}
+        self.scope, is_root = scope, not scope
         letters = "xyzuvw" if len(inputs) <= 6 else ""
         self.arguments = []
         for index, value in enumerate(inputs):
@@ -200,7 +204,13 @@ class _Names:
 
     def new(self, value: Value) -> str:
         """Return the variable for a value that is now made; one written in place keeps its blob's."""
-        return self.by_blob.get(value.blob) or self._take(value.blob, _variable(value.blob.rsplit("/", 1)[-1]))
+        return self.by_blob.get(value.blob) or self._take(value.blob, self._hint(value.blob))
+
+    def _hint(self, blob: str) -> str:
+        parts = tuple(identifier(part) for part in blob.split("/"))
+        if parts[: len(self.scope)] != self.scope:
+            return _variable(parts[-1])
+        return _variable("_".join(parts[len(self.scope) :]) or "out")
 
 
 def _variable(blob: str) -> str:
