@@ -129,13 +129,15 @@ def shapes_in_place(phase: Phase) -> Iterator[Problem]:
 
 def not_checked(phase: Phase) -> Iterator[Problem]:
     """Say what could not be checked, once for each reason."""
-    for rows in root_causes(phase.analysis).values():
-        first = rows[0]
+    for cause in root_causes(phase.analysis):
+        if not cause.rows:
+            continue
+        first = cause.rows[0]
         if any(first.layer.params.walk_extras()):
             continue  # its unknown fields are problems of their own
         if isinstance(first.error, UnsupportedError) and layers.find(first.layer.type) is not None:
-            others = f", and for {len(rows) - 1} layers more" if len(rows) > 1 else ""
-            message = f"shapes from here on were not checked{others}: {_bare(first.layer, first.error)}"
+            waiting = f" ({cause.waiting} layers wait for it)" if cause.waiting else ""
+            message = f"shapes from here on were not checked{waiting}: {_bare(first.layer, first.error)}"
             yield of_layer(NOTE, "not-checked", first.layer, message)
 
 

@@ -129,11 +129,11 @@ def _causes(analysis: Analysis) -> Iterator[str]:
     if causes:
         unknown = sum(not row.known for row in analysis.rows)
         yield f"\n{unknown:,} of {len(analysis.rows):,} layers are not known, because:"
-    for rows in causes.values():
-        others = f" (and {len(rows) - 1:,} layers more like it)" if len(rows) > 1 else ""
-        yield f"  {safe(str(rows[0].error))}{others}"
-    if blocked := sum(row.blocked for row in analysis.rows):
-        yield f"  {blocked:,} layers only wait for the shapes of these"
+    for cause in causes:
+        first = safe(str(cause.rows[0].error)) if cause.rows else cause.reason
+        others = f", and {len(cause.rows) - 1:,} like it" if len(cause.rows) > 1 else ""
+        waiting = f"; {cause.waiting:,} layers wait for it" if cause.waiting else ""
+        yield f"  {first}{others}{waiting}"
 
 
 def _as_data(analysis: Analysis) -> dict[str, Any]:
