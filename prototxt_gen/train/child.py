@@ -36,10 +36,11 @@ class Child:
         path = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
         told = {"PYTHONPATH": path, "GLOG_logtostderr": "1", "GLOG_minloglevel": "0"}
         # In a session of its own: Ctrl-C is for the trainer, which lets the step end first.
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", module], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log.open("ab"),
-            env={**os.environ, **told}, start_new_session=True, text=True, bufsize=1,
-        )  # fmt: skip
+        with log.open("ab") as errors:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", module], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors,
+                env={**os.environ, **told}, start_new_session=True, text=True, bufsize=1,
+            )  # fmt: skip
         self._unanswered = 0
 
     def ask(self, do: str, **order: Any) -> Any:
