@@ -80,7 +80,8 @@ def _scalable(layer: Layer) -> bool:
 
 def _folded(conv: Layer, layer: Layer, made: dict[str, Mapping[str, Array]]) -> Layer | None:
     """Return the convolution with the layer's numbers in it and its top, or None where the two do not fold."""
-    affine = layers.room(layer).affine(layer, made.get(layer.name, {}))
+    with np.errstate(all="ignore"):  # what is not finite stays unfolded
+        affine = layers.room(layer).affine(layer, made.get(layer.name, {}))
     if affine is None or "weight" not in made.get(conv.name, {}):
         return None
     scale, shift = (part.astype("float64") for part in affine)
