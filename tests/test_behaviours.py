@@ -189,8 +189,13 @@ def check_onnx(judge: Judge, folder: Path) -> None:
     assert set(outputs) >= set(judge.outputs()) - set(inputs)
     judge.compare(outputs, wanted, "ONNX, folded")
     more, wanted = judge.inputs("2"), judge.blobs("2")
-    if more and wanted and all(dims[:1] == ("N",) for dims in folded.inputs.values()):
+    if more and wanted and all(fits(more[name].shape, dims) for name, dims in folded.inputs.items()):
         judge.compare(run(folded, more, folder / "more.onnx"), wanted, "ONNX with one image more")
+
+
+def fits(shape: Sequence[int], dims: Sequence[int | str]) -> bool:
+    """Whether a model's input takes arrays of this shape."""
+    return all(isinstance(dim, str) or dim == size for size, dim in zip(shape, dims, strict=True))
 
 
 def run(net: OnnxNet, inputs: Blobs, path: Path, every: bool = False) -> Blobs:
