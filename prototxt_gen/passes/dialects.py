@@ -60,7 +60,7 @@ _TYPES = {
         "Clip Crop Input LSTM LSTMUnit Parameter RNN Swish",
     ),
     "brocolli": (
-        "BatchNormKyle BilinearInterpolate HardSigmoid HardSwish Inception MaxUnPool PSROIPooling Pad PixelShuffle "
+        "BatchNormKyle BilinearInterpolate HardSigmoid HardSwish MaxUnPool PSROIPooling Pad PixelShuffle "
         "Proposal ReLU6 Resize Unsqueeze Upsample",
         "",
     ),
