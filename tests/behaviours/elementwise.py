@@ -1,5 +1,4 @@
 """Activations and arithmetic, element by element or along an axis."""
-# ruff: noqa: E501 (tables: a net a line)
 
 from __future__ import annotations
 
