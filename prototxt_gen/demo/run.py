@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +14,7 @@ from prototxt_gen import files
 from prototxt_gen.demo import pictures, steps
 from prototxt_gen.demo.steps import Progress, Story
 from prototxt_gen.demo.zoo import zoo
+from prototxt_gen.models import GENERATED
 
 Bar = Callable[[str], AbstractContextManager[Progress | None]]
 STEPS = 8
@@ -28,7 +29,8 @@ def no_bar(what: str) -> AbstractContextManager[Progress | None]:
 class Demo:
     """What is asked for. `minutes` sets how long training takes on two cores: it is a number of iterations.
 
-    `data` are images of one's own, with parts train and test; `say` tells of each step, `bar` shows its progress.
+    `data` are images of one's own, with parts train and test; `zoo` names the nets emitted first. `say` tells of each
+    step, `bar` shows its progress.
     """
 
     out: Path
@@ -36,6 +38,7 @@ class Demo:
     backend: str = "torch"
     data: Path | None = None
     force: bool = False
+    zoo: Sequence[str] = tuple(GENERATED)
     say: Callable[[str], None] = print
     bar: Bar = no_bar
 
@@ -70,7 +73,7 @@ def run(demo: Demo) -> Story:
     files.refuse_overwriting([demo.report, demo.out / "net"], demo.force)
     clock = _Clock(demo.say, {})
     with clock.step("zoo", "the zoo: emit, check, measure and draw every net"), demo.bar("nets") as progress:
-        members = zoo(demo.out / "zoo", demo.force, progress)
+        members = zoo(demo.out / "zoo", demo.force, progress, demo.zoo)
     with clock.step("data", "real images into LMDBs"), demo.bar("images") as progress:
         found = pictures.find(demo.out / "data", demo.data, demo.say)
         sets = steps.make_sets(found, demo.out / "data", demo.force, progress)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,13 +33,15 @@ class Member:
     folder: Path
 
 
-def zoo(folder: Path, force: bool, progress: Progress | None = None) -> list[Member]:
-    """Write all ten nets below `folder` and return what was found of each."""
+def zoo(
+    folder: Path, force: bool, progress: Progress | None = None, names: Sequence[str] = tuple(GENERATED)
+) -> list[Member]:
+    """Write these nets, a folder each below `folder`, and return what was found of each."""
     made = []
-    for index, name in enumerate(GENERATED, 1):
+    for index, name in enumerate(names, 1):
         made.append(_member(name, folder / name, force))
         if progress:
-            progress(index, len(GENERATED))
+            progress(index, len(names))
     return made
 
 
