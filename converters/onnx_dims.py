@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from converters.graph import Graph, same_numbers
 from converters.subject import bounds, reanalysed
 from prototxt_gen import layers
-from prototxt_gen.analysis import Analysis
+from prototxt_gen.analysis import Analysis, Row
 from prototxt_gen.errors import UnsupportedError
 from prototxt_gen.ir import Layer, Shape, Value
 from prototxt_gen.lowering import sources
@@ -40,9 +40,9 @@ def _vary_batch(analysis: Analysis, graph: Graph, again: Again, dims: dict[Value
     if not other.complete:
         cause = next(row.error for row in other.rows if row.error is not None)
         return [f"the batch is fixed: {cause}"]
-    fixed = _differing(graph, again(other))
+    fixed = _relearned(analysis, other) or _differing(graph, again(other))
     if fixed:
-        return [f"the batch is fixed, since what is written for {_listed(fixed)} depends on it"]
+        return [f"the batch is fixed: layer {_listed(fixed)} goes by it"]
     batch = _batch(analysis)
     for value, index in _changes(analysis, other):
         follows = index == 0 and analysis.shapes[value][0] == batch
@@ -71,9 +71,9 @@ def _vary_size(analysis: Analysis, graph: Graph, again: Again, dims: dict[Value,
         }
         other = reanalysed(analysis, grown)
         causes = [str(row.error) for row in other.rows if row.error is not None and not row.blocked]
-        fixed = [] if causes else _differing(graph, again(other))
+        fixed = [] if causes else _relearned(analysis, other) or _differing(graph, again(other))
         if causes or fixed:
-            why = causes[0] if causes else f"what is written for {_listed(fixed)} depends on it"
+            why = causes[0] if causes else f"layer {_listed(fixed)} goes by it"
             raise UnsupportedError(f"{analysis.net.name}: its input size cannot be left open: {why}")
         for value, index in _changes(analysis, other):
             of_image = value in sources(analysis.net)
@@ -86,6 +86,16 @@ def _changes(one: Analysis, other: Analysis) -> Iterable[tuple[Value, int]]:
         for index, (old, new) in enumerate(zip(shape, other.shapes[value], strict=True)):
             if old != new:
                 yield value, index
+
+
+def _relearned(one: Analysis, other: Analysis) -> list[str]:
+    """Return the layers whose weights would have another shape."""
+    pairs = zip(one.rows, other.rows, strict=True)
+    return [f"{a.layer.name}/" for a, b in pairs if _learned_shapes(a) != _learned_shapes(b)]
+
+
+def _learned_shapes(row: Row) -> list[Shape]:
+    return [spec.shape for spec in row.blobs.values()]
 
 
 def _differing(one: Graph, other: Graph) -> list[str]:
