@@ -19,6 +19,7 @@ from prototxt_gen.data.detect import open_source
 from prototxt_gen.demo import pictures, steps
 from prototxt_gen.demo.run import Demo, as_data, run
 from prototxt_gen.errors import PrototxtGenError, RuntimeMissingError
+from prototxt_gen.models import GENERATED
 from prototxt_gen.solver import read_solver
 from tests.demo_support import ITERATIONS, TEST_IMAGES, told
 from tests.evaluation_support import call, call_json
@@ -111,6 +112,14 @@ def test_emit_as_printed_writes_the_demos_own_net(monkeypatch: pytest.MonkeyPatc
     assert call(*words).exit_code == 0
     for name in ("deploy.prototxt", "train_val.prototxt", "solver.prototxt"):
         assert (tmp_path / "net" / name).read_text() == (asked.out / "net" / name).read_text()
+
+
+def test_the_command_does_the_whole_zoo_and_prints_the_numbers(tmp_path: Path) -> None:
+    asked, _, _ = told()
+    arguments = ("--minutes", 1 / steps.ITERATIONS_A_MINUTE, "--data", asked.data, "-o", tmp_path / "out")
+    found = call_json("demo", *arguments)
+    assert (found["iterations"], found["differing"], found["verified"]) == (1, 0, True)
+    assert sorted(path.name for path in (tmp_path / "out" / "zoo").iterdir()) == sorted(GENERATED)
 
 
 def test_an_earlier_demo_is_kept_unless_forced() -> None:

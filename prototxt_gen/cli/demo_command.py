@@ -31,7 +31,7 @@ def demo(out: Path, minutes: float, backend: str, data: Path | None, force: bool
     def say(text: str) -> None:
         click.echo(safe(text), err=True)
 
-    story = run(Demo(out, minutes, backend, data, force, say, bar))
+    story = run(Demo(out, minutes, backend, data, force, say=say, bar=bar))
     found = as_data(story)
     if as_json:
         echo_json(found)

@@ -52,11 +52,17 @@ def _preprocessing(story: Story) -> str:
 def _emit(story: Story, iterations: int) -> Iterator[str]:
     yield f"prototxt-gen emit {BASE} -o net \\"
     changes = net_changes(story.pictures, story.sets)
-    options = [f"--{_OPTIONS.get(name, name.replace('_', '-'))} {_text(value)}" for name, value in changes.items()]
+    options = [_option(_OPTIONS.get(name, name.replace("_", "-")), value) for name, value in changes.items()]
     solver = [f"--solver {name}={_text(value)}" for name, value in solver_changes(story.sets, iterations).items()]
     lines = [*_rows(options), *_rows(solver)]
     yield from (f"    {line} \\" for line in lines[:-1])
     yield f"    {lines[-1]}"
+
+
+def _option(name: str, value: Any) -> str:
+    if isinstance(value, bool):
+        return f"--{name}" if value else f"--no-{name}"
+    return f"--{name} {_text(value)}"
 
 
 def _rows(options: list[str], each: int = 5) -> Iterator[str]:
