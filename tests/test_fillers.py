@@ -12,7 +12,7 @@ from prototxt_gen.train.fillers import fill, rng_for
 SHAPE = (64, 32, 5, 5)
 
 
-def _fill(shape: tuple[int, ...] = SHAPE, **fields: object) -> np.ndarray:  # type: ignore[type-arg]
+def _fill(shape: tuple[int, ...] = SHAPE, **fields: object) -> np.ndarray:
     return fill(FillerParameter(**fields), shape, rng_for(1, "conv1", 0))
 
 

@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import socket
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,12 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from prototxt_gen import caffemodel
-from prototxt_gen.data.make import make
-from prototxt_gen.errors import NetError, PrototxtGenError, UnsupportedError, WeightsError
-from prototxt_gen.reader import parse_net
+from prototxt_gen.errors import WeightsError
 from prototxt_gen.train.backend import Settings
-from prototxt_gen.train.feed import Feed, Place
 from prototxt_gen.train.learnables import histories
 from prototxt_gen.train.torch_backend import TorchBackend
 from tests import torch_support as support
@@ -204,91 +195,6 @@ def test_bfloat16_learns_and_keeps_float32_weights(tmp_path: Path) -> None:
     assert losses[0] != plain.step().loss
 
 
-WORKER = """
-import json, sys
-from pathlib import Path
-import torch
-torch.set_num_threads(1)
-from prototxt_gen.train.backend import Settings
-from tests import test_train_torch as tests, torch_support as support
-given = json.loads(sys.argv[1])
-ours = support.backend(Path(given["solver"]), settings=Settings(workers=0, sync_bn=given["sync"]), **(
-    {"batches": tests.batches_of(given["batch"])} if given["batch"] else {}))
-if given["start"]:
-    ours.load_weights(Path(given["start"]))
-losses = [ours.step().loss for _ in range(given["iterations"])]
-scores = ours.test()
-assert ours.agree(ours.processes.rank) == ours.processes.ranks - 1
-if ours.processes.rank == 0:
-    out = Path(given["out"])
-    ours.snapshot(out / "a.caffemodel", out / "a.solverstate")
-    (out / "told.json").write_text(json.dumps({"losses": losses, "scores": scores}))
-ours.close()
-"""
-
-
-def batches_of(batch: int) -> support.Batches:
-    """Return the batches that both processes draw from: each asks for its own by their index in the whole row."""
-    return _images(batch)
-
-
-def _two_processes(solver: Path, out: Path, iterations: int, **more: Any) -> dict[str, Any]:
-    """Train with two processes over gloo; return what the first told."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    given = {"solver": str(solver), "out": str(out), "iterations": iterations, "batch": 0, "sync": False, "start": ""}
-    command = [sys.executable, "-c", WORKER, json.dumps(given | more)]
-    shared = {"PYTHONPATH": str(ROOT), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
-    started = [
-        subprocess.Popen(
-            command,
-            env={**os.environ, **shared, "RANK": str(rank)},
-            stderr=subprocess.PIPE,
-            text=True,
-            cwd=solver.parent,
-        )
-        for rank in range(2)
-    ]
-    for process in started:
-        _, words = process.communicate(timeout=240)
-        assert process.returncode == 0, words
-    told: dict[str, Any] = json.loads((out / "told.json").read_text())
-    return told
-
-
-def _read(weights: Path) -> dict[str, list[Array]]:
-    return {
-        layer.name: [blob.array() for blob in layer.blobs] for layer in caffemodel.read(weights).layers if layer.blobs
-    }
-
-
-@pytest.mark.parametrize("sync", [False, True])
-def test_two_processes_are_one_with_batches_twice_as_large(sync: bool, start: Path, tmp_path: Path) -> None:
-    """With BN frozen; or learning, its statistics over both."""
-    one = support.write(tmp_path / "one", _text(8, frozen=not sync), SOLVER)
-    alone = support.backend(one, _images(8))
-    alone.load_weights(start)
-    losses = [alone.step().loss for _ in range(6)]
-    two = support.write(tmp_path / "two", _text(4, frozen=not sync), SOLVER)
-    told = _two_processes(two, tmp_path, 6, batch=4, sync=sync, start=str(start))
-    assert told["losses"] == pytest.approx(losses, rel=1e-5)
-    assert support.worst(_read(tmp_path / "a.caffemodel"), support.blobs_of(alone))[0] < 1e-4
-
-
-def test_two_processes_divide_a_data_set_and_its_test(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Crops and mirrors too are each sample's own."""
-    net = small.RANDOM.replace("dropout_ratio: 0.3", "dropout_ratio: 0")
-    small.folder(tmp_path / "two", net)
-    small.folder(tmp_path / "one", net.replace("batch_size: 7", "batch_size: 14"))
-    told = _two_processes(tmp_path / "two" / "solver.prototxt", tmp_path, 5)
-    monkeypatch.chdir(tmp_path / "one")
-    alone = support.backend(Path("solver.prototxt"))
-    assert told["losses"] == pytest.approx([alone.step().loss for _ in range(5)], rel=1e-5)
-    assert told["scores"][0] == pytest.approx(alone.test()[0], rel=1e-4)
-    assert support.worst(_read(tmp_path / "a.caffemodel"), support.blobs_of(alone))[0] < 1e-4
-
-
 TERMS = """
 layer { name: "first" type: "InnerProduct" bottom: "data" top: "first" propagate_down: false
   inner_product_param { num_output: 10 weight_filler { type: "xavier" } } }
@@ -355,103 +261,3 @@ def test_a_state_of_another_net_is_refused(tmp_path: Path) -> None:
     adam = support.write(tmp_path / "b", _text(), 'type: "Adam" base_lr: 0.01 momentum: 0.9 lr_policy: "fixed"')
     with pytest.raises(WeightsError, match="this solver has"):
         support.backend(adam, _images()).restore(tmp_path / "a.solverstate")
-
-
-@pytest.fixture
-def pictures(tmp_path: Path) -> Path:
-    """Return a folder with one data set as LMDB, HDF5 and a list of image files."""
-    import cv2
-
-    rng = np.random.default_rng(3)
-    x, y = rng.integers(0, 256, (11, 6, 6, 3), dtype=np.uint8), np.arange(11) % 3
-    np.savez(tmp_path / "a.npz", x=x, y=y)
-    make(tmp_path / "a.npz", tmp_path / "lmdb")
-    make(tmp_path / "a.npz", tmp_path / "hdf5", to="hdf5")
-    for number, image in enumerate(x):
-        assert cv2.imwrite(str(tmp_path / f"{number}.png"), image)
-    (tmp_path / "list").write_text("".join(f"{number}.png {y[number]}\n" for number in range(11)))
-    return tmp_path
-
-
-def _sources(folder: Path) -> dict[str, str]:
-    augmented = json.dumps({"source": str(folder / "lmdb"), "batch_size": 4, "augment": {"crop": 4, "mirror": True}})
-    return {
-        "Data": f'data_param {{ source: "{folder}/lmdb" batch_size: 4 backend: LMDB }} '
-        "transform_param { crop_size: 4 mirror: true mean_value: 100 scale: 0.5 }",
-        "HDF5Data": f'hdf5_data_param {{ source: "{folder}/hdf5/list.txt" batch_size: 4 shuffle: true }}',
-        "ImageData": f'image_data_param {{ source: "{folder}/list" root_folder: "{folder}/" batch_size: 4 '
-        "shuffle: true new_height: 5 new_width: 7 }",
-        "DummyData": "dummy_data_param { shape { dim: 4 dim: 2 } shape { dim: 4 } "
-        'data_filler { type: "gaussian" } data_filler { value: 3 } }',
-        "Python": 'python_param { module: "prototxt_gen.data.caffe_layer" layer: "AugmentedData" '
-        f"param_str: '{augmented}' }}",
-    }
-
-
-SHAPES = {
-    "Data": (4, 3, 4, 4),
-    "HDF5Data": (4, 3, 6, 6),
-    "ImageData": (4, 3, 5, 7),
-    "DummyData": (4, 2),
-    "Python": (4, 3, 4, 4),
-}
-
-
-def _fed(text: str, **place: Any) -> Feed:
-    return Feed(parse_net(text), Place("TRAIN", 7, **place))
-
-
-@pytest.mark.parametrize("type_", SHAPES)
-def test_any_batch_of_any_data_layer(type_: str, pictures: Path) -> None:
-    """The same for any number of workers, in any order; and n-th of n processes as every n-th batch."""
-    text = f'layer {{ name: "d" type: "{type_}" top: "data" top: "label" {_sources(pictures)[type_]} }}'
-    feeds = [_fed(text), _fed(text, workers=2), *(_fed(text, rank=rank, ranks=2) for rank in range(2))]
-    alone = [feeds[0].take(turn) for turn in range(6)]
-    assert alone[0]["data"].shape == SHAPES[type_] == feeds[0].shapes["data"]
-    assert len({batch["data"].tobytes() for batch in alone}) == 6
-    for turn in (0, 1, 2, 5, 3):
-        assert _same(feeds[1].take(turn), alone[turn])
-    for turn in range(3):
-        assert _same(feeds[2].take(turn), alone[2 * turn])
-        assert _same(feeds[3].take(turn), alone[2 * turn + 1])
-    for feed in feeds:
-        feed.close()
-
-
-def _same(one: dict[str, Array], other: dict[str, Array]) -> bool:
-    return one.keys() == other.keys() and all(np.array_equal(one[name], other[name]) for name in one)
-
-
-@pytest.mark.parametrize(
-    ("layer", "error", "message"),
-    [
-        ('type: "Input" input_param { shape { dim: 2 } }', NetError, r"'d' \(Input\): nothing feeds it"),
-        (
-            'type: "MemoryData" memory_data_param { batch_size: 2 channels: 1 height: 2 width: 2 }',
-            NetError,
-            "nothing feeds it",
-        ),
-        ('type: "WindowData"', UnsupportedError, r"'d' \(WindowData\): its data cannot be read without its Caffe"),
-        ('type: "Data" data_param { source: "gone" batch_size: 2 }', PrototxtGenError, r"'d' \(Data\): .*gone"),
-    ],
-)
-def test_what_cannot_be_fed(layer: str, error: type[Exception], message: str) -> None:
-    with pytest.raises(error, match=message):
-        _fed(f'layer {{ name: "d" top: "data" top: "label" {layer} }}')
-
-
-@pytest.mark.parametrize(
-    ("net", "settings", "message"),
-    [
-        (INPUT + 'layer { name: "p" type: "Power" bottom: "data" top: "p" }', {}, "it has no loss in phase TRAIN"),
-        (INPUT + TERMS.replace("loss_weight: 0.25", "loss_weight: 1 loss_weight: 1"), {}, "'sum'.*loss_weight"),
-        (INPUT + TERMS, {"precision": "fp8"}, "there is no precision 'fp8'"),
-        (INPUT + TERMS, {"gpu": 99}, "there is no card 99"),
-        (INPUT + TERMS.replace('type: "xavier"', 'type: "xaviar"', 1), {}, "'first'.*its weight: .*'xavier'"),
-        (INPUT + TERMS.replace("propagate_down: false", "param {} param {} param {}", 1), {}, "3 param, and 2 blobs"),
-    ],
-)
-def test_what_cannot_be_trained(net: str, settings: dict[str, Any], message: str, tmp_path: Path) -> None:
-    file = support.write(tmp_path, net.replace("BATCH", "4"), 'base_lr: 0.1 lr_policy: "fixed"')
-    with pytest.raises(PrototxtGenError, match=message):
-        support.backend(file, _images(4), Settings(workers=0, **settings))
