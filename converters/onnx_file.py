@@ -79,9 +79,10 @@ def _tensor(name: str, array: Array) -> onnx.TensorProto:
     return onnx.TensorProto(name=name, dims=array.shape, data_type=kind)
 
 
-def _pieces(array: Array) -> Iterator[bytes]:
-    """Yield the array's bytes in row order, a few MiB at a time."""
-    flat = array.reshape(-1) if array.flags.c_contiguous else np.ascontiguousarray(array).reshape(-1)
-    step = max(1, _CHUNK // max(1, array.itemsize))
-    for start in range(0, flat.size, step):
-        yield flat[start : start + step].astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
+def _pieces(array: Array) -> Iterator[memoryview]:
+    """Yield the array's bytes in row order, a few MiB at a time: straight from where they lie, if they lie so."""
+    stored = array.dtype.newbyteorder("<")
+    flat = np.ascontiguousarray(array, stored).reshape(-1)
+    plain = flat.view(np.uint8)  # bytes need no alignment: numbers in a mapped file often have none
+    for start in range(0, plain.size, _CHUNK):
+        yield plain[start : start + _CHUNK].data

@@ -1,0 +1,158 @@
+"""A .caffemodel of VGG-16's size to ONNX, against a plain copy of the same file and against protobuf."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+
+from benchmarks.table import Result
+
+TITLE = "Conversion"
+RUNS = 5
+MIB = 2**20
+_WIDTHS = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
+_POLL = 0.005
+_CONVERT = """
+import sys, time
+from pathlib import Path
+import converters.onnx_file, converters.onnx_net, prototxt_gen.render
+from converters import read_subject
+from converters.convert import write_onnx
+from prototxt_gen import layers
+layers.every()
+start = time.perf_counter()
+write_onnx(read_subject(sys.argv[1], sys.argv[2]), Path(sys.argv[3]), force=True, verified=False)
+print(time.perf_counter() - start)
+"""
+_PROTOBUF = """
+import sys, time
+import numpy as np
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+kinds = descriptor_pb2.FieldDescriptorProto
+file = descriptor_pb2.FileDescriptorProto(name="bench.proto", package="bench", syntax="proto2")
+for name, field, number, kind, inner in (
+    ("Blob", "data", 5, kinds.TYPE_FLOAT, ""),
+    ("Layer", "blobs", 7, kinds.TYPE_MESSAGE, ".bench.Blob"),
+    ("Net", "layer", 100, kinds.TYPE_MESSAGE, ".bench.Layer"),
+):
+    made = file.message_type.add(name=name).field.add(name=field, number=number, type=kind)
+    made.label = kinds.LABEL_REPEATED
+    if inner:
+        made.type_name = inner
+    else:
+        made.options.packed = True
+pool = descriptor_pool.DescriptorPool()
+pool.Add(file)
+net = message_factory.GetMessageClass(pool.FindMessageTypeByName("bench.Net"))()
+start = time.perf_counter()
+with open(sys.argv[1], "rb") as stored:
+    net.ParseFromString(stored.read())
+arrays = [np.array(blob.data, "float32") for layer in net.layer for blob in layer.blobs]
+print(time.perf_counter() - start)
+"""
+
+
+def vgg(folder: Path) -> tuple[Path, Path]:
+    """Write VGG-16's net with random weights, 553 MB; return prototxt and weights."""
+    from prototxt_gen import Builder, Value, analyse, net_text
+    from prototxt_gen.dialect import dialect
+    from prototxt_gen.weights import Weights, write
+
+    b = Builder("VGG-16")
+    x: Value = b.input("data", (1, 3, 224, 224))
+    for stage, (width, count) in enumerate(_WIDTHS, 1):
+        for index in range(1, count + 1):
+            x = b.add("Convolution", f"conv{stage}_{index}", x, num_output=width, kernel_size=3, pad=1)
+            x = b.add("ReLU", f"relu{stage}_{index}", x, in_place=True)
+        x = b.add("Pooling", f"pool{stage}", x, pool="MAX", kernel_size=2, stride=2)
+    for name, width in (("fc6", 4096), ("fc7", 4096), ("fc8", 1000)):
+        x = b.add("InnerProduct", name, x, num_output=width)
+    net = b.build()
+    rng, analysis = np.random.default_rng(0), analyse(net)
+    blobs = {
+        row.layer.name: {role: rng.standard_normal(spec.shape, dtype="float32") for role, spec in row.blobs.items()}
+        for row in analysis.rows
+        if row.blobs
+    }
+    prototxt, model = folder / "vgg.prototxt", folder / "vgg.caffemodel"
+    prototxt.write_text(net_text(net), encoding="utf-8")
+    write(model, analysis, Weights(blobs), dialect("bvlc"))
+    return prototxt, model
+
+
+def copied(model: Path, out: Path) -> float:
+    """Return the seconds that `cp` takes."""
+    start = time.perf_counter()
+    subprocess.run(["cp", str(model), str(out)], check=True)
+    return time.perf_counter() - start
+
+
+def watched(code: str, *arguments: Path) -> tuple[float, float]:
+    """Run Python code that prints its own seconds; return these, and the most private memory it had, in MiB."""
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    most = 0
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
+        while child.poll() is None:
+            most = max(most, _private(child.pid))
+            time.sleep(_POLL)
+        told = child.stdout.read() if child.stdout else ""
+    return float(told.split()[-1]), most / MIB
+
+
+def _private(pid: int) -> int:
+    """Return the bytes of memory that no file stands behind. Linux alone tells."""
+    try:
+        found = re.search(r"RssAnon:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text(encoding="ascii"))
+    except OSError:
+        return 0
+    return int(found[1]) * 1024 if found else 0
+
+
+def _by_turns(runs: Sequence[Callable[[], float]], times: int = RUNS) -> list[float]:
+    """Return the median seconds of each, run by turns, so that what else the machine does falls on all alike."""
+    seconds = [[run() for run in runs] for _ in range(times)]
+    return [median(each) for each in zip(*seconds, strict=True)]
+
+
+def results() -> Iterator[Result]:
+    """Yield what was measured and what is wanted."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        prototxt, model = vgg(folder)
+        memory: list[float] = []
+
+        def convert() -> float:
+            (folder / "vgg.onnx").unlink(missing_ok=True)
+            seconds, most = watched(_CONVERT, prototxt, model, folder / "vgg.onnx")
+            memory.append(most)
+            return seconds
+
+        def copy() -> float:
+            (folder / "copy").unlink(missing_ok=True)
+            return copied(model, folder / "copy")
+
+        def command() -> float:
+            start = time.perf_counter()
+            arguments = ["convert", "onnx", str(prototxt), str(model), "-o", str(folder / "vgg.onnx")]
+            run = [sys.executable, "-m", "prototxt_gen", *arguments, "--no-verify", "--force"]
+            subprocess.run(run, check=True, capture_output=True)
+            return time.perf_counter() - start
+
+        cp, ours, whole = _by_turns((copy, convert, command))
+        shutil.rmtree(folder / "copy", ignore_errors=True)
+        theirs, their_memory = watched(_PROTOBUF, model)
+    yield Result(f"`cp` of {model.name}, 553 MB", f"{cp:.2f} s")
+    yield Result("to ONNX, checked but not run, modules loaded", f"{ours:.2f} s")
+    yield Result("ratio of the two", f"{ours / cp:.2f}", "at most 2", ours <= 2 * cp)
+    yield Result("`prototxt-gen convert onnx --no-verify`, Python's start and imports included", f"{whole:.2f} s")
+    yield Result("most private memory", f"{max(memory):.0f} MiB", "under 300 MiB", max(memory) < 300)
+    yield Result("protobuf alone, parsed and made arrays", f"{theirs:.2f} s, {their_memory:.0f} MiB")
