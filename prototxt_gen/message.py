@@ -165,6 +165,7 @@ class Message:
         """Type a parsed text message; what does not fit the schema goes to `extras`, nothing raises."""
         values: dict[str, Any] = {}
         extras: list[Extra] = []
+        many: dict[str, list[object]] = {}  # a tuple grown one by one would take the square of its length
         for name, value, line in tree:
             known = cls.fields.get(name)
             if known is None:
@@ -174,11 +175,16 @@ class Message:
             else:
                 try:
                     one = _from_text(known, value)
-                    values[name] = (*values.get(name, ()), one) if known.repeated else one
+                    if known.repeated:
+                        values[name] = many.setdefault(name, [])
+                        many[name].append(one)
+                    else:
+                        values[name] = one
                     continue
                 except ValueError as error:
                     reason = f"{cls.proto}.{name}: {error}, not {_short(value)}"
             extras.append(Extra(name, value, reason, line))
+        values.update((name, tuple(found)) for name, found in many.items())
         return cls._make(values, tuple(extras))
 
     def to_text(self) -> tuple[TextField, ...]:
