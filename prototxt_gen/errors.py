@@ -10,8 +10,7 @@ PrototxtGenError            one clear sentence; the command line prints it and e
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from difflib import get_close_matches
 from functools import lru_cache
 
@@ -48,19 +47,37 @@ LONGEST = 100
 """Names longer than this are no slip of the hand; comparing them takes the square of their length."""
 
 
+MANY = 1000
+"""More names than this are a net's own, asked for seldom: no index of them is kept."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return `; did you mean 'x'?` for the known name closest to `name`, or an empty string."""
+    names = tuple(known)
     if len(name) > LONGEST:
         return ""
-    found = get_close_matches(name, _alike(name, tuple(known)), n=1, cutoff=0.6)
+    return _nearest(name, names) if len(names) <= MANY else _hint(name, names)
+
+
+@lru_cache(maxsize=1 << 17)  # a strange fork's file asks a hundred thousand times, once for each phase and rule
+def _nearest(name: str, known: tuple[str, ...]) -> str:
+    return _hint(name, _alike(name, known))
+
+
+def _hint(name: str, known: Sequence[str]) -> str:
+    found = get_close_matches(name, known, n=1, cutoff=0.6)
     return f"; did you mean {found[0]!r}?" if found else ""
 
 
 def _alike(name: str, known: tuple[str, ...]) -> list[str]:
-    """Return the few names that share most of the rarer pairs of letters; a strange fork's file asks often."""
+    """Return the name, or where they tie a few, that share most of the rarer pairs of letters."""
     index = _by_pair(known)
-    counts = Counter(other for pair in _pairs(name) for other in index.get(pair, ()))
-    return [other for other, _ in counts.most_common(3)]
+    counts: dict[str, int] = {}
+    for pair in _pairs(name):
+        for other in index.get(pair, ()):
+            counts[other] = counts.get(other, 0) + 1
+    most = max(counts.values(), default=0)
+    return [other for other, count in counts.items() if count == most][:3]
 
 
 @lru_cache(maxsize=64)
