@@ -24,8 +24,23 @@ _INSTALLED = Path(__file__).parent / "templates"
 _CHECKOUT = Path(__file__).parent.parent / "templates"
 
 
-@lru_cache(maxsize=4096)
 def _fields(message: Message, indent: int) -> str:
+    return _fields_in_order(message, _order(message), indent)
+
+
+def _order(message: Message) -> tuple[Any, ...]:
+    """Return the names of the fields as they were written, here and below: equal messages may differ in it."""
+    return tuple(
+        (
+            name,
+            tuple(_order(one) for one in (value if isinstance(value, tuple) else (value,)) if isinstance(one, Message)),
+        )
+        for name, value in message.set_fields()
+    )
+
+
+@lru_cache(maxsize=4096)
+def _fields_in_order(message: Message, order: tuple[Any, ...], indent: int) -> str:
     return format_fields(message.to_text(), indent)
 
 

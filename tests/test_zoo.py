@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from prototxt_gen import Builder, Net, Value, analyse, build, model, parse_net
+from prototxt_gen import Builder, Net, Value, analyse, build, model, net_text, parse_net
 from prototxt_gen.blocks import Kit, Style, pre_activation
 from prototxt_gen.errors import NetError
 from prototxt_gen.ir import Layer, show
@@ -235,3 +235,12 @@ def test_a_researchers_own_block() -> None:
     y = pre_activation(Kit(b, Style()), "res1", squeeze_excite(b, x, "se1"), 64, 1)
     assert y.known_shape == (1, 64, 8, 8)
     assert analyse(b.build()).complete
+
+
+def test_a_net_is_written_in_its_own_order_whatever_was_written_before() -> None:
+    """Equal parameters in another order, read from a file, must not lend their text to this net."""
+    text = 'layer { name: "c" type: "Convolution" bottom: "b" top: "c" convolution_param { %s } }'
+    for inside in ("num_output: 7 kernel_size: 3", "kernel_size: 3 num_output: 7"):
+        written = net_text(parse_net(text % inside))
+        places = [written.index(field.split(":")[0]) for field in inside.split(" ")[::2]]
+        assert places == sorted(places)
