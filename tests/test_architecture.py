@@ -232,3 +232,10 @@ def test_a_room_says_what_it_is(room: type[LayerType]) -> None:
 def test_files_are_short(folders: tuple[str, ...], longest: int) -> None:
     lengths = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in files(*folders)}
     assert {str(path.relative_to(ROOT)): n for path, n in lengths.items() if n > longest} == {}
+
+
+def test_contributing_shows_a_room_as_it_is() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    shown = text.partition("```python\n")[2].partition("```\n")[0]
+    assert shown == (ROOT / "prototxt_gen" / "layers" / "threshold.py").read_text(encoding="utf-8")
+    assert (ROOT / "tests" / "golden" / "Threshold.npz").exists()
