@@ -70,14 +70,13 @@ def _hint(name: str, known: Sequence[str]) -> str:
 
 
 def _alike(name: str, known: tuple[str, ...]) -> list[str]:
-    """Return the name, or where they tie a few, that share most of the rarer pairs of letters."""
+    """Return the name, if any, that shares most of the rarer pairs of letters, and is nearest in length."""
     index = _by_pair(known)
     counts: dict[str, int] = {}
     for pair in _pairs(name):
         for other in index.get(pair, ()):
             counts[other] = counts.get(other, 0) + 1
-    most = max(counts.values(), default=0)
-    return [other for other, count in counts.items() if count == most][:3]
+    return [max(counts, key=lambda other: (counts[other], -abs(len(other) - len(name))))] if counts else []
 
 
 @lru_cache(maxsize=64)

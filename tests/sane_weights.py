@@ -38,7 +38,8 @@ def _fit(blobs: dict[str, Array], bottom: Array) -> None:
     if "mean" not in blobs:
         return
     axes = tuple(axis for axis in range(bottom.ndim) if axis != 1)
-    mean = bottom.mean(axes)
+    # half the mean: all of it would cancel what noise, alike everywhere, leaves of the signal, and magnify rounding
+    mean = 0.5 * bottom.mean(axes)
     # not the variance of this one image, which may be next to nothing on a small map, but what lies around 0 too
     variance = 0.5 * bottom.var(axes) + 0.5 * np.square(bottom).mean() + 0.01
     factor = float(blobs["factor"].reshape(-1)[0]) if "factor" in blobs else 1.0

@@ -271,3 +271,9 @@ def test_a_step_policy_without_a_step_is_refused(tmp_path: Path) -> None:
     solver_file.write_text(f'train_net: "{tmp_path}/net.prototxt" base_lr: 1 lr_policy: "step" gamma: 0.1')
     with pytest.raises(caffe.CheckError, match="needs a stepsize"):
         caffe.get_solver(str(solver_file)).step(1)
+
+
+@pytest.mark.parametrize("sizes", ["input_shape { dim: 1 }", "input_dim: 1 input_dim: 1 input_dim: 1 input_dim: 1"])
+def test_every_input_needs_its_size(sizes: str, tmp_path: Path) -> None:
+    with pytest.raises(real_caffe().CheckError, match="every input needs"):
+        make_net(tmp_path, f'input: "a" input: "b" {sizes}')

@@ -55,6 +55,13 @@ SNAPSHOTS = (
 
 # Reads out of bounds, silent reshapes and the like.
 FAULTS = (
+    Patch(  # fewer shapes than inputs were read out of bounds
+        "src/caffe/util/upgrade_proto.cpp",
+        '    LayerParameter* layer_param = net_param->add_layer();\n    layer_param->set_name("input");',
+        "    const int sizes = has_shape ? net_param->input_shape_size() : net_param->input_dim_size() / 4;\n"
+        '    CHECK_GE(sizes, net_param->input_size()) << "every input needs an input_shape or four input_dim";\n'
+        '    LayerParameter* layer_param = net_param->add_layer();\n    layer_param->set_name("input");',
+    ),
     Patch(  # an integer division by zero ends the process
         "src/caffe/solvers/sgd_solver.cpp",
         "    this->current_step_ = this->iter_ / this->param_.stepsize();",

@@ -1,0 +1,38 @@
+"""The four Residual Attention nets, weights written by real Caffe: every blob in PyTorch and ONNX as Caffe has it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from converters import read_subject
+from converters.inputs import seeded
+from converters.verification import verify
+from prototxt_gen import analyse, build, net_text
+from tests.caffe_support import real_caffe
+from tests.sane_weights import sane_weights
+
+SIZE = 96
+"""The published nets take 224 pixels; their heads' pooling follows."""
+
+
+@pytest.mark.caffe
+@pytest.mark.parametrize("name", ["attention-56", "attention-92", "attentionnext-56", "attentionnext-92"])
+def test_every_blob_is_caffes(name: str, tmp_path: Path) -> None:
+    caffe = real_caffe()
+    net = build(name, input_size=SIZE)
+    analysis = analyse(net)
+    weights = sane_weights(analysis)
+    prototxt, model = tmp_path / "net.prototxt", tmp_path / "net.caffemodel"
+    prototxt.write_text(net_text(net))
+    made = caffe.Net(str(prototxt), caffe.TEST)
+    for row in analysis.rows:
+        for blob, role in zip(made.params.get(row.layer.name, ()), row.blobs, strict=False):
+            blob.data[...] = weights.of(row.layer.name)[role].reshape(blob.data.shape)
+    made.save(str(model))
+    one = read_subject(prototxt, model)
+    assert "inverse_std" in one.weights.of("conv1/bn"), "the fork is told by its numbers"
+    found = verify(one, seeded(one), ("pycaffe", "torch", "onnx"))
+    assert found.reference == "pycaffe" and found.verified
+    assert found.worst <= 1e-4 and not any(c.excused for o in found.compared for c in o.comparisons)
