@@ -48,7 +48,7 @@ def _net(text: str | None, net: Net | None, path: Path) -> Analysis:
 def _from_torch(path: Path, net: Net | None) -> tuple[Analysis, Weights]:
     import torch
 
-    from converters.torch_file import EPS_KEY, PROTOTXT_KEY, checked_metadata
+    from converters.pytorch.file import EPS_KEY, PROTOTXT_KEY, checked_metadata
     from prototxt_gen.torch_net import TorchNet
 
     stored = path.suffix == ".safetensors"

@@ -72,7 +72,7 @@ def write_torch(
 
     Raises NotVerifiedError, and writes nothing, where what was written does not compute what the net does.
     """
-    from converters import torch_file
+    from converters.pytorch import file as torch_file
     from prototxt_gen.torch_net import TorchNet
 
     if form not in FORMATS:

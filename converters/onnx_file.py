@@ -16,7 +16,7 @@ import onnx
 from converters.graph import Array
 from converters.onnx_net import OnnxNet
 from prototxt_gen import files
-from prototxt_gen.wire import encode_head
+from prototxt_gen.caffemodel.wire import encode_head
 
 LIMIT = 2**31 - 2**20
 """ONNX Runtime and protobuf refuse files of 2 GiB; arrays then go to a file beside the model."""

@@ -14,7 +14,7 @@ import numpy as np
 
 from prototxt_gen import caffemodel, layers, sharing
 from prototxt_gen.analysis import Analysis, Row
-from prototxt_gen.caffemodel_types import CaffeModel, NewLayer, StoredLayer
+from prototxt_gen.caffemodel.types import CaffeModel, NewLayer, StoredLayer
 from prototxt_gen.dialect import DIALECTS, Dialect
 from prototxt_gen.errors import WeightsError
 from prototxt_gen.ir import Layer, Shape, show

@@ -17,12 +17,12 @@ from prototxt_gen.layers.base import LayerType
 ROOT = Path(__file__).parents[1]
 FLOORS = (
     "errors text fields message schema ir",
-    "layers boxes multibox",
-    "builder upgrade reader solver dialect protobufs render recipes analysis causes phases passes lowering weights "
-    "caffemodel caffemodel_read caffemodel_write caffemodel_types caffemodel_h5 wire files printable sharing wiring",
-    "",  # whatever is not named: blocks, models, emit, train, torch_net, data, checks, draw, pycaffe, …
+    "layers",
+    "builder upgrade reader solver dialect protobufs render analysis causes phases passes lowering weights "
+    "caffemodel files printable sharing wiring",
+    "",  # whatever is not named: blocks, models, train, torch_net, data, checks, draw, pycaffe, …
     "converters",
-    "evaluate demo report",
+    "evaluate demo",
     "cli __main__",
 )
 """Lowest first. A part of the house imports its own floor and those below; `converters` is the package beside."""

@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 
 from prototxt_gen import caffemodel
 from prototxt_gen.caffemodel import NewLayer
-from prototxt_gen.caffemodel_read import V1_TYPES, parse_blob, parse_net
-from prototxt_gen.caffemodel_write import net_pieces
+from prototxt_gen.caffemodel.reading import V1_TYPES, parse_blob, parse_net
+from prototxt_gen.caffemodel.wire import encode_head, encode_message, encode_varint
+from prototxt_gen.caffemodel.writing import net_pieces
 from prototxt_gen.errors import WeightsError
-from prototxt_gen.wire import encode_head, encode_message, encode_varint
 from tests.caffemodel_oracle import MODELS, blob, loose, message, parsed
 
 needs_models = pytest.mark.skipif(not MODELS.is_dir(), reason="the folder of real models is not there")

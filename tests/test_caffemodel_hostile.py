@@ -18,9 +18,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prototxt_gen import caffemodel
-from prototxt_gen.caffemodel_read import parse_blob, parse_net, parse_state
+from prototxt_gen.caffemodel.reading import parse_blob, parse_net, parse_state
+from prototxt_gen.caffemodel.wire import MOST_FIELDS, encode_head, encode_message, encode_varint
 from prototxt_gen.errors import WeightsError
-from prototxt_gen.wire import MOST_FIELDS, encode_head, encode_message, encode_varint
 from tests.caffemodel_oracle import blob, loose, message
 
 NET = message(

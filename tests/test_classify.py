@@ -14,7 +14,7 @@ import torch
 
 from prototxt_gen.analysis import analyse
 from prototxt_gen.errors import NetError, PrototxtGenError
-from prototxt_gen.masks import Mask, Seen, mask_values, masks_of, overlay, shown, tiles, write
+from prototxt_gen.evaluate.masks import Mask, Seen, mask_values, masks_of, overlay, shown, tiles, write
 from prototxt_gen.models import build
 from prototxt_gen.reader import parse_net
 from prototxt_gen.torch_net import TorchNet

@@ -156,7 +156,7 @@ def test_back_to_caffe(kind: str, text: str, tmp_path: Path) -> None:
     if kind == "state_dict":
         import torch
 
-        from converters.torch_file import load_folder
+        from converters.pytorch.file import load_folder
 
         torch.save(load_folder(source).state_dict(), tmp_path / "m.pt")
         source = tmp_path / "m.pt"

@@ -10,12 +10,11 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from prototxt_gen import draw_dot
 from prototxt_gen.analysis import analyse
 from prototxt_gen.cli import cli
-from prototxt_gen.draw import Box, Drawing, Scope, drawing, family, within
-from prototxt_gen.draw_dot import dot_text, rendered
-from prototxt_gen.draw_html import html_text
+from prototxt_gen.draw import Box, Drawing, Scope, dot, drawing, family, within
+from prototxt_gen.draw.dot import dot_text, rendered
+from prototxt_gen.draw.html import html_text
 from prototxt_gen.errors import PrototxtGenError, RuntimeMissingError
 from prototxt_gen.models import build
 from prototxt_gen.reader import parse_net
@@ -124,7 +123,7 @@ def test_any_name_can_be_drawn(name: str) -> None:
 
 
 def test_too_many_boxes_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(draw_dot, "MOST_BOXES", 2)
+    monkeypatch.setattr(dot, "MOST_BOXES", 2)
     with pytest.raises(PrototxtGenError, match=r"write \.html or \.dot"):
         rendered(drawn(TINY), "svg")
 

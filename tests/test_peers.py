@@ -10,7 +10,7 @@ import pytest
 from converters import read_subject
 from converters.convert import check, lower_onnx, write_onnx
 from converters.inputs import seeded
-from converters.torch_file import load_folder, run_module, write_folder
+from converters.pytorch.file import load_folder, run_module, write_folder
 from converters.verification import verify
 from prototxt_gen import analyse, parse_net
 from prototxt_gen.errors import UnsupportedError

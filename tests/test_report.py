@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prototxt_gen import report
-from prototxt_gen.charts import Line, chart, smoothed, thinned, ticks
+from prototxt_gen.demo import report
+from prototxt_gen.demo.charts import Line, chart, smoothed, thinned, ticks
 from prototxt_gen.errors import PrototxtGenError
 from prototxt_gen.evaluate.scores import count
 from tests.demo_support import told

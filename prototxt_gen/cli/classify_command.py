@@ -52,7 +52,7 @@ def classify(
     assert model.subject is not None  # only converted files have none
     seen = classify(model.subject, recipe, pictures, class_names(None, labels), backend, output, pattern)
     if target is not None:
-        from prototxt_gen.masks import write
+        from prototxt_gen.evaluate.masks import write
 
         for path in write(target, [one.drawn(top=1) for one in seen], force):
             click.echo(f"masks: {safe(str(path))}", err=True)

@@ -54,10 +54,10 @@ def _content(made: object, format_: str, expand: bool) -> bytes:
 
     assert isinstance(made, Drawing)
     if format_ == ".html":
-        from prototxt_gen.draw_html import html_text
+        from prototxt_gen.draw.html import html_text
 
         return html_text(made, expand).encode("utf-8", "backslashreplace")
-    from prototxt_gen.draw_dot import dot_text, rendered
+    from prototxt_gen.draw.dot import dot_text, rendered
 
     if format_ == ".dot":
         return dot_text(made, expand).encode()

@@ -102,7 +102,7 @@ def _train_and_test(demo: Demo, story: Story, clock: _Clock) -> None:
 
 
 def _write(demo: Demo, story: Story) -> None:
-    from prototxt_gen.report import html_text
+    from prototxt_gen.demo.report import html_text
 
     files.write_text(demo.report, html_text(story), demo.force)
     files.write_text(demo.out / "demo.json", json.dumps(as_data(story), indent=1) + "\n", demo.force)

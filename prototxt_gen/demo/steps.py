@@ -24,7 +24,7 @@ from prototxt_gen.models import model
 if TYPE_CHECKING:
     from converters.subject import Subject
     from converters.verification import Report
-    from prototxt_gen.masks import Seen
+    from prototxt_gen.evaluate.masks import Seen
 
 Array = npt.NDArray[Any]
 Progress = Callable[[int, int], None]
@@ -204,7 +204,7 @@ def test_samples(net: Path, sets: Sets, subject: Subject) -> Samples:
 
 def verify(subject: Subject, converted: Mapping[str, Path], samples: Samples) -> Report:
     """Run a real test image through every runtime and both converted files, and compare all blobs."""
-    from converters import torch_file
+    from converters.pytorch import file as torch_file
     from converters.runtimes import run_onnx_of
     from converters.verification import verify as compare
 
@@ -279,7 +279,7 @@ def _seen(
     subject: Subject, samples: Samples, found: Evaluation, names: Sequence[str], indices: Sequence[int]
 ) -> list[Seen]:
     from prototxt_gen.evaluate.classifying import masks_in
-    from prototxt_gen.masks import PATTERN, Seen
+    from prototxt_gen.evaluate.masks import PATTERN, Seen
 
     if not indices:
         return []

@@ -9,7 +9,7 @@ from pathlib import Path
 from prototxt_gen import checks, files
 from prototxt_gen.analysis import analyse
 from prototxt_gen.draw import drawing
-from prototxt_gen.draw_html import html_text
+from prototxt_gen.draw.html import html_text
 from prototxt_gen.models import GENERATED, model
 from prototxt_gen.reader import net_from_tree, read, read_text
 from prototxt_gen.text import parse

@@ -12,9 +12,9 @@ import numpy.typing as npt
 
 from prototxt_gen.data import images
 from prototxt_gen.data.errors import DataError
+from prototxt_gen.evaluate.masks import Mask, Seen, mask_values, masks_of
 from prototxt_gen.evaluate.predictors import image_input, need, predictor
 from prototxt_gen.evaluate.recipe import Recipe
-from prototxt_gen.masks import Mask, Seen, mask_values, masks_of
 
 if TYPE_CHECKING:
     from converters.subject import Subject

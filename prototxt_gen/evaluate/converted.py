@@ -46,7 +46,7 @@ def _open_torch(path: Path) -> tuple[Predictor, Preprocessing]:
     need("torch", "PyTorch", "torch")
     import torch
 
-    from converters import torch_file
+    from converters.pytorch import file as torch_file
 
     metadata: dict[str, str] = dict.fromkeys((PROTOTXT_KEY, KEY), "")
     if path.is_dir():

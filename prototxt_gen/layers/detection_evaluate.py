@@ -16,7 +16,7 @@ from prototxt_gen.schema import ResizeParameter
 if TYPE_CHECKING:
     from torch import nn
 
-    from prototxt_gen.boxes import Floats
+    from prototxt_gen.layers.ssd.boxes import Floats
 
 
 class DetectionEvaluateParameter(Message, field="detection_evaluate_param", number=205):
@@ -145,7 +145,7 @@ def _marks(p: DetectionEvaluateParameter, found: Floats, truth: Floats) -> Itera
     """Yield (true, false) of each detection, best first: (0, 0) where it hit a difficult box that does not count."""
     import numpy as np
 
-    from prototxt_gen.boxes import overlaps
+    from prototxt_gen.layers.ssd.boxes import overlaps
 
     taken: set[int] = set()
     for box in found:

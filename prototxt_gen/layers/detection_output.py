@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from converters.graph import Graph
-    from prototxt_gen.boxes import Floats
+    from prototxt_gen.layers.ssd.boxes import Floats
 
 
 class NonMaximumSuppressionParameter(Message):
@@ -203,7 +203,7 @@ def detect(layer: Layer, loc: Floats, conf: Floats, prior: Floats) -> Floats:
     """Return the rows of the top, M×7, in NumPy."""
     import numpy as np
 
-    from prototxt_gen import boxes
+    from prototxt_gen.layers.ssd import boxes
 
     p = layer.get(DetectionOutputParameter)
     priors, spread = boxes.split_priors(prior)
@@ -226,7 +226,7 @@ def _detect_one(p: DetectionOutputParameter, decoded: Floats, scores: Floats) ->
     """Return the detections of one image, M×6, of boxes (1 or C)×P×4 and scores C×P."""
     import numpy as np
 
-    from prototxt_gen import boxes
+    from prototxt_gen.layers.ssd import boxes
 
     found = [np.zeros((0, 6), dtype="float32")]
     for label in range(p.num_classes):

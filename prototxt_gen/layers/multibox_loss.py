@@ -19,7 +19,7 @@ from prototxt_gen.schema import LossParameter
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from prototxt_gen.multibox import Chosen
+    from prototxt_gen.layers.ssd.multibox import Chosen
 
 
 class MultiBoxLossParameter(Message, field="multibox_loss_param", number=201):
@@ -113,7 +113,7 @@ class MultiBoxLoss(Loss):
 
         class MultiBoxLoss(nn.Module):
             def forward(self, loc: Tensor, conf: Tensor, prior: Tensor, truth: Tensor) -> Tensor:
-                from prototxt_gen.multibox import choose
+                from prototxt_gen.layers.ssd.multibox import choose
 
                 arrays = [bottom.detach().cpu().float().numpy() for bottom in (loc, conf, prior, truth)]
                 chosen = choose(layer, p, *arrays)

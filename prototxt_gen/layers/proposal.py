@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from converters.graph import Graph
-    from prototxt_gen.boxes import Floats
+    from prototxt_gen.layers.ssd.boxes import Floats
 
 
 class ProposalParameter(Message, field="proposal_param", number=219):

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import fields, replace
 from typing import Any
 
-from prototxt_gen.emit import Model
 from prototxt_gen.errors import NetError, nearest
 from prototxt_gen.ir import Net
 from prototxt_gen.models.attention import ResidualNet
+from prototxt_gen.models.emit import Model
 from prototxt_gen.passes.training import Data
 
 _NEXT: dict[str, Any] = {"unit": "resnext"}

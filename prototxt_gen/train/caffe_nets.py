@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from prototxt_gen import layers
-from prototxt_gen.caffemodel_types import NewLayer, StoredLayer
+from prototxt_gen.caffemodel.types import NewLayer, StoredLayer
 from prototxt_gen.dialect import DIALECTS
 from prototxt_gen.errors import NetError, UnsupportedError
 from prototxt_gen.ir import Layer, Net

@@ -27,7 +27,7 @@ from prototxt_gen.schema import LayerParameter, SolverParameter
 from prototxt_gen.solver import Solver
 from prototxt_gen.train.batches import MAKERS, batches_of
 from prototxt_gen.train.fillers import fill, rng_for
-from prototxt_gen.train.inputs import is_augmented
+from prototxt_gen.train.inputs import is_augmented, located
 
 Array = npt.NDArray[Any]
 Given = Callable[[int], Mapping[str, Array]]
@@ -58,7 +58,8 @@ class Augmented:
     def __init__(self, layer: Layer, place: Place) -> None:
         from prototxt_gen.data.loader import BatchMaker
 
-        told = json.loads(layer.get(PythonParameter).param_str)
+        beside = Solver(SolverParameter(), source=place.solver).locate
+        told = json.loads(located(layer, beside).get(PythonParameter).param_str)
         self.maker = BatchMaker(json.dumps({"phase": place.phase, **told}))
 
     def make(self, batch: int) -> tuple[Array, ...]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from prototxt_gen import caffemodel
-from prototxt_gen.caffemodel_types import NewLayer, StoredLayer
+from prototxt_gen.caffemodel.types import NewLayer, StoredLayer
 from prototxt_gen.errors import WeightsError
 from prototxt_gen.ir import Net, Shape, show
 from prototxt_gen.layers.bn import INVERSE_STD, BNParameter

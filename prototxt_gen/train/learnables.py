@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from prototxt_gen.caffemodel_types import SolverState
+from prototxt_gen.caffemodel.types import SolverState
 from prototxt_gen.errors import PrototxtGenError, UnsupportedError, WeightsError
 from prototxt_gen.ir import show
 from prototxt_gen.layers.base import BlobSpec

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from prototxt_gen import caffemodel
-from prototxt_gen.caffemodel_types import NewLayer
+from prototxt_gen.caffemodel.types import NewLayer
 from prototxt_gen.errors import WeightsError
 from prototxt_gen.render import net_text
 from prototxt_gen.solver import Solver

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from prototxt_gen import caffemodel
-from prototxt_gen.caffemodel_types import SolverState
+from prototxt_gen.caffemodel.types import SolverState
 from prototxt_gen.errors import PrototxtGenError, WeightsError
 from prototxt_gen.solver import Solver
 from prototxt_gen.train.backend import Backend

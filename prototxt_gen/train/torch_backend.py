@@ -19,7 +19,7 @@ from torch import Tensor
 
 from prototxt_gen import caffemodel, weights
 from prototxt_gen.analysis import Analysis
-from prototxt_gen.caffemodel_types import CaffeModel, NewLayer
+from prototxt_gen.caffemodel.types import CaffeModel, NewLayer
 from prototxt_gen.dialect import DIALECTS
 from prototxt_gen.errors import WeightsError
 from prototxt_gen.ir import Net

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from converters.torch_pieces import Piece
+from converters.pytorch.pieces import Piece
 from prototxt_gen.torch_net import identifier
 
 Path = tuple[str, ...]

@@ -1,7 +1,7 @@
 """From layers to the bytes of a .caffemodel, .solverstate or .binaryproto, one layer at a time.
 
 Fields go out in the order of their numbers, as protobuf writes them, so a file that Caffe wrote is copied byte for
-byte. Numbers as in caffemodel_read. Caffe itself reads no file of 2 GiB or more; this toolkit does.
+byte. Numbers as in `reading`. Caffe itself reads no file of 2 GiB or more; this toolkit does.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from prototxt_gen.caffemodel_read import DOUBLE, FLOAT, HALF, MOST_AXES
-from prototxt_gen.caffemodel_types import PHASE_FIELD, PHASES, Blob, Bytes, NewLayer, StoredLayer, shown
+from prototxt_gen.caffemodel.reading import DOUBLE, FLOAT, HALF, MOST_AXES
+from prototxt_gen.caffemodel.types import PHASE_FIELD, PHASES, Blob, Bytes, NewLayer, StoredLayer, shown
+from prototxt_gen.caffemodel.wire import encode_head, encode_number, encode_varint
 from prototxt_gen.errors import WeightsError
-from prototxt_gen.wire import encode_head, encode_number, encode_varint
 
 Chunks = list[Bytes]
 TAKEN = {1: "name", 2: "type", 3: "bottom", 4: "top", 7: "blobs", PHASE_FIELD: "phase"}

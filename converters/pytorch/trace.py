@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode, resolve_name
 
-from converters.torch_dims import Dim, Dims, Name, Size
+from converters.pytorch.dims import Dim, Dims, Name, Size
 from prototxt_gen.ir import Shape
 
 _ESCAPES = frozenset(

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from prototxt_gen.analysis import analyse
-from prototxt_gen.charts import Chart, Line, chart, smoothed, thinned
+from prototxt_gen.demo.charts import Chart, Line, chart, smoothed, thinned
 from prototxt_gen.demo.commands import commands
 from prototxt_gen.demo.steps import Format, Story, Trained, differing
 from prototxt_gen.draw import drawing, short
-from prototxt_gen.draw_html import html_text as drawing_text
+from prototxt_gen.draw.html import html_text as drawing_text
 from prototxt_gen.errors import PrototxtGenError
-from prototxt_gen.masks import Mask, Seen, Tile, overlay, shown
+from prototxt_gen.evaluate.masks import Mask, Seen, Tile, overlay, shown
 from prototxt_gen.reader import read
 from prototxt_gen.render import render
 from prototxt_gen.train import metrics

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from prototxt_gen import files
 from prototxt_gen.analysis import Analysis, Row, analyse, top_shapes
 from prototxt_gen.ir import Net, show
+from prototxt_gen.models.recipes import solver
 from prototxt_gen.passes.training import Data, train_val
-from prototxt_gen.recipes import solver
 from prototxt_gen.render import net_text, render, solver_text
 from prototxt_gen.schema import SolverParameter
 

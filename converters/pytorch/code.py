@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from converters.torch_dims import Name, Size
-from converters.torch_trace import Call, Trace, used_names
+from converters.pytorch.dims import Name, Size
+from converters.pytorch.trace import Call, Trace, used_names
 
 _OPERATORS = {
     "mul": "*",

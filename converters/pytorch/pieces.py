@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from converters.torch_bundle import Bundle, bundled
-from converters.torch_code import Writer, literal
-from converters.torch_stock import stock_expression
-from converters.torch_trace import Trace, UntraceableError, trace
+from converters.pytorch.bundle import Bundle, bundled
+from converters.pytorch.code import Writer, literal
+from converters.pytorch.stock import stock_expression
+from converters.pytorch.trace import Trace, UntraceableError, trace
 from prototxt_gen.errors import UnsupportedError
 from prototxt_gen.ir import Layer, Shape
 
@@ -81,7 +81,7 @@ def _trace(module: nn.Module, shapes: Sequence[Shape], symbolic: tuple[int, ...]
 
 def _held(found: Trace, module: nn.Module) -> dict[str, Tensor]:
     """Return the tensors of the module that the trace takes, and its constants."""
-    from converters.torch_trace import used_names
+    from converters.pytorch.trace import used_names
 
     used = {n.text for call in found.calls for n in used_names((call.arguments, call.keywords)) if n.held}
     used |= {name.text for name in found.outputs if name.held}

@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from converters.pytorch.code import bare
+from converters.pytorch.pieces import Piece
+from converters.pytorch.scopes import Scope, scopes
+from converters.pytorch.sizes import Fixed, all_pieces
+from converters.pytorch.snippets import CHECK, HOLDING, LOAD, STUBS
 from converters.subject import Subject
-from converters.torch_code import bare
-from converters.torch_pieces import Piece
-from converters.torch_scopes import Scope, scopes
-from converters.torch_sizes import Fixed, all_pieces
-from converters.torch_snippets import CHECK, HOLDING, LOAD, STUBS
 from prototxt_gen.errors import UnsupportedError
 from prototxt_gen.ir import Value
 from prototxt_gen.torch_net import TorchNet, identifier

@@ -13,9 +13,9 @@ import torch
 from torch import nn
 
 from converters.preprocessing import Preprocessing
+from converters.pytorch.code import literal
+from converters.pytorch.model import source_of
 from converters.subject import Subject
-from converters.torch_code import literal
-from converters.torch_model import source_of
 from prototxt_gen.errors import PrototxtGenError, UnsupportedError
 from prototxt_gen.lowering import results, sources
 from prototxt_gen.torch_net import TorchNet

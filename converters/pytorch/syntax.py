@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from types import ModuleType
 from typing import Any
 
-from converters.torch_trace import UntraceableError
+from converters.pytorch.trace import UntraceableError
 
 OURS = ("prototxt_gen", "converters", "__main__")
 """Packages that a written model.py must not import."""

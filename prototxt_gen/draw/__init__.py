@@ -1,6 +1,6 @@
 """What a drawing shows: layers stacked where one only follows another, stacks in scopes, and the blobs between them.
 
-Nothing here knows how it is drawn; `draw_dot` and `draw_html` do.
+Nothing here knows how it is drawn; `dot` and `html` do.
 """
 
 from __future__ import annotations

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 
 import torch
 
+from converters.pytorch.pieces import Piece, piece
+from converters.pytorch.stock import stock_expression
 from converters.subject import bounds, reanalysed
-from converters.torch_pieces import Piece, piece
-from converters.torch_stock import stock_expression
 from prototxt_gen.analysis import Analysis, Row
 from prototxt_gen.errors import PrototxtGenError
 from prototxt_gen.ir import Shape, Value

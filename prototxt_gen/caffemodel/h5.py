@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from prototxt_gen.caffemodel_read import MOST_AXES, check_shape
-from prototxt_gen.caffemodel_types import Blob, CaffeModel, NewLayer, SolverState, Span, StoredLayer, shown
-from prototxt_gen.caffemodel_write import replacing
+from prototxt_gen.caffemodel.reading import MOST_AXES, check_shape
+from prototxt_gen.caffemodel.types import Blob, CaffeModel, NewLayer, SolverState, Span, StoredLayer, shown
+from prototxt_gen.caffemodel.wire import WireError
+from prototxt_gen.caffemodel.writing import replacing
 from prototxt_gen.errors import PrototxtGenError, RuntimeMissingError, WeightsError
-from prototxt_gen.wire import WireError
 
 if TYPE_CHECKING:
     import h5py

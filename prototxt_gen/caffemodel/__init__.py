@@ -19,12 +19,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from prototxt_gen import caffemodel_h5 as h5
-from prototxt_gen import caffemodel_read as reading
-from prototxt_gen import caffemodel_write as writing
-from prototxt_gen.caffemodel_types import Blob, CaffeModel, NewLayer, SolverState, StoredLayer
+from prototxt_gen.caffemodel import h5, reading, writing
+from prototxt_gen.caffemodel.types import Blob, CaffeModel, NewLayer, SolverState, StoredLayer
+from prototxt_gen.caffemodel.wire import map_file
 from prototxt_gen.errors import WeightsError
-from prototxt_gen.wire import map_file
 
 __all__ = [
     "Blob",

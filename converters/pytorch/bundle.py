@@ -19,9 +19,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from converters.torch_ast import OURS, Flattener, Localiser, free_names
-from converters.torch_code import literal
-from converters.torch_trace import UntraceableError
+from converters.pytorch.code import literal
+from converters.pytorch.syntax import OURS, Flattener, Localiser, free_names
+from converters.pytorch.trace import UntraceableError
 from prototxt_gen.ir import Layer
 from prototxt_gen.layers.base import LayerType
 from prototxt_gen.message import Message
@@ -165,7 +165,7 @@ class _Bundler:
             raise UntraceableError(f"it holds {name}, a {type(value).__name__}")
 
     def constant(self, value: Any) -> str:
-        """Return a value as Python; layers and messages as the stubs in `torch_snippets`."""
+        """Return a value as Python; layers and messages as the stubs in `snippets`."""
         if isinstance(value, Layer):
             self.bundle.stubs = True
             named = {kind.__name__: value.get(kind) for kind in self.kinds.values()}

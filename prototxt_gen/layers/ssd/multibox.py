@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from prototxt_gen import boxes
-from prototxt_gen.boxes import UNMATCHED, Floats, Ints
 from prototxt_gen.ir import Layer
+from prototxt_gen.layers.ssd import boxes
+from prototxt_gen.layers.ssd.boxes import UNMATCHED, Floats, Ints
 
 if TYPE_CHECKING:
     from prototxt_gen.layers.multibox_loss import MultiBoxLossParameter

@@ -10,8 +10,8 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from prototxt_gen.caffemodel.wire import LEN, VARINT, forget
 from prototxt_gen.errors import WeightsError
-from prototxt_gen.wire import LEN, VARINT, forget
 
 Version = Literal["V0", "V1", "V2", "HDF5"]
 Phase = Literal["TRAIN", "TEST"]
