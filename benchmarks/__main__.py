@@ -7,7 +7,7 @@ from importlib import import_module
 
 from benchmarks.table import machine, table, write_down
 
-NAMES = ("startup",)
+NAMES = ("startup", "convert", "train")
 
 
 def main(names: tuple[str, ...]) -> int:
