@@ -18,6 +18,7 @@ from prototxt_gen.draw.html import html_text
 from prototxt_gen.errors import PrototxtGenError, RuntimeMissingError
 from prototxt_gen.models import build
 from prototxt_gen.reader import parse_net
+from tests.browser import asked
 
 needs_dot = pytest.mark.skipif(shutil.which("dot") is None, reason="graphviz is not installed")
 TINY = """
@@ -165,3 +166,34 @@ def test_command(tmp_path: Path) -> None:
     assert CliRunner().invoke(cli, ["draw", str(net), "-o", str(output), "--force"]).exit_code == 0
     wrong = CliRunner().invoke(cli, ["draw", str(net), "-o", str(tmp_path / "net.gif")])
     assert wrong.exit_code == 1 and ".svg" in wrong.stderr
+
+
+def test_a_browser_opens_blocks_and_finds_layers(tmp_path: Path) -> None:
+    found = asked(
+        tmp_path / "net.html",
+        html_text(drawing(analyse(build("attention-56-cifar")))),
+        """
+        const q = s => document.querySelectorAll(s), button = id => document.getElementById(id).click();
+        const wanted = net.root.children.length, shut = q(".block").length;
+        q(".block")[0].dispatchEvent(new MouseEvent("click", { bubbles: true }));
+        const one = q(".frame").length;
+        button("expand");
+        const rows = q(".row").length, left = q(".block").length;
+        q(".row")[0].dispatchEvent(new MouseEvent("click", { bubbles: true }));
+        const text = document.querySelector("#side pre").textContent;
+        button("collapse");
+        const search = document.getElementById("search");
+        search.value = "AttentionB_1/fusion";
+        search.dispatchEvent(new KeyboardEvent("keydown", { key: "Enter" }));
+        const lost = [...q("svg g")].filter(g => /NaN|undefined/.test(g.getAttribute("transform"))).length;
+        return { wanted, shut, one, rows, left, text, lost, found: document.querySelector("#side h2").textContent };
+        """,
+    )
+    assert found["faults"] == []
+    assert 5 < found["shut"] < found["wanted"]
+    assert found["one"] == 1
+    assert found["left"] == 0
+    assert found["rows"] == len(build("attention-56-cifar").layers)
+    assert found["text"].startswith("layer {")
+    assert found["found"].startswith("AttentionB_1/fusion")
+    assert found["lost"] == 0
