@@ -198,7 +198,7 @@ def test_an_existing_set_is_replaced_only_when_forced_and_only_by_a_whole_one(tm
     samples.write_npz(tmp_path / "a.npz")
     src = samples.class_folders(tmp_path / "src")
     make(src, tmp_path / "out")
-    with pytest.raises(DataError, match="exists already"):
+    with pytest.raises(DataError, match="there already"):
         make(tmp_path / "a.npz", tmp_path / "out")
     (src / "cat" / "a 0.png").write_bytes(b"no")
     with pytest.raises(DataError, match="broken"):

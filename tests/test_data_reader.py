@@ -175,7 +175,7 @@ def test_mean_of_every_form(sets: dict[str, Path], tmp_path: Path) -> None:
         np.testing.assert_allclose(found.pixels, expected, rtol=1e-6)
         np.testing.assert_allclose(found.channels, expected.mean((1, 2)), rtol=1e-6)
         np.testing.assert_array_equal(read_binaryproto(out), found.pixels[None])
-        with pytest.raises(DataError, match="exists already"):
+        with pytest.raises(DataError, match="there already"):
             mean(path, out)
         mean(path, out, force=True)
     assert seen[-1] == (40, 40)

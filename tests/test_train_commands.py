@@ -45,7 +45,7 @@ def test_data_make_and_info(tmp_path: Path, npz: Path) -> None:
     found = json.loads(typed("data", "info", tmp_path / "lmdb", "--json").stdout)
     assert found["count"] == 20
     assert sum(found["labels"].values()) == 20
-    assert "exists already" in typed("data", "make", npz, "-o", tmp_path / "lmdb", status=1).stderr
+    assert "there already" in typed("data", "make", npz, "-o", tmp_path / "lmdb", status=1).stderr
     typed("data", "make", npz, "-o", tmp_path / "lmdb", "--force")
     assert len(open_dataset(tmp_path / "lmdb")) == 40
 

@@ -8,9 +8,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
-from secrets import token_hex
 from typing import IO, Any
 
 import numpy as np
@@ -20,29 +17,15 @@ from prototxt_gen.caffemodel.reading import DOUBLE, FLOAT, HALF, MOST_AXES
 from prototxt_gen.caffemodel.types import PHASE_FIELD, PHASES, Blob, Bytes, NewLayer, StoredLayer, shown
 from prototxt_gen.caffemodel.wire import encode_head, encode_number, encode_varint
 from prototxt_gen.errors import WeightsError
+from prototxt_gen.files import replacing
 
 Chunks = list[Bytes]
 TAKEN = {1: "name", 2: "type", 3: "bottom", 4: "top", 7: "blobs", PHASE_FIELD: "phase"}
 
 
-@contextmanager
-def replacing(path: str | os.PathLike[str], force: bool) -> Iterator[str]:
-    """Yield the name of a file beside `path` to write to; it becomes `path` if all went well, and vanishes if not."""
-    target, part = os.fspath(path), f"{os.fspath(path)}.{token_hex(4)}.part"
-    if not force and os.path.lexists(target):
-        raise WeightsError(f"{target}: exists already, and is replaced only with --force")
-    try:
-        yield part
-        Path(part).replace(target)
-    except OSError as error:
-        raise WeightsError(f"{target}: cannot be written: {error.strerror or error}") from error
-    finally:
-        Path(part).unlink(missing_ok=True)
-
-
 def save(path: str | os.PathLike[str], pieces: Iterable[Bytes], force: bool) -> None:
     """Write the pieces one behind the other to `path`."""
-    with replacing(path, force) as part, Path(part).open("xb") as file:
+    with replacing(path, force) as part, part.open("wb") as file:
         _write_all(file, pieces)
 
 

@@ -90,7 +90,7 @@ def mean(
     per channel counts every pixel of every picture once, so it exists where shapes differ; `out` then is an error.
     """
     if out is not None and Path(out).exists() and not force:
-        raise DataError(f"{out} exists already; force replaces it")
+        raise DataError(f"{out}: there already; --force overwrites")
     dataset = open_dataset(path, kind, **options)
     total, pixels, areas = _sums(dataset, progress)
     channels = tuple(float(value) for value in total / areas)

@@ -72,7 +72,7 @@ def make(
     """
     target = Path(out)
     if target.exists() and not force:
-        raise DataError(f"{target} exists already; force replaces it")
+        raise DataError(f"{target}: there already; --force overwrites")
     options = Options(to, resize, shuffle_seed, encoded, gray, bgr, part, file_bytes)
     source = open_source(src, kind, split, root, color=not gray)
     if not len(source):
