@@ -62,14 +62,15 @@ def told_dialect(model: CaffeModel) -> list[Dialect]:
 
 
 def statistic_of(model: CaffeModel, dialect: str | None, statistic: str | None) -> str:
-    """Return what BN's fourth blob means in this file: as the caller says, else as the fork has it.
+    """Return what BN's fourth blob means in this file: as the caller says ("inverse-std" is as good), else as the
+    fork has it.
 
     WeightsError where neither tells: a wrong guess gives a net that runs and is wrong.
     """
     if statistic is not None:
-        if statistic not in STATISTICS:
+        if statistic.replace("-", "_") not in STATISTICS:
             raise WeightsError(f"a BN statistic is one of {', '.join(STATISTICS)}, not {statistic!r}")
-        return statistic
+        return statistic.replace("-", "_")
     from prototxt_gen.dialect import dialect as named
 
     forks = [named(dialect)] if dialect else told_dialect(model)
@@ -80,7 +81,7 @@ def statistic_of(model: CaffeModel, dialect: str | None, statistic: str | None) 
     raise WeightsError(
         f"{model.path}: what the fourth blob of its BN layers means cannot be told "
         f"({f'fork {names} has both' if forks else 'no layer tells the fork'}): "
-        "give --bn-statistic inverse-std or variance, or --dialect"
+        "give --bn-statistic inverse-std or variance"
     )
 
 

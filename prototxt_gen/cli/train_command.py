@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from prototxt_gen.cli import options
+from prototxt_gen.cli.convert_options import STATISTIC
 from prototxt_gen.printable import safe
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ _BACKEND_OPTIONS = options.all_of(
         click.option("--compile", is_flag=True, help="torch: compile the net first."),
         click.option("--memory-efficient", is_flag=True, help="torch: compute activations again for the gradient."),
         click.option("--sync-bn", is_flag=True, help="torch: batch statistics over all processes."),
+        click.option("--bn-statistic", type=STATISTIC, help="What the fourth blob of BN holds in --weights."),
     ]
 )
 

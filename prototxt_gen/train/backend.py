@@ -35,6 +35,7 @@ class Settings:
     compile           torch.compile (torch)
     memory_efficient  gradient checkpointing (torch)
     sync_bn           statistics over all processes (torch)
+    bn_statistic      what the fourth blob of merged BN holds in weights to begin with, where they do not tell
     """
 
     seed: int | None = None
@@ -44,6 +45,7 @@ class Settings:
     compile: bool = False
     memory_efficient: bool = False
     sync_bn: bool = False
+    bn_statistic: str | None = None
 
     def seed_for(self, solver: Solver) -> int:
         """Return the seed of this run: a number in every case, so that a resumed run is the same run."""

@@ -33,14 +33,14 @@ def matched(path: Path, net: Shapes) -> tuple[list[NewLayer], list[str]]:
     return taken, [*_lines(net, stored)]
 
 
-def in_inverse_std(taken: Sequence[NewLayer], path: Path, net: Net) -> list[NewLayer]:
+def in_inverse_std(taken: Sequence[NewLayer], path: Path, net: Net, told: str | None = None) -> list[NewLayer]:
     """Return the layers with the fourth blob of merged BN as 1/sqrt(var+eps), which our Caffe has there.
 
-    WeightsError where the file has such layers and does not tell which of the two it holds.
+    WeightsError where the file has such layers and neither it nor `told` says which of the two it holds.
     """
     merged = {layer.name: layer.get(BNParameter) for layer in net.layers if layer.type == "BN"}
     merged = {layer.name: merged[layer.name] for layer in taken if layer.name in merged and len(layer.blobs) == 4}
-    if not merged or statistic_of(caffemodel.read(path), None, None) == INVERSE_STD:
+    if not merged or statistic_of(caffemodel.read(path), None, told) == INVERSE_STD:
         return list(taken)
     return [_converted(layer, merged[layer.name].eps) if layer.name in merged else layer for layer in taken]
 

@@ -147,7 +147,7 @@ class PycaffeBackend:
     def load_weights(self, path: Path) -> list[str]:
         """Give Caffe the layers that match by name and shape."""
         taken, lines = matched(path, self.shapes)
-        with self._file_of(in_inverse_std(taken, path, self.net)) as weights:
+        with self._file_of(in_inverse_std(taken, path, self.net, self.settings.bn_statistic)) as weights:
             self.child.ask("copy", weights=str(weights))
         return lines
 

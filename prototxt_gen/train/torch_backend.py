@@ -19,7 +19,7 @@ from torch import Tensor
 
 from prototxt_gen import caffemodel, weights
 from prototxt_gen.analysis import Analysis
-from prototxt_gen.caffemodel.types import CaffeModel, NewLayer
+from prototxt_gen.caffemodel.types import NewLayer
 from prototxt_gen.dialect import DIALECTS
 from prototxt_gen.errors import WeightsError
 from prototxt_gen.ir import Net
@@ -66,7 +66,7 @@ class TorchBackend:
     ) -> None:
         settings = settings or Settings()
         self.solver, self.params, self.seed = solver, solver.params, settings.seed_for(solver)
-        self.policy = Policy(self.params)
+        self.policy, self.statistic = Policy(self.params), settings.bn_statistic
         self.hardware = replace(Hardware.of(solver, settings), channels_last=channels_last)
         self.processes = Processes(self.hardware.device)
         self._iteration = 0
@@ -226,7 +226,9 @@ class TorchBackend:
     def load_weights(self, path: Path) -> list[str]:
         """Take over what fits by layer name and shape; WeightsError where a name fits and the shapes do not."""
         taken, lines = matched(path, self._shapes())
-        self._take_over(taken, _statistic(caffemodel.read(path), self._has_merged_bn(taken)))
+        merged = self._has_merged_bn(taken)
+        told = weights.statistic_of(caffemodel.read(path), None, self.statistic) if merged else INVERSE_STD
+        self._take_over(taken, told)
         return lines
 
     def _shapes(self) -> dict[str, list[tuple[int, ...]]]:
@@ -256,10 +258,6 @@ class TorchBackend:
         for feed in self._feeds:
             feed.close()
         self.processes.leave()
-
-
-def _statistic(model: CaffeModel, needed: bool) -> str:
-    return weights.statistic_of(model, None, None) if needed else INVERSE_STD
 
 
 def _as_written(analysis: Analysis, net: Net) -> Analysis:
