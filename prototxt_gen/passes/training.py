@@ -12,7 +12,9 @@ from prototxt_gen.ir import Layer, Net, Value
 from prototxt_gen.layers.batch_norm import BatchNormParameter
 from prototxt_gen.layers.bn import BNParameter
 from prototxt_gen.layers.convolution import ConvolutionParameter
+from prototxt_gen.layers.embed import EmbedParameter
 from prototxt_gen.layers.inner_product import InnerProductParameter
+from prototxt_gen.layers.recurrent import RecurrentParameter
 from prototxt_gen.layers.scale import ScaleParameter
 from prototxt_gen.message import Message
 from prototxt_gen.schema import NOT_LEARNED, FillerParameter, LayerParameter, NetStateRule, ParamSpec
@@ -22,7 +24,7 @@ IMAGENET_MEAN = (104.0, 117.0, 123.0)
 """Blue, green, red: the means Caffe's own ImageNet models subtract."""
 _LEARNED = ParamSpec(lr_mult=1, decay_mult=1)
 _BIAS = ParamSpec(lr_mult=1, decay_mult=0)
-Filled = TypeVar("Filled", ConvolutionParameter, InnerProductParameter)
+Filled = TypeVar("Filled", ConvolutionParameter, InnerProductParameter, EmbedParameter)
 
 
 @dataclass(frozen=True)
@@ -215,6 +217,27 @@ def _convolution(layer: Layer, fillers: Fillers) -> Layer:
     return _with(layer, own, (_LEARNED, _BIAS)[: 1 + own.bias_term])
 
 
+def _deconvolution(layer: Layer, fillers: Fillers) -> Layer:
+    """One filter for each channel is what upsampling by interpolation is written as: it starts as just that."""
+    own = layer.get(ConvolutionParameter)
+    square = len(own.kernel_size) == 1 or own.kernel_h == own.kernel_w
+    upsamples = square and own.num_output == own.group > 1
+    own = _filled(own, "bilinear" if upsamples else fillers.convolution)
+    return _with(layer, own, (_LEARNED, _BIAS)[: 1 + own.bias_term])
+
+
+def _embed(layer: Layer, fillers: Fillers) -> Layer:
+    own = _filled(layer.get(EmbedParameter), fillers.inner_product)
+    return _with(layer, own, (_LEARNED, _BIAS)[: 1 + own.bias_term])
+
+
+def _recurrent(layer: Layer, fillers: Fillers) -> Layer:
+    own = layer.get(RecurrentParameter)
+    if not own.has("weight_filler"):
+        own = own.replace(weight_filler=FillerParameter(type=fillers.inner_product))
+    return _with(layer, own, ())
+
+
 def _inner_product(layer: Layer, fillers: Fillers) -> Layer:
     own = _filled(layer.get(InnerProductParameter), fillers.inner_product)
     return _with(layer, own, (_LEARNED, _BIAS)[: 1 + own.bias_term])
@@ -240,7 +263,13 @@ def _scale(layer: Layer, fillers: Fillers) -> Layer:
 
 
 _TRAINED = {
-    "Convolution": _convolution,
+    **dict.fromkeys(
+        ("Convolution", "ConvolutionDepthwise", "ConvolutionDepthWise", "DepthwiseConvolution"), _convolution
+    ),
+    "Deconvolution": _deconvolution,
+    "Embed": _embed,
+    "RNN": _recurrent,
+    "LSTM": _recurrent,
     "InnerProduct": _inner_product,
     "BN": _bn,
     "BatchNorm": _batch_norm,
