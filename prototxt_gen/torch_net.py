@@ -114,9 +114,10 @@ class TorchNet(nn.Module):
     """Runs a net of one phase. Its inputs are the net's, and the tops of data layers that some layer takes.
 
     Its modules hang in a tree that follows the slash-separated layer names. `train()` and `eval()` are the phase.
+    Layers that share blobs share tensors, unless not `shared`.
     """
 
-    def __init__(self, analysis: Analysis, weights: Weights | None = None) -> None:
+    def __init__(self, analysis: Analysis, weights: Weights | None = None, shared: bool = True) -> None:
         super().__init__()
         self.net = analysis.net
         self.analysis = analysis
@@ -127,7 +128,8 @@ class TorchNet(nn.Module):
         made = (*self.inputs, *(top for step in self.steps for top in step.layer.tops))
         self.numbers = {value: number for number, value in enumerate(made)}
         self._tasks: dict[tuple[Value, ...], list[Task]] = {}
-        self._share()
+        if shared:
+            self._share()
         if weights is not None:
             self.load_weights(weights)
         self.train(False)

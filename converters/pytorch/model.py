@@ -7,10 +7,10 @@ instances of one class.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from converters.pytorch.code import bare
 from converters.pytorch.pieces import Piece
@@ -36,10 +36,31 @@ class Source:
 
 def source_of(subject: Subject, net: TorchNet, constants: str = "") -> Source:
     """Write a net as Python. `constants` is put after the imports. UnsupportedError lists what cannot be written."""
-    pieces, fixed = all_pieces(subject.analysis, net)
-    writer = _ModelWriter(net, pieces)
-    writer.write(fixed)
-    return Source(writer.text(subject, constants), _state(net, pieces), fixed.remarks)
+    apart = TorchNet(net.analysis, net.dump_weights(), shared=False) if _shares(net) else net
+    pieces, fixed = all_pieces(subject.analysis, apart)
+    state = _state(apart, pieces)
+    writer = _ModelWriter(apart, pieces)
+    writer.write(fixed, list(_ties(net, state)))
+    return Source(writer.text(subject, constants), state, fixed.remarks)
+
+
+def _shares(net: TorchNet) -> bool:
+    names = [spec.name for step in net.steps for spec in step.layer.params.param if spec.name]
+    return len(names) > len(set(names))
+
+
+def _ties(net: TorchNet, names: Iterable[str]) -> Iterator[str]:
+    """Yield the statements that let layers have one tensor where the net's do. Those that lie otherwise stay apart."""
+    parameters = dict(net.named_parameters(remove_duplicate=False))
+    owners: dict[nn.Parameter, str] = {}
+    for name in names:
+        owner = owners.setdefault(parameters[name], name) if name in parameters else name
+        if owner != name:
+            yield f"{_attribute(name)} = {_attribute(owner)}"
+
+
+def _attribute(name: str) -> str:
+    return "self" + "".join(f"[{part}]" if part.isdigit() else f".{part}" for part in name.split("."))
 
 
 def _state(net: TorchNet, pieces: Iterable[Piece]) -> dict[str, Tensor]:
@@ -63,8 +84,10 @@ class _ModelWriter:
         self.classes: dict[str, str] = {}
         """The body of each class, by name, inner ones first."""
         self.outputs = list(net.outputs)
+        self.ties: list[str] = []
 
-    def write(self, fixed: Fixed) -> None:
+    def write(self, fixed: Fixed, ties: list[str]) -> None:
+        self.ties = ties
         body = self._class_body(self.root, list(self.net.inputs), self.outputs, self._check(fixed))
         self.classes["Net"] = body
 
@@ -92,6 +115,8 @@ class _ModelWriter:
                 self._write_scope(item, scope, names, init, forward, outputs, made)
             else:
                 self._write_piece(item, scope, names, init, forward, made)
+        if scope is self.root:
+            init += self.ties
         forward.append(f"return {', '.join(names.of(value) for value in outputs)}")
         return _laid_out(init, names.arguments, forward)
 

@@ -18,15 +18,16 @@ from prototxt_gen.cli.convert_options import PREPROCESSING, READING, decorated, 
     "--format",
     "form",
     type=click.Choice(["folder", "pt2"]),
-    default="folder",
-    help="folder: model.py and model.safetensors, nothing of ours needed; pt2: a file by torch.export.",
+    help="folder (unless the output ends in .pt2): model.py and model.safetensors, nothing of ours needed; "
+    "pt2: a file by torch.export.",
 )
 @click.option("--no-verify", is_flag=True, help="Do not run what was written against Caffe and PyTorch.")
 @options.force
-def pytorch(output: Path | None, form: str, no_verify: bool, force: bool, **given: Any) -> None:
+def pytorch(output: Path | None, form: str | None, no_verify: bool, force: bool, **given: Any) -> None:
     """Convert NET with WEIGHTS to PyTorch, and run it against real Caffe, if it is there."""
     from converters.convert import write_torch
 
+    form = form or ("pt2" if output is not None and output.suffix == ".pt2" else "folder")
     suffix = "" if form == "folder" else ".pt2"
     out = output or given["weights"].with_name(given["weights"].name.split(".")[0] + suffix)
     echo_conversion(write_torch(subject(**given), out, form, force=force, verified=not no_verify))

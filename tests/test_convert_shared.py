@@ -1,0 +1,78 @@
+"""Layers that share blobs: one tensor in the PyTorch that is written too, where both lay it out alike."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from converters import read_subject, to_torch
+from converters.inputs import seeded
+from converters.pytorch.file import load_folder, run_module
+from converters.runtimes import run_onnx, run_torch
+from converters.verification import difference
+from prototxt_gen import analyse, parse_net
+from prototxt_gen.cli import cli
+from prototxt_gen.dialect import dialect
+from prototxt_gen.ir import Net
+from prototxt_gen.weights import write
+from tests.sane_weights import sane_weights
+
+CONVOLUTION = "convolution_param { num_output: 4 kernel_size: 3 }"
+SIAMESE = f"""name: "siamese"
+input: "a" input_shape {{ dim: 1 dim: 3 dim: 6 dim: 6 }}
+input: "b" input_shape {{ dim: 1 dim: 3 dim: 6 dim: 6 }}
+layer {{ name: "left/conv" type: "Convolution" bottom: "a" top: "l" param {{ name: "w" }} param {{ name: "c" }}
+  {CONVOLUTION} }}
+layer {{ name: "right/conv" type: "Convolution" bottom: "b" top: "r" param {{ name: "w" }} param {{ name: "c" }}
+  {CONVOLUTION} }}
+layer {{ name: "ip" type: "InnerProduct" bottom: "l" top: "x" param {{ name: "i" }}
+  inner_product_param {{ num_output: 5 bias_term: false }} }}
+layer {{ name: "ip_p" type: "InnerProduct" bottom: "r" top: "y" param {{ name: "i" }}
+  inner_product_param {{ num_output: 5 bias_term: false }} }}
+layer {{ name: "gap" type: "Eltwise" bottom: "x" bottom: "y" top: "gap" eltwise_param {{ coeff: 1 coeff: -1 }} }}
+"""
+AUTOENCODER = """name: "autoencoder"
+input: "a" input_shape { dim: 2 dim: 4 }
+layer { name: "encode" type: "InnerProduct" bottom: "a" top: "h" param { name: "w" }
+  inner_product_param { num_output: 3 } }
+layer { name: "decode" type: "InnerProduct" bottom: "h" top: "again" param { name: "w" }
+  inner_product_param { num_output: 4 transpose: true } }
+"""
+
+
+def files(folder: Path, text: str) -> tuple[Path, Path]:
+    net: Net = parse_net(text)
+    analysis = analyse(net)
+    (folder / "net.prototxt").write_text(text)
+    write(folder / "net.caffemodel", analysis, sane_weights(analysis), dialect("bvlc"))
+    return folder / "net.prototxt", folder / "net.caffemodel"
+
+
+@pytest.mark.parametrize("text", [SIAMESE, AUTOENCODER])
+def test_each_form_has_the_numbers_read_last(text: str, tmp_path: Path) -> None:
+    """A file holds a copy for each layer that shares; these copies differ, and the last that is read counts, as in Caffe."""
+    there = files(tmp_path, text)
+    one = read_subject(*there)
+    to_torch(*there, tmp_path / "made")
+    inputs, output = seeded(one), one.net.outputs[-1].blob
+    expected = run_torch(one, inputs)[output]
+    assert difference(expected, run_onnx(one, inputs)[output])[0] < 1e-6
+    assert difference(expected, run_module(one, load_folder(tmp_path / "made"), inputs)[output])[0] < 1e-6
+
+
+def test_the_folder_learns_shared_blobs_as_one(tmp_path: Path) -> None:
+    to_torch(*files(tmp_path, SIAMESE), tmp_path / "made")
+    made: Any = load_folder(tmp_path / "made")
+    assert made.left.conv.weight is made.right.conv.weight
+    assert made.left.conv.bias is made.right.conv.bias
+    assert made.ip[1].weight is made.ip_p[1].weight
+
+
+def test_a_name_that_ends_in_pt2_asks_for_one(tmp_path: Path) -> None:
+    arguments = ["convert", "pytorch", *map(str, files(tmp_path, AUTOENCODER)), "-o", str(tmp_path / "it.pt2")]
+    made = CliRunner().invoke(cli, arguments)
+    assert made.exit_code == 0, made.output
+    assert (tmp_path / "it.pt2").is_file()
