@@ -53,7 +53,7 @@ def files(folder: Path, text: str) -> tuple[Path, Path]:
 
 @pytest.mark.parametrize("text", [SIAMESE, AUTOENCODER])
 def test_each_form_has_the_numbers_read_last(text: str, tmp_path: Path) -> None:
-    """A file holds a copy for each layer that shares; these copies differ, and the last that is read counts, as in Caffe."""
+    """A file holds a copy for each layer that shares; they differ here, and the last one counts, as in Caffe."""
     there = files(tmp_path, text)
     one = read_subject(*there)
     to_torch(*there, tmp_path / "made")
