@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from os import PathLike, fspath
 from pathlib import Path
+from typing import TypeVar
 
 from converters.preprocessing import Preprocessing, told_by
 from prototxt_gen import layers, phases
@@ -13,11 +14,14 @@ from prototxt_gen import weights as weighing
 from prototxt_gen.analysis import Analysis, analyse, resized
 from prototxt_gen.errors import UnsupportedError
 from prototxt_gen.ir import NOBODY, Layer, Net, Shape, Value, show
-from prototxt_gen.lowering import ready, sources, without_fields
+from prototxt_gen.lowering import is_fed, ready, sources, without_fields
+from prototxt_gen.message import Message
 from prototxt_gen.passes.deploy import deploy
 from prototxt_gen.passes.head import following_head
+from prototxt_gen.schema import FillerParameter
 from prototxt_gen.weights import Weights
 
+M = TypeVar("M", bound=Message)
 NetLike = str | PathLike[str] | Net
 WeightsLike = str | PathLike[str] | Weights
 
@@ -78,7 +82,8 @@ def open_subject(net: NetLike, weights: WeightsLike, how: Reading | None = None)
     whole = net if isinstance(net, Net) else _read(net)
     test, told = _of_phase(whole, how)
     found = told_by(test)
-    stripped = without_fields(test, how.ignored).map(_plain_data)
+    stripped, left_out = _without_training_fields(without_fields(test, how.ignored).map(_plain_data))
+    told += left_out
     stripped = following_head(stripped) if how.size else stripped
     shapes = {**(resized(stripped, how.size) if how.size else {}), **how.shapes}
     given = {**shapes}
@@ -140,10 +145,36 @@ def _is_data(layer: Layer) -> bool:
 
 def _plain_data(layer: Layer) -> Layer:
     """Return a data layer without fields that are not understood: where data come from is nothing to an input."""
-    if not _is_data(layer):
+    if not is_fed(layer):
         return layer
     names = {extra.name for path, extra in layer.params.walk_extras()}
     return without_fields(Net("", (), (layer,)), names).layers[0]
+
+
+def _without_training_fields(net: Net) -> tuple[Net, list[str]]:
+    """Return the net without unknown fields that can only matter to a solver: of fillers, and V1's learning rates.
+
+    What they begin with, or how they are learned, is nothing to weights that are there.
+    """
+    made = net.map(lambda layer: replace(layer, params=_without_filler_extras(layer.params).without_extras(_V1_RATES)))
+    pairs = zip(net.layers, made.layers, strict=True)
+    gone = {path for old, new in pairs for path in _extras(old) - _extras(new)}
+    return made, [f"only training needs, and so is left out: {', '.join(sorted(gone))}"] if gone else []
+
+
+_V1_RATES = ("blobs_lr", "weight_decay")
+
+
+def _extras(layer: Layer) -> set[str]:
+    return {path for path, _ in layer.params.walk_extras()}
+
+
+def _without_filler_extras(message: M) -> M:
+    """Return a message whose fillers, at any depth, hold known fields alone."""
+    if isinstance(message, FillerParameter):
+        return message.without_extras({extra.name for extra in message.extras})
+    inner = {name: _without_filler_extras(value) for name, value in message.set_fields() if isinstance(value, Message)}
+    return message.replace(**inner) if inner else message
 
 
 def _without_training(net: Net, given: dict[str, Shape]) -> tuple[Net, list[str]]:

@@ -11,7 +11,7 @@ from prototxt_gen.analysis import Analysis, Row, analyse
 from prototxt_gen.errors import NetError, UnsupportedError
 from prototxt_gen.ir import Layer, Net, Shape, Value
 from prototxt_gen.layers.base import LayerType
-from prototxt_gen.message import Message
+from prototxt_gen.message import Extra, Message
 
 T = TypeVar("T")
 M = TypeVar("M", bound=Message)
@@ -26,11 +26,12 @@ def ready(net: Net, given: Mapping[str, Shape] | None = None, ignored: Collectio
     """
     net = without_fields(net, ignored)
     analysis = analyse(net, given)
-    causes = [row.error for row in analysis.rows if row.error is not None and not row.blocked]
+    failed = [row for row in analysis.rows if row.error is not None and not row.blocked]
+    causes = [row.error for row in failed if row.error is not None and not _has_odd_params(row.layer)]
     causes += [*wiring.faults(analysis), *sharing.faults(analysis.rows)]
     blocked = [row.error for row in analysis.rows if row.error is not None and row.blocked]
-    faults = [str(error) for error in causes or blocked[:1]]
-    faults += [text for layer in net.layers for text in _not_understood(layer)]
+    faults = [*map(str, causes), *(text for layer in net.layers for text in _not_understood(layer))]
+    faults = faults or [str(error) for error in blocked[:1]]
     if faults:
         only_unsupported = all(isinstance(error, UnsupportedError) for error in causes)
         raise (UnsupportedError if only_unsupported else NetError)(_listed(net, faults))
@@ -68,11 +69,21 @@ def _stripped(message: M, names: Collection[str]) -> M:
     return message.replace(**inner).without_extras(names)
 
 
+def _unknown(layer: Layer) -> list[tuple[str, Extra]]:
+    room = layers.find(layer.type)
+    return list(layer.unknown_fields(*(room.params if room else ())))
+
+
+def _has_odd_params(layer: Layer) -> bool:
+    """Whether the layer's own parameters hold fields that are not known, which then are all that is wrong with it."""
+    return any(path != extra.name for path, extra in _unknown(layer))
+
+
 def _not_understood(layer: Layer) -> list[str]:
     return [
-        f"layer {layer.name!r} ({layer.type}): line {extra.line}: {extra.name} is not understood ({extra.reason}); "
+        f"layer {layer.name!r} ({layer.type}): line {extra.line}: {path} is not understood ({extra.reason}); "
         f"if it does not change what the layer computes, --ignore-field {extra.name}"
-        for extra in layer.params.extras
+        for path, extra in _unknown(layer)
     ]
 
 
