@@ -254,6 +254,7 @@ def test_deep_nets_as_folder(name: str, tmp_path: Path) -> None:
     write_torch(one, tmp_path / "made")
     inputs = seeded(one)
     output = one.net.outputs[-1].blob
+    assert "class AttentionA(nn.Module):" in (tmp_path / "made" / "model.py").read_text(), "one module, one class"
     made = run_module(one, load_folder(tmp_path / "made"), inputs)
     assert difference(run_torch(one, inputs)[output], made[output])[0] < 1e-6
 

@@ -234,7 +234,7 @@ class _Names:
     def _hint(self, blob: str) -> str:
         parts = tuple(identifier(part) for part in blob.split("/"))
         if parts[: len(self.scope)] != self.scope:
-            return _variable(parts[-1])
+            return _variable(parts[-1].removeprefix(f"{self.scope[-1]}_") or "out")
         return _variable("_".join(parts[len(self.scope) :]) or "out")
 
 

@@ -53,11 +53,16 @@ def _sorted(pieces: Sequence[Piece], path: Path, places: Mapping[int, Path]) -> 
 
 
 def _whole_run(pieces: Sequence[Piece], start: int, path: Path, places: Mapping[int, Path]) -> tuple[Path | None, int]:
-    """Return the widest scope that begins here and is not interrupted, and how many pieces it has; or None and 1."""
+    """Return the widest scope that begins here and is not interrupted, and how many pieces it has; or None and 1.
+
+    A piece of no scope that needs no module, such as a sum under a name of its own, interrupts none: it goes inside.
+    """
     place = places[id(pieces[start])]
     for length in range(len(path) + 1, len(place)):
         head = place[:length]
         inside = [index for index, one in enumerate(pieces) if places[id(one)][:length] == head]
-        if len(inside) > 1 and inside == list(range(start, start + len(inside))):
-            return head, len(inside)
+        run = pieces[start : inside[-1] + 1]
+        free = [one for one in run if one.made is None and len(places[id(one)]) == 1]
+        if len(inside) > 1 and inside[0] == start and len(inside) + len(free) == len(run):
+            return head, len(run)
     return None, 1

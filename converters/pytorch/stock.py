@@ -44,11 +44,12 @@ def _batch_norm(module: Any, axes: int) -> str | None:
     statistics = getattr(module, "statistics", "phase")
     if statistics == "batch":
         return None
-    arguments = [str(module.num_features), f"eps={module.eps!r}"]
+    arguments = [str(module.num_features)] + ([f"eps={module.eps!r}"] if module.eps != 1e-5 else [])
     share = 1 - getattr(module, "old_share", 1 - module.momentum if module.momentum else 0.9)
     if hasattr(module, "fraction"):
         share = 1 - module.fraction
-    arguments += [f"momentum={round(share, 9)!r}"] + ([] if module.affine else ["affine=False"])
+    arguments += [f"momentum={round(share, 9)!r}"] if round(share, 9) != 0.1 else []
+    arguments += [] if module.affine else ["affine=False"]
     return f"nn.{_BATCH_NORMS[axes]}({', '.join(arguments)})"
 
 
