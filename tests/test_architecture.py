@@ -31,7 +31,7 @@ MAY_IMPORT = {
     "prototxt_gen.torch_net": {"torch"},
     **{
         f"prototxt_gen.train.{name}": {"torch"}
-        for name in ("hardware", "objective", "optimisers", "processes", "segments", "testing", "torch_backend")
+        for name in "faults hardware objective optimisers processes segments testing torch_backend".split()
     },
     "prototxt_gen.protobufs": {"google"},
     "prototxt_gen.data.caffe_layer": {"caffe"},  # pycaffe imports these three, we never do

@@ -158,7 +158,11 @@ def batches_of(layer: Layer, phase: str, seed: int, locate: Locate = Path) -> Ba
 def _naming(layer: Layer) -> Iterator[None]:
     try:
         yield
-    except DataError as error:
+    except UnsupportedError:
+        raise
+    except PrototxtGenError as error:
+        if str(error).startswith("layer "):
+            raise
         raise PrototxtGenError(f"layer {layer.name!r} ({layer.type}): {error}") from error
 
 

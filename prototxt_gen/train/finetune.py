@@ -23,8 +23,11 @@ def matched(path: Path, net: Shapes) -> tuple[list[NewLayer], list[str]]:
     """Return the layers of a file that the net takes, their blobs in the net's shapes, and a line for each layer.
 
     A layer of the same name and other shapes is a WeightsError, as in Caffe: it is renamed where it shall start anew.
+    So is a file of another net altogether, which Caffe would pass over.
     """
     stored = {layer.name: layer for layer in caffemodel.read(path).layers if layer.blobs}
+    if net and not stored.keys() & net.keys():
+        raise WeightsError(f"{path}: none of its {len(stored)} layers with weights is in this net, by name")
     faults = [fault for name, shapes in net.items() if name in stored for fault in _faults(stored[name], shapes)]
     if faults:
         listed = "".join(f"\n  {fault}" for fault in faults)

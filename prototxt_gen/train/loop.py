@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -9,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from prototxt_gen.errors import PrototxtGenError
 from prototxt_gen.train.backend import Backend, Step
 from prototxt_gen.train.bar import Display, scores_text
 from prototxt_gen.train.recorder import Recorder
@@ -101,7 +103,17 @@ def _step(backend: Backend, keeper: Keeper, stop: Stop) -> None:
     started = time.monotonic()
     step = backend.step()
     keeper.stepped(step, time.monotonic() - started)
+    _check_finite(step)
     stop.agree()
+
+
+def _check_finite(step: Step) -> None:
+    """Stop where the loss is no number: nor are then the gradients, so the weights are lost. Caffe would go on."""
+    if not math.isfinite(step.loss):
+        raise PrototxtGenError(
+            f"the loss of iteration {step.iteration} is {step.loss:g}, and with it the weights are lost: try a lower "
+            f"base_lr (the rate was {step.rate:g}) or clip_gradients, and look at the data; earlier snapshots stand"
+        )
 
 
 def _test(backend: Backend, schedule: Schedule, keeper: Keeper, stop: Stop, outcome: Outcome) -> None:

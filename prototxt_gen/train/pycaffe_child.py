@@ -1,25 +1,15 @@
-"""The process that Caffe runs in: a line of JSON in, a line of JSON out. Only `pycaffe_backend` starts it.
-
-A failed CHECK in Caffe may end the process it happens in; so it is not the trainer's. The end of stdin is the end.
-"""
+"""The process that Caffe trains in (see `serving`). Only `pycaffe_backend` starts it."""
 
 from __future__ import annotations
 
-import contextlib
-import json
-import os
 import random
-import signal
-import sys
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from prototxt_gen.train.backend import MOST_NUMBERS
-
-Order = dict[str, Any]
+from prototxt_gen.train.serving import Order, serve
 
 
 class Session:
@@ -48,7 +38,7 @@ class Session:
         for name, weight in self.weighted:
             self.loss += weight * float(self.net.blobs[name].data.sum(dtype=np.float64))
 
-    def shapes(self, order: Order) -> Any:
+    def started(self) -> Any:
         """Return the shapes of every layer's blobs."""
         return {name: [list(blob.data.shape) for blob in blobs] for name, blobs in self.net.params.items()}
 
@@ -101,31 +91,5 @@ def _outputs(net: Any) -> dict[str, list[float]]:
     return {name: data.ravel().tolist() for name, data in found.items() if data.size <= MOST_NUMBERS}
 
 
-def _answer(session: list[Session], order: Order) -> Order:
-    try:
-        if order["do"] == "start":
-            session[:] = [Session(order)]
-            return {"ok": session[0].shapes(order)}
-        action: Callable[[Order], Any] = getattr(session[0], order["do"])
-        return {"ok": action(order)}
-    except Exception as error:  # every fault is the parent's to report
-        return {"error": str(error), "kind": type(error).__name__}
-
-
-def main() -> None:
-    """Serve until stdin ends. What Caffe and its layers print goes to stderr, a file."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    sys.path.insert(0, str(Path.cwd()))  # where layers of the user's own are looked for
-    answers = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)
-    session: list[Session] = []
-    for line in sys.stdin:
-        answers.write(json.dumps(_answer(session, json.loads(line))) + "\n")
-    answers.flush()
-    os._exit(0)  # Caffe's prefetch threads and Python's end get into each other's way
-
-
 if __name__ == "__main__":
-    with contextlib.suppress(BrokenPipeError):
-        main()
+    serve(Session)

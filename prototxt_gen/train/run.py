@@ -12,8 +12,9 @@ import click
 
 from prototxt_gen.analysis import analyse
 from prototxt_gen.checks import ERROR, check_solver
-from prototxt_gen.errors import PrototxtGenError
+from prototxt_gen.errors import NetError, PrototxtGenError
 from prototxt_gen.ir import Net, Shape
+from prototxt_gen.phases import is_loss
 from prototxt_gen.solver import Solver, read_solver
 from prototxt_gen.train import bar, memory
 from prototxt_gen.train.backend import Backend, Settings, create
@@ -81,7 +82,8 @@ def _state_to_resume(job: Job, snapshots: Snapshots) -> Path | None:
         return Path(job.resume)
     found = snapshots.newest() if job.resume else None
     if job.resume and found is None:
-        _say(f"there is no complete snapshot {snapshots.folder / snapshots.name}_iter_*: starting at iteration 0")
+        where = snapshots.folder / snapshots.name
+        raise PrototxtGenError(f"there is no complete snapshot {where}_iter_* to resume: leave out --resume")
     if is_first() and not job.resume and not job.force and snapshots.all():
         raise PrototxtGenError(
             f"{snapshots.all()[0]} is of an earlier run: --resume goes on from there, --force moves it aside and "
@@ -112,10 +114,15 @@ def _checked(solver: Solver, job: Job) -> int:
     faults = [problem for problem in problems if problem.severity == ERROR]
     if faults:
         raise PrototxtGenError("\n  ".join([f"{solver.source} cannot be trained:", *map(_told, faults)]))
+    for problem in problems:
+        if problem.code == "unknown-field":
+            _say(f"warning: {problem.source or solver.source}: {problem}")
+    if not any(map(is_loss, net.layers)):
+        raise NetError(f"{net.source or net.name}: it has no loss in phase TRAIN, so there is nothing to train")
     batch = batch_size(net, given(net))
     analyses = [analyse(each, given(each)) for each in (net, *tests)]
     needed = memory.estimate(analyses[0], analyses[1:], solver.type, batch)
-    if job.settings.gpu is None:
+    if job.settings.gpu is None and batch:
         _say(needed.words(memory.free_memory()))
     return batch * solver.params.iter_size
 
@@ -153,7 +160,7 @@ def _train(solver: Solver, snapshots: Snapshots, backend: Backend, images: int) 
     schedule = Schedule.of(solver.params)
     if not is_first():
         return train(backend, schedule, Follower())
-    recorder = Recorder(snapshots.folder, backend.iteration, schedule, snapshots.name)
+    recorder = _recorder(snapshots, backend.iteration, schedule)
     display = bar.display(schedule, images * int(os.environ.get("WORLD_SIZE", "1")), backend.iteration)
     try:
         outcome = train(backend, schedule, Files(recorder, snapshots, display))
@@ -164,6 +171,14 @@ def _train(solver: Solver, snapshots: Snapshots, backend: Backend, images: int) 
         curves = _closed(recorder)
     outcome.curves = curves
     return outcome
+
+
+def _recorder(snapshots: Snapshots, first: int, schedule: Schedule) -> Recorder:
+    """Return what takes the run down; PrototxtGenError where the folder of its files cannot be written to."""
+    try:
+        return Recorder(snapshots.folder, first, schedule, snapshots.name)
+    except OSError as error:
+        raise PrototxtGenError(f"{snapshots.folder}: it cannot be written to: {error.strerror or error}") from error
 
 
 def _closed(recorder: Recorder) -> list[Path]:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from prototxt_gen.errors import UnsupportedError
 from prototxt_gen.ir import show
 from prototxt_gen.torch_net import Step, TorchNet, work
+from prototxt_gen.train.faults import checked, labels_of, told
 from prototxt_gen.train.feed import Feed
 from prototxt_gen.train.hardware import Hardware
 from prototxt_gen.train.objective import in_float32, scores
@@ -68,7 +69,7 @@ class TestNet:
 
     def __init__(self, net: TorchNet, feed: Feed, count: int, hardware: Hardware) -> None:
         self.net, self.feed, self.count, self.hardware = net, feed, count, hardware
-        self.scores = scores(net)
+        self.scores, self.labels = scores(net), labels_of(net)
         self.tasks = net.tasks(self.scores, in_float32 if hardware.mixed else None)
         self.pairs: list[tuple[nn.Module, nn.Module]] = []
         net.requires_grad_(False)
@@ -99,8 +100,8 @@ class TestNet:
                 yield batch // processes.ranks
 
     def _batch(self, turn: int) -> list[Tensor]:
-        blobs = self.net.begin(self.hardware.tensors(self.net.inputs, self.feed.take(turn)))
-        with self.hardware.autocast():
+        blobs = self.net.begin(self.hardware.tensors(self.net.inputs, checked(self.labels, self.feed.take(turn))))
+        with told(self.net), self.hardware.autocast():
             work(self.tasks, blobs)
         return self.net.found(blobs, self.scores)
 

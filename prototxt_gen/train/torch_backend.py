@@ -28,6 +28,7 @@ from prototxt_gen.lowering import ready
 from prototxt_gen.solver import Solver
 from prototxt_gen.torch_net import TorchNet
 from prototxt_gen.train.backend import Settings, Step
+from prototxt_gen.train.faults import checked, labels_of, told
 from prototxt_gen.train.feed import Feed, Given, Place
 from prototxt_gen.train.finetune import matched
 from prototxt_gen.train.hardware import Hardware
@@ -88,7 +89,7 @@ class TorchBackend:
             self._test_net(self._feed(net, "TEST", settings, test_batches), count)
             for net, count in zip(self.solver.test_nets(), self.params.test_iter, strict=True)
         ]
-        self.slots = slots_of(self.net)
+        self.slots, self.labels = slots_of(self.net), labels_of(self.net)
         freeze_others(self.net, self.slots)
         self.learned = [one.parameter for one in learnables(self.slots)]
         self.optimiser = Optimiser(self.params, self.solver.type, learnables(self.slots))
@@ -138,9 +139,11 @@ class TorchBackend:
             parameter.grad = None
         losses = []
         for turn in range(iteration * size, (iteration + 1) * size):
-            with self.hardware.autocast():
-                loss, found = self.objective(*self._inputs(turn))
-            loss.backward()
+            inputs = self._inputs(turn)
+            with told(self.net):
+                with self.hardware.autocast():
+                    loss, found = self.objective(*inputs)
+                loss.backward()
             losses.append(loss.detach())
         self.processes.average([parameter.grad for parameter in self.learned if parameter.grad is not None])
         rate = self.policy.rate(iteration)
@@ -154,7 +157,7 @@ class TorchBackend:
         held, self._ahead = self._ahead, None
         if held is not None and held[0] == turn:
             return held[1]
-        return self.hardware.tensors(self.net.inputs, self.feed.take(turn))
+        return self.hardware.tensors(self.net.inputs, checked(self.labels, self.feed.take(turn)))
 
     def _look_ahead(self) -> None:
         """Fetch the next batch while the card is at work."""
