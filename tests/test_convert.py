@@ -294,3 +294,17 @@ def test_a_plugin_adds_a_layer(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "m.onnx").exists()
+
+
+def test_only_a_net_that_learns_needs_weights(files: tuple[Path, Path], tmp_path: Path) -> None:
+    bare = tmp_path / "bare.prototxt"
+    bare.write_text(
+        'input: "data" input_shape { dim: 1 dim: 6 dim: 7 dim: 7 }'
+        'layer { name: "lrn" type: "LRN" bottom: "data" top: "out" lrn_param { local_size: 3 k: 2 } }'
+    )
+    made = CliRunner().invoke(cli, ["convert", "onnx", str(bare)])
+    assert made.exit_code == 0, made.output
+    assert bare.with_suffix(".onnx").is_file()
+    refused = CliRunner().invoke(cli, ["convert", "pytorch", str(files[0])])
+    assert refused.exit_code == 1
+    assert "it needs weights, for layer 'stem/conv' (Convolution) and 3 more layers" in str(refused.stderr)

@@ -31,6 +31,6 @@ def onnx(
     """Convert NET with WEIGHTS to ONNX, and run it against real Caffe, if it is there, and PyTorch."""
     from converters.convert import write_onnx
 
-    out = output or given["weights"].with_suffix(".onnx")
+    out = output or (given["weights"] or given["net"]).with_suffix(".onnx")
     chosen = {"fold_bn": not no_fold, "dynamic_size": dynamic_size} | ({"opset": opset} if opset else {})
     echo_conversion(write_onnx(subject(**given), out, force=force, verified=not no_verify, **chosen))

@@ -31,7 +31,7 @@ def _means(context: click.Context, parameter: click.Parameter, value: str | None
 STATISTIC = click.Choice(["inverse-std", "variance"])
 READING = [
     click.argument("net", type=options.FILE),
-    click.argument("weights", type=options.FILE),
+    click.argument("weights", type=options.FILE, required=False),
     options.phase_of("TEST"),
     options.stage,
     options.level,
@@ -65,18 +65,35 @@ def decorated(*groups: list[Callable[[Any], Any]]) -> Callable[[Any], Any]:
     return decorate
 
 
-def subject(net: Path, weights: Path, **given: Any) -> Subject:
-    """Read net and weights as the options of READING, and where given PREPROCESSING, say."""
+def subject(net: Path, weights: Path | None, **given: Any) -> Subject:
+    """Read net and weights as the options of READING, and where given PREPROCESSING, say.
+
+    A net that learns nothing needs no weights.
+    """
     from converters.subject import open_subject
     from prototxt_gen import plugins
     from prototxt_gen.ir import Net
+    from prototxt_gen.weights import Weights
 
     for plugin in given["plugins"]:
         plugins.load(plugin)
     _, read = options.read_any(net)
     if not isinstance(read, Net):
         raise PrototxtGenError(f"{net}: a solver, not a net; give the net's own file")
-    return _with_preprocessing(open_subject(net, weights, read_as(read, given)), given)
+    made = open_subject(net, weights if weights is not None else Weights({}), read_as(read, given))
+    if weights is None:
+        _refuse_without_weights(made)
+    return _with_preprocessing(made, given)
+
+
+def _refuse_without_weights(made: Subject) -> None:
+    learned = [row.layer for row in made.analysis.rows if row.blobs]
+    if learned:
+        first = f"{learned[0].name!r} ({learned[0].type})"
+        more = f" and {len(learned) - 1} more layers" if len(learned) > 1 else ""
+        raise PrototxtGenError(
+            f"{made.prototxt}: it needs weights, for layer {first}{more}: give a .caffemodel after it"
+        )
 
 
 def read_as(net: Net, given: dict[str, Any]) -> Reading:

@@ -29,5 +29,6 @@ def pytorch(output: Path | None, form: str | None, no_verify: bool, force: bool,
 
     form = form or ("pt2" if output is not None and output.suffix == ".pt2" else "folder")
     suffix = "" if form == "folder" else ".pt2"
-    out = output or given["weights"].with_name(given["weights"].name.split(".")[0] + suffix)
+    named = given["weights"] or given["net"]
+    out = output or named.with_name(named.name.split(".")[0] + suffix)
     echo_conversion(write_torch(subject(**given), out, form, force=force, verified=not no_verify))
