@@ -281,3 +281,14 @@ def test_interp_with_forks_sizes() -> None:
     (got,) = both("Interp", [x], "interp_param { full_zoom_factor: 2 }")
     (wanted,) = both("Interp", [x], "interp_param { height: 16 width: 18 }")
     np.testing.assert_allclose(got, wanted, rtol=1e-6)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_gs_tiling(reverse: bool) -> None:
+    small, large = RNG.standard_normal((2, 8, 2, 3)), np.zeros((2, 2, 4, 6))
+    for n, c, h, w in np.ndindex(*small.shape):
+        block = c // 2
+        large[n, c % 2, h * 2 + block // 2, w * 2 + block % 2] = small[n, c, h, w]
+    x, top = (small, large) if reverse else (large, small)
+    (got,) = both("GSTiling", [x], f"gs_tiling_param {{ stride: 2 reverse: {str(reverse).lower()} }}")
+    np.testing.assert_allclose(got, top, rtol=1e-6)
