@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from converters.foreign import opening
 from prototxt_gen.analysis import Analysis
 from prototxt_gen.errors import PrototxtGenError, WeightsError
 from prototxt_gen.ir import Net
@@ -29,9 +30,8 @@ def read_back(path: Path, net: Net | None) -> tuple[Analysis, Weights]:
         path = path / "model.safetensors"
     if not path.is_file():
         raise PrototxtGenError(f"{path}: no such file")
-    if path.suffix == ".onnx":
-        return _from_onnx(path, net)
-    return _from_torch(path, net)
+    with opening(path):
+        return _from_onnx(path, net) if path.suffix == ".onnx" else _from_torch(path, net)
 
 
 def _net(text: str | None, net: Net | None, path: Path) -> Analysis:

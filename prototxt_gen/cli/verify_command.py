@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +35,7 @@ def verify(against: str, model: Path | None, file: Path | None, seed: int, as_js
     from converters.verification import verify as run
 
     made = subject(**given)
-    fed = inputs.given(made, file) if file else inputs.seeded(made, seed)
+    fed = _given(made, file) if file else inputs.seeded(made, seed)
     names = [name.strip() for name in against.split(",") if name.strip()]
     found = run(made, fed, names, _of_model(made, model))
     echo_json(report.as_data(found)) if as_json else _echo(made, found)
@@ -42,10 +43,24 @@ def verify(against: str, model: Path | None, file: Path | None, seed: int, as_js
         raise click.exceptions.Exit(1)
 
 
+def _given(made: Subject, file: Path) -> dict[str, Any]:
+    from converters import inputs
+    from converters.foreign import opening
+
+    with opening(file, "a picture, or arrays that NumPy wrote"):
+        return inputs.given(made, file)
+
+
 def _of_model(made: Subject, model: Path | None) -> dict[str, Runtime]:
+    return {model.name: lambda subject, fed: _run(subject, model, fed)} if model else {}
+
+
+def _run(subject: Subject, model: Path, fed: Mapping[str, Any]) -> dict[str, Any]:
+    from converters.foreign import opening
     from converters.runtimes import run_onnx_of
 
-    return {model.name: lambda subject, fed: run_onnx_of(subject, model, fed)} if model else {}
+    with opening(model):
+        return run_onnx_of(subject, model, fed)
 
 
 def _echo(made: Subject, found: Report) -> None:

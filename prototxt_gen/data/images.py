@@ -5,6 +5,7 @@ Images here are height x width x channels, uint8, BGR as OpenCV orders them; net
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Iterator
 from functools import lru_cache
@@ -20,13 +21,20 @@ from prototxt_gen.errors import RuntimeMissingError
 Array = npt.NDArray[Any]
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".pgm", ".webp", ".tif", ".tiff")
+MOST_PIXELS = 2**26
+"""8192 x 8192. OpenCV makes room for what a header claims, before it reads on."""
+_LIMIT = "OPENCV_IO_MAX_IMAGE_PIXELS"
 _PNG_START = b"\x89PNG\r\n\x1a\n"
 _PNG_CHANNELS = {b"\x08\x00": 1, b"\x08\x02": 3, b"\x08\x06": 4}  # (bits, colour type) that need no decoding to tell
 
 
 @lru_cache(maxsize=1)
 def opencv() -> Any:
-    """Return cv2, silenced: a broken picture is reported by us, with its name."""
+    """Return cv2, silenced: a broken picture is reported by us, with its name.
+
+    Its limit of pixels is lowered, unless the environment sets it: a file of a few bytes may claim a billion.
+    """
+    os.environ.setdefault(_LIMIT, str(MOST_PIXELS))
     try:
         cv2: Any = import_module("cv2")
     except ImportError as error:
@@ -117,9 +125,23 @@ def size_of(data: bytes) -> tuple[int, int, int]:
 def _cut_short(data: bytes) -> bool:
     """Return whether a JPEG or PNG lacks its end mark. What follows the mark (a phone's film, say) is let be."""
     if data.startswith(_PNG_START):
-        return b"IEND" not in data
+        return not _png_ends(data)
     scans = [start for marker, start in _jpeg_segments(data) if marker == 0xDA]
     return data.startswith(b"\xff\xd8") and (not scans or data.find(b"\xff\xd9", scans[0]) < 0)
+
+
+def _png_ends(data: bytes) -> bool:
+    """Return whether the chunks of a PNG, walked by length, reach its end mark.
+
+    OpenCV makes room for the length that a chunk claims, 4 GB in a file of a few bytes.
+    """
+    position = len(_PNG_START)
+    while position + 12 <= len(data):
+        length, kind = int.from_bytes(data[position : position + 4], "big"), data[position + 4 : position + 8]
+        if kind == b"IEND":
+            return True
+        position += 12 + length
+    return False
 
 
 def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int]]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from converters.foreign import opening
 from converters.preprocessing import KEY, Preprocessing
 from prototxt_gen.analysis import analyse
 from prototxt_gen.errors import PrototxtGenError, UnsupportedError
@@ -34,6 +35,11 @@ def open_converted(path: Path, output: str = "") -> tuple[Predictor, Preprocessi
     """
     if not path.exists():
         raise PrototxtGenError(f"{path} does not exist")
+    with opening(path):
+        return _open(path, output)
+
+
+def _open(path: Path, output: str) -> tuple[Predictor, Preprocessing]:
     if path.suffix.lower() == ".onnx":
         made = OnnxPredictor(path, output)
         return made, preprocessing_from(made.session.get_modelmeta().custom_metadata_map)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from converters.foreign import opening
 from prototxt_gen.errors import NetError, PrototxtGenError, RuntimeMissingError, UnsupportedError, nearest
 from prototxt_gen.ir import Shape, Value, show
 from prototxt_gen.lowering import results
@@ -116,7 +117,7 @@ class OnnxPredictor:
     def __init__(self, path: Path, output: str = "") -> None:
         from converters.runtimes import onnx_session
 
-        self.session = onnx_session(path)
+        self.session, self.path = onnx_session(path), path
         inputs, outputs = self.session.get_inputs(), [one.name for one in self.session.get_outputs()]
         if len(inputs) != 1 or len(inputs[0].shape) != 4 or not all(isinstance(d, int) for d in inputs[0].shape[1:]):
             shapes = ", ".join(f"{one.name} {one.shape}" for one in inputs)
@@ -136,7 +137,8 @@ class OnnxPredictor:
     def _run(self, batch: Array) -> Array:
         missing = max(0, self.fixed - len(batch))
         filled = np.concatenate([batch, np.repeat(batch[-1:], missing, 0)]) if missing else batch
-        (made,) = self.session.run([self.output], {self.feed: np.ascontiguousarray(filled)})
+        with opening(self.path):
+            (made,) = self.session.run([self.output], {self.feed: np.ascontiguousarray(filled)})
         return _rows(made, len(filled), self.name)
 
     def close(self) -> None:
