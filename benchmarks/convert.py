@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 import subprocess
 import sys
@@ -14,25 +13,13 @@ from statistics import median
 
 import numpy as np
 
+from benchmarks import inference, large
+from benchmarks.child import CONVERT, watched
 from benchmarks.table import Result
 
 TITLE = "Conversion"
 RUNS = 5
-MIB = 2**20
 _WIDTHS = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
-_POLL = 0.005
-_CONVERT = """
-import sys, time
-from pathlib import Path
-import converters.onnx_file, converters.onnx_net, prototxt_gen.render
-from converters import read_subject
-from converters.convert import write_onnx
-from prototxt_gen import layers
-layers.every()
-start = time.perf_counter()
-write_onnx(read_subject(sys.argv[1], sys.argv[2]), Path(sys.argv[3]), force=True, verified=False)
-print(time.perf_counter() - start)
-"""
 _PROTOBUF = """
 import sys, time
 import numpy as np
@@ -96,27 +83,6 @@ def copied(model: Path, out: Path) -> float:
     return time.perf_counter() - start
 
 
-def watched(code: str, *arguments: Path) -> tuple[float, float]:
-    """Run Python code that prints its own seconds; return these, and the most private memory it had, in MiB."""
-    command = [sys.executable, "-c", code, *map(str, arguments)]
-    most = 0
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
-        while child.poll() is None:
-            most = max(most, _private(child.pid))
-            time.sleep(_POLL)
-        told = child.stdout.read() if child.stdout else ""
-    return float(told.split()[-1]), most / MIB
-
-
-def _private(pid: int) -> int:
-    """Return the bytes of memory that no file stands behind. Linux alone tells."""
-    try:
-        found = re.search(r"RssAnon:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text(encoding="ascii"))
-    except OSError:
-        return 0
-    return int(found[1]) * 1024 if found else 0
-
-
 def _by_turns(runs: Sequence[Callable[[], float]], times: int = RUNS) -> list[float]:
     """Return the median seconds of each, run by turns, so that what else the machine does falls on all alike."""
     seconds = [[run() for run in runs] for _ in range(times)]
@@ -132,7 +98,7 @@ def results() -> Iterator[Result]:
 
         def convert() -> float:
             (folder / "vgg.onnx").unlink(missing_ok=True)
-            seconds, most = watched(_CONVERT, prototxt, model, folder / "vgg.onnx")
+            seconds, most = watched(CONVERT, prototxt, model, folder / "vgg.onnx")
             memory.append(most)
             return seconds
 
@@ -156,3 +122,5 @@ def results() -> Iterator[Result]:
     yield Result("`prototxt-gen convert onnx --no-verify`, Python's start and imports included", f"{whole:.2f} s")
     yield Result("most private memory", f"{max(memory):.0f} MiB", "under 300 MiB", max(memory) < 300)
     yield Result("protobuf alone, parsed and made arrays", f"{theirs:.2f} s, {their_memory:.0f} MiB")
+    yield from large.results()
+    yield from inference.results()
