@@ -30,7 +30,7 @@ def _drawn(subject: Subject, value: Value, rng: np.random.Generator) -> Array:
             made = _for_layer(layer, layer.bottoms.index(value), shape, subject, rng)
             if made is not None:
                 return made.astype("float32")
-    if len(shape) == 4 and subject.preprocessing:
+    if len(shape) == 4 and subject.preprocessing and subject.preprocessing.fits(shape[1]):
         return subject.preprocessing.apply(255 * _patchy(rng, shape))
     return (2 * _patchy(rng, shape) - 1).astype("float32")
 
@@ -49,7 +49,7 @@ def _for_layer(layer: Layer, index: int, shape: Shape, subject: Subject, rng: np
         return rng.integers(0, 2, shape)
     if layer.type in ("ROIPooling", "PSROIPooling") and index == 1:
         return _regions(shape, subject.analysis.shapes[layer.bottoms[0]], rng)
-    if layer.type == "Proposal" and index == 2:
+    if layer.type in ("Proposal", "Python") and index == 2:
         return _image_sizes(shape, subject)
     return None
 

@@ -57,9 +57,13 @@ class Preprocessing:
             made = made - _central(self.mean_image, made.shape[2:])
         return np.asarray(made * np.float32(self.scale))
 
+    def fits(self, channels: int) -> bool:
+        """Whether the mean values are those of a blob of so many channels: a net's other inputs have others."""
+        return len(self.mean) in (0, 1, channels)
+
     def check_channels(self, channels: int) -> None:
         """Raise an error where the mean does not fit so many channels."""
-        if len(self.mean) not in (0, 1, channels):
+        if not self.fits(channels):
             raise PrototxtGenError(f"preprocessing: {len(self.mean)} mean values for {channels} channels")
 
     def metadata(self) -> dict[str, str]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ import numpy as np
 
 from converters.subject import Subject
 from prototxt_gen.errors import PrototxtGenError, RuntimeMissingError
+from prototxt_gen.ir import Net
 
 Array = np.ndarray[Any, Any]
 _CHILD = """
@@ -23,7 +26,7 @@ place, net, model = sys.argv[1:]
 net = caffe.Net(net, model, caffe.TEST)
 stored = np.load(place + "/inputs.npz")
 names = open(place + "/names.txt", encoding="utf-8", errors="surrogateescape").read().split("\\n")
-for index, name in enumerate(names):
+for index, name in enumerate(names if stored.files else ()):
     array = stored[f"arr_{index}"]
     net.blobs[name].reshape(*array.shape)
     net.blobs[name].data[...] = array
@@ -33,6 +36,9 @@ made = list(net.blobs)
 open(place + "/made.txt", "w", encoding="utf-8", errors="surrogateescape").write("\\n".join(made))
 np.savez(place + "/blobs.npz", *[net.blobs[name].data for name in made])
 """
+
+_FATAL = re.compile(r"F\d{4} |\[libprotobuf")
+"""How a line begins that tells why Caffe stops: glog's fatal lines, F and the date, and protobuf's."""
 
 
 def run_pycaffe(subject: Subject, inputs: Mapping[str, Array]) -> dict[str, Array]:
@@ -67,9 +73,14 @@ def written_anew(subject: Subject, place: Path) -> tuple[Path, Path]:
 
     analysis, weights = as_stock(with_input_layers(subject.analysis), subject.weights)
     net, model = place / "net.prototxt", place / "net.caffemodel"
-    net.write_text(net_text(analysis.net), encoding="utf-8", errors="surrogateescape")
+    net.write_text(net_text(_without_extras(analysis.net)), encoding="utf-8", errors="surrogateescape")
     write(model, analysis, as_inverse_std(weights, analysis), dialect("prototxt-gen"), force=True)
     return net, model
+
+
+def _without_extras(net: Net) -> Net:
+    """Return the net without what forks write above all layers and no schema knows: Caffe would not read on."""
+    return replace(net, params=net.params.without_extras({extra.name for extra in net.params.extras}))
 
 
 def _run_child(place: Path, net: Path, model: Path) -> dict[str, Array]:
@@ -91,5 +102,5 @@ def _run_child(place: Path, net: Path, model: Path) -> dict[str, Array]:
 
 def _last_words(stderr: str) -> str:
     lines = [line.strip() for line in stderr.splitlines() if line.strip() and not line.startswith("***")]
-    told = next((line for line in lines if line.startswith(("F", "[libprotobuf"))), lines[-1] if lines else "")
+    told = next((line for line in lines if _FATAL.match(line)), lines[-1] if lines else "")
     return told.split("] ")[-1].removeprefix("caffe._caffe.CheckError: ")

@@ -40,7 +40,7 @@ def run_torch(subject: Subject, inputs: Mapping[str, Array]) -> Blobs:
     with torch.no_grad():
         blobs = net.run(as_tensors(inputs))
     last = subject.last_values()
-    return {name: blobs[value].numpy() for name, value in last.items() if value in blobs}
+    return {name: blobs[value].detach().numpy() for name, value in last.items() if value in blobs}
 
 
 def run_onnx(subject: Subject, inputs: Mapping[str, Array]) -> Blobs:

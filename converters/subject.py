@@ -98,8 +98,17 @@ def open_subject(net: NetLike, weights: WeightsLike, how: Reading | None = None)
         None if isinstance(net, Net) else Path(net),
         None if isinstance(weights, Weights) else Path(weights),
         not changed and _is_plain(analysis, read),
-        (*told, *remarks, *read.remarks),
+        (*told, *remarks, *read.remarks, *_assumed(analysis)),
     )
+
+
+def _assumed(analysis: Analysis) -> list[str]:
+    """Return what is taken for granted, a sentence for each text and the layers it holds for."""
+    held: dict[str, list[str]] = {}
+    for row in analysis.rows:
+        if text := layers.room(row.layer).assumed(row.layer):
+            held.setdefault(text, []).append(f"layer {row.layer.name!r} ({row.layer.type})")
+    return [f"{', '.join(names)}: {text}" for text, names in held.items()]
 
 
 def _is_plain(analysis: Analysis, weights: Weights) -> bool:

@@ -19,8 +19,11 @@ TOLERANCE = 1e-4
 """How far a blob may be from the reference, relative to the reference's largest value."""
 MOST_CARRIED = 1e-2
 """A deep net may carry rounding beyond the tolerance, without a fault in any layer; beyond this it is no excuse."""
-DECIDING = frozenset({"ArgMax", "Accuracy", "Threshold", "DetectionOutput", "Proposal", "Filter", "DetectionEvaluate"})
-"""Types whose top jumps where numbers are nearly equal, so that rounding before them may show as another answer."""
+DECIDING = frozenset({"ArgMax", "Accuracy", "Threshold", "Filter"})
+"""Types whose top jumps where numbers are nearly equal, so that rounding before them may show as another answer.
+
+So do all whose top is sized by the data.
+"""
 
 
 @dataclass(frozen=True)
@@ -200,7 +203,7 @@ class _Comparer:
             return "follows from a near tie above"
         if not all(self._makes_its_own(value, blobs) for blobs in (self.reference, self.other)):
             return ""
-        if layer.type in DECIDING or (layer.type == "Pooling" and len(layer.tops) > 1):
+        if _decides(layer):
             self.after_tie.add(value.blob)
             return "a near tie: on either's own bottoms the layer makes either's own top"
         carried = "rounding carried on: on either's own bottoms the layer makes either's own top"
@@ -222,6 +225,11 @@ class _Comparer:
                 return None
             bottoms.append(found)
         return run_layer(self.subject, layer, bottoms)[layer.tops.index(value)]
+
+
+def _decides(layer: Layer) -> bool:
+    where = layer.type == "Pooling" and len(layer.tops) > 1
+    return where or layer.type in DECIDING or layers.room(layer).sized_by_data
 
 
 def difference(reference: Array, other: Array) -> tuple[float, str]:
@@ -259,4 +267,4 @@ def run_layer(subject: Subject, layer: Layer, bottoms: Sequence[Array]) -> list[
     with torch.no_grad():
         made = module(*(torch.from_numpy(np.ascontiguousarray(bottom, "float32")) for bottom in bottoms))
     tops = made if isinstance(made, (tuple, list)) else (made,)
-    return [top.numpy() for top in tops]
+    return [top.detach().numpy() for top in tops]

@@ -12,7 +12,7 @@ import inspect
 import math
 import textwrap
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, is_dataclass
 from types import FunctionType, ModuleType
 from typing import Any
 
@@ -159,7 +159,7 @@ class _Bundler:
             self.bundle.imports.add(_import_from(value, name))
         elif constants is None and _is_plain(value):
             self.bundle.definitions[name] = f"{name} = {literal(value)}\n"
-        elif constants is not None and (isinstance(value, (Layer, Message)) or _is_plain(value)):
+        elif constants is not None and _can_be_written(value):
             constants[name] = value
         else:
             raise UntraceableError(f"it holds {name}, a {type(value).__name__}")
@@ -176,6 +176,9 @@ class _Bundler:
             fields = [f"{name}={self.constant(getattr(value, name))}" for name in type(value).fields]
             known = repr(tuple(name for name, _ in value.set_fields()))
             return f"Parameters({', '.join([known, *fields])})"
+        if _is_record(value):
+            self.bundle.stubs = True
+            return f"Parameters({', '.join(f'{name}={self.constant(field)}' for name, field in vars(value).items())})"
         if isinstance(value, LayerType):
             return f"{type(value).__name__}()"
         if isinstance(value, dict):
@@ -199,6 +202,16 @@ def _is_plain(value: Any) -> bool:
     if isinstance(value, (tuple, list)):
         return all(map(_is_plain, value))
     return value is None or isinstance(value, (int, float, str, torch.dtype)) or value is math.inf
+
+
+def _can_be_written(value: Any) -> bool:
+    return isinstance(value, (Layer, Message)) or _is_plain(value) or _is_record(value)
+
+
+def _is_record(value: Any) -> bool:
+    """Whether a value is a data class of ours that only holds constants; what uses it may not call its methods."""
+    ours = is_dataclass(value) and not isinstance(value, (type, Layer)) and type(value).__module__.split(".")[0] in OURS
+    return ours and all(map(_is_plain, vars(value).values()))
 
 
 def _parsed(kind: Callable[..., Any] | type) -> ast.AST:

@@ -118,7 +118,7 @@ def run_module(subject: Subject, module: nn.Module, inputs: Mapping[str, Array])
     with torch.no_grad():
         made = module(*fed)
     tops = made if isinstance(made, (tuple, list)) else (made,)
-    return {value.blob: top.numpy() for value, top in zip(results(subject.net), tops, strict=True)}
+    return {value.blob: top.detach().numpy() for value, top in zip(results(subject.net), tops, strict=True)}
 
 
 def checked_metadata(path: Path) -> dict[str, str]:

@@ -34,4 +34,4 @@ def room(layer: Layer) -> LayerType:
     if found is None:
         hint = nearest(layer.type, every())
         raise UnsupportedError(f"layer {layer.name!r} ({layer.type}): the type is not known{hint}")
-    return found
+    return found.of(layer)

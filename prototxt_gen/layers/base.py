@@ -98,6 +98,14 @@ class LayerType:
             raise NetError(f"layer type {cls.type!r} is registered twice, by {cls.__name__}")
         REGISTRY[cls.type] = cls()
 
+    def of(self, layer: Layer) -> LayerType:
+        """Return the room that knows this layer: this one, but where parameters name something with its own room."""
+        return self
+
+    def assumed(self, layer: Layer) -> str:
+        """Return what a conversion takes for granted because the net does not tell it, or an empty text."""
+        return ""
+
     def shapes(self, layer: Layer, bottoms: Sequence[Shape]) -> Sequence[Shape]:
         """Return the shape of each top. Called with the right number of bottoms; raises `layer.error(…)`."""
         raise NotImplementedError

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from prototxt_gen.ir import Layer, Shape
@@ -31,8 +32,8 @@ class ProposalParameter(Message, field="proposal_param", number=219):
     nms_thresh = float32(8, 0.7)
 
 
-def anchors(p: ProposalParameter) -> Floats:
-    """Return the boxes x1, y1, x2, y2 around the first cell, one for each ratio and scale, A×4, float32.
+def anchors(p: ProposalParameter) -> tuple[tuple[float, ...], ...]:
+    """Return the boxes x1, y1, x2, y2 around the first cell, one for each ratio and scale.
 
     Source: proposal_layer.cpp generate_anchors.
     """
@@ -46,16 +47,46 @@ def anchors(p: ProposalParameter) -> Floats:
             sides = [float(side * scale) / p.base_size - 1 + 0.5 for side in (width, width * ratio)]
             half = np.float32(0.5) * np.array([math.trunc(side) for side in sides], dtype="float32")
             out.append(np.concatenate([center - half, center + half]))
-    return np.stack(out)
+    return plain(np.stack(out))
 
 
-def positions(p: ProposalParameter, height: int, width: int) -> Floats:
+@dataclass(frozen=True)
+class Rules:
+    """How regions are proposed: what the C++ layer and the Python layer of Faster R-CNN do each in its own way.
+
+    `anchors` are A boxes x1, y1, x2, y2. `scales_at`: where in the image's row the scales of width and height stand. A
+    box that is too small is scored 0, or left out if `drops_small`. Boxes that lie apart share nothing: if
+    `gap_is_apart`, also those that are less than a pixel apart.
+    """
+
+    anchors: tuple[tuple[float, ...], ...]
+    feat_stride: int
+    min_size: float
+    pre_nms_topn: int
+    post_nms_topn: int
+    nms_thresh: float
+    scales_at: tuple[int, int] = (3, 2)
+    drops_small: bool = False
+    gap_is_apart: bool = True
+
+
+def positions(rules: Rules, height: int, width: int) -> Floats:
     """Return the anchors at all positions, the anchors of a position together, P×4."""
     import numpy as np
 
-    y, x = np.indices((height, width), dtype="float32") * np.float32(p.feat_stride)
-    made: Floats = np.stack([x, y, x, y], -1)[:, :, None] + anchors(p)
+    y, x = np.indices((height, width), dtype="float32") * np.float32(rules.feat_stride)
+    made: Floats = np.stack([x, y, x, y], -1)[:, :, None] + np.asarray(rules.anchors, "float32")
     return made.reshape(-1, 4)
+
+
+def plain(boxes: Floats) -> tuple[tuple[float, ...], ...]:
+    """Return A×4 numbers as tuples."""
+    return tuple(tuple(box) for box in boxes.tolist())
+
+
+def rules_of(p: ProposalParameter) -> Rules:
+    """Return the rules of the C++ layer."""
+    return Rules(anchors(p), p.feat_stride, p.min_size, p.pre_nms_topn, p.post_nms_topn, p.nms_thresh)
 
 
 class Proposal(LayerType):
@@ -92,25 +123,12 @@ class Proposal(LayerType):
         return [(most, 5), (most,)][: len(layer.tops)]
 
     def torch(self, layer: Layer, bottoms: Sequence[Shape]) -> nn.Module:
-        import torch
-        from torch import Tensor, nn
-
-        p, with_scores = layer.get(ProposalParameter), len(layer.tops) == 2
-
-        class Proposal(nn.Module):
-            @torch.no_grad()
-            def forward(self, score: Tensor, move: Tensor, image: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-                rows = propose(p, *(bottom.cpu().float().numpy() for bottom in (score, move, image)))
-                out = torch.from_numpy(rows).to(score.device)
-                return (out[:, :5].clone(), out[:, 5].clone()) if with_scores else out[:, :5].clone()
-
-        return Proposal()
+        return proposer(rules_of(layer.get(ProposalParameter)), len(layer.tops) == 2)
 
     def onnx(self, g: Graph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, Floats]) -> str | Sequence[str]:
         from prototxt_gen.layers.proposal_onnx import lower
 
-        p, (_, _, height, width) = layer.get(ProposalParameter), g.shape(bottoms[0])
-        return lower(g, p, bottoms, positions(p, height, width))[: len(layer.tops)]
+        return lower(g, rules_of(layer.get(ProposalParameter)), bottoms)[: len(layer.tops)]
 
     examples = (
         Example(
@@ -133,25 +151,42 @@ class Proposal(LayerType):
     )
 
 
-def propose(p: ProposalParameter, score: Floats, move: Floats, image: Floats) -> Floats:
+def proposer(rules: Rules, with_scores: bool, scores: tuple[int, ...] = (-1,)) -> nn.Module:
+    """Return the module that makes regions, and their scores in this shape if asked for, of scores, moves and image."""
+    import torch
+    from torch import Tensor, nn
+
+    class Proposal(nn.Module):
+        @torch.no_grad()
+        def forward(self, score: Tensor, move: Tensor, image: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+            rows = propose(rules, *(bottom.cpu().float().numpy() for bottom in (score, move, image)))
+            out = torch.from_numpy(rows).to(score.device)
+            return (out[:, :5].clone(), out[:, 5].reshape(scores).clone()) if with_scores else out[:, :5].clone()
+
+    return Proposal()
+
+
+def propose(rules: Rules, score: Floats, move: Floats, image: Floats) -> Floats:
     """Return rows image, x1, y1, x2, y2, score, in NumPy. The first row of `image` counts for all."""
     import numpy as np
 
     height, width = score.shape[2:]
-    count = score.shape[1] // 2
-    base = positions(p, height, width)
+    count = len(rules.anchors)
+    base = positions(rules, height, width)
     out = [np.zeros((0, 6), dtype="float32")]
     for index in range(len(score)):
         moves = move[index].reshape(count, 4, height, width).transpose(2, 3, 0, 1)
-        boxes, large = _moved(p, base, moves.reshape(-1, 4), image.reshape(-1)[:4])
-        scores = score[index, count:].transpose(1, 2, 0).reshape(-1) * large
-        kept = _suppress(p, boxes, scores)
+        boxes, large = _moved(rules, base, moves.reshape(-1, 4), image.reshape(-1))
+        scores = score[index, count:].transpose(1, 2, 0).reshape(-1) * large.astype("float32")
+        if rules.drops_small:
+            boxes, scores = boxes[large], scores[large]
+        kept = _suppress(rules, boxes, scores)
         out.append(np.column_stack([np.full(len(kept), index, "float32"), boxes[kept], scores[kept]]))
     return np.concatenate(out)
 
 
-def _moved(p: ProposalParameter, base: Floats, moves: Floats, image: Floats) -> tuple[Floats, Floats]:
-    """Return the moved and clipped boxes, and 1 where they are large enough. Source: transform_box."""
+def _moved(rules: Rules, base: Floats, moves: Floats, image: Floats) -> tuple[Floats, Floats]:
+    """Return the moved and clipped boxes, and whether they are large enough. Source: transform_box."""
     import numpy as np
 
     sizes = base[:, 2:] - base[:, :2] + 1
@@ -160,32 +195,33 @@ def _moved(p: ProposalParameter, base: Floats, moves: Floats, image: Floats) -> 
         half = np.float32(0.5) * (np.exp(moves[:, 2:]) * sizes)
     limit = np.tile(image[1::-1] - 1, 2)
     boxes = np.maximum(0, np.minimum(np.concatenate([centers - half, centers + half], 1), limit))
-    large = boxes[:, 2:] - boxes[:, :2] + 1 >= np.float32(p.min_size) * image[3:1:-1]
-    return boxes, large.all(1).astype("float32")
+    least = np.float32(rules.min_size) * image[list(rules.scales_at)]
+    return boxes, (boxes[:, 2:] - boxes[:, :2] + 1 >= least).all(1)
 
 
-def _suppress(p: ProposalParameter, boxes: Floats, scores: Floats) -> list[int]:
+def _suppress(rules: Rules, boxes: Floats, scores: Floats) -> list[int]:
     """Return the kept indices, by falling score. Source: nms.cpp nms_cpu."""
     import numpy as np
 
-    order = np.argsort(-scores, kind="stable")[: p.pre_nms_topn]
+    order = np.argsort(-scores, kind="stable")[: rules.pre_nms_topn]
     kept: list[int] = []
     alive = np.ones(len(order), dtype=bool)
     for place, index in enumerate(order.tolist()):
         if alive[place]:
             kept.append(index)
-            if len(kept) == p.post_nms_topn:
+            if len(kept) == rules.post_nms_topn:
                 break
-            alive &= ~(_overlaps(boxes[index], boxes[order]) > np.float32(p.nms_thresh))
+            alive &= ~(_overlaps(rules, boxes[index], boxes[order]) > np.float32(rules.nms_thresh))
     return kept
 
 
-def _overlaps(box: Floats, others: Floats) -> Floats:
+def _overlaps(rules: Rules, box: Floats, others: Floats) -> Floats:
     """Return the intersections over unions, a pixel counting 1. Source: nms.cpp iou."""
     import numpy as np
 
     gaps = np.minimum(box[2:], others[:, 2:]) - np.maximum(box[:2], others[:, :2])
-    sides = np.where((gaps < 0).any(1, keepdims=True), np.float32(0), gaps + 1)
+    apart = (gaps < (0 if rules.gap_is_apart else -1)).any(1, keepdims=True)
+    sides = np.where(apart, np.float32(0), gaps + 1)
     shared = sides[:, 0] * sides[:, 1]
     areas = [np.prod(b[..., 2:] - b[..., :2] + 1, axis=-1) for b in (box, others)]
     return shared / (areas[0] + areas[1] - shared)

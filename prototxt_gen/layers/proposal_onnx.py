@@ -5,43 +5,48 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from prototxt_gen.layers.proposal import Rules, positions
+
 if TYPE_CHECKING:
     import numpy as np
 
     from converters.graph import Graph
-    from prototxt_gen.layers.proposal import ProposalParameter
 
     Floats = np.ndarray[Any, Any]
 
+_LEFT_OUT = -3e38
+"""The score of a box that does not take part."""
 
-def lower(g: Graph, p: ProposalParameter, bottoms: Sequence[str], base: Floats) -> tuple[str, str]:
-    """Write the layer on scores, moves and image; return the regions, R×5, and their scores.
 
-    `base` are the anchors of all positions, P×4.
-    """
+def lower(g: Graph, rules: Rules, bottoms: Sequence[str]) -> tuple[str, str]:
+    """Write the layer on scores, moves and image; return the regions, R×5, and their scores."""
     score, move, info = bottoms
     image = g.op("Reshape", info, g.const([-1]))
-    made = [_of_image(g, p, index, score, move, image, base) for index in range(g.shape(score)[0])]
+    made = [_of_image(g, rules, index, score, move, image) for index in range(g.shape(score)[0])]
     regions, scores = zip(*made, strict=True)
     return g.op("Concat", *regions, axis=0), g.op("Concat", *scores, axis=0)
 
 
-def _of_image(
-    g: Graph, p: ProposalParameter, index: int, score: str, move: str, image: str, base: Floats
-) -> tuple[str, str]:
+def _of_image(g: Graph, rules: Rules, index: int, score: str, move: str, image: str) -> tuple[str, str]:
     """Return the regions of one image, the first column its number, and their scores."""
-    count = len(p.ratio) * len(p.scale)
+    count = len(rules.anchors)
     *_, height, width = g.shape(score)
+    base = positions(rules, height, width)
     moves, marks = (g.op("Gather", one, g.op("Constant", value_int=index)) for one in (move, score))
     moves = g.op("Reshape", moves, g.const([count, 4, height, width]))
     moves = g.op("Reshape", g.op("Transpose", moves, perm=[2, 3, 0, 1]), g.const([-1, 4]))
     marks = g.op("Slice", marks, g.const([count]), g.const([2 * count]), g.const([0]))
     marks = g.op("Reshape", g.op("Transpose", marks, perm=[1, 2, 0]), g.const([-1]))
     boxes = _moved(g, base, moves, image)
-    most = min(p.pre_nms_topn, len(base))
-    best, order = g.ops("TopK", g.op("Mul", marks, _large(g, p, boxes, image)), g.const([most]), outputs=2)
+    most = min(rules.pre_nms_topn, len(base))
+    large = _large(g, rules, boxes, image)
+    if rules.drops_small:
+        marks = g.op("Where", g.op("Cast", large, to=9), marks, g.const(_LEFT_OUT))
+    else:
+        marks = g.op("Mul", marks, large)
+    best, order = g.ops("TopK", marks, g.const([most]), outputs=2)
     boxes = g.op("Gather", boxes, order)
-    kept = _suppress(g, p, boxes, most)
+    kept = _suppress(g, rules, boxes, g.op("Greater", best, g.const(_LEFT_OUT)), most)
     rows = g.op("Compress", boxes, kept, axis=0)
     return g.op("Pad", rows, g.const([0, 1, 0, 0]), g.const(float(index))), g.op("Compress", best, kept, axis=0)
 
@@ -62,22 +67,22 @@ def _sides(g: Graph, boxes: str) -> str:
     return g.op("Add", g.op("Sub", high, low), g.const(1.0))
 
 
-def _large(g: Graph, p: ProposalParameter, boxes: str, image: str) -> str:
+def _large(g: Graph, rules: Rules, boxes: str, image: str) -> str:
     """Return 1 for each box that is large enough, 0 for the others."""
-    least = g.op("Mul", g.op("Gather", image, g.const([3, 2])), g.const(float(p.min_size)))
+    least = g.op("Mul", g.op("Gather", image, g.const(list(rules.scales_at))), g.const(float(rules.min_size)))
     large = g.op("Cast", g.op("GreaterOrEqual", _sides(g, boxes), least), to=1)
     return g.op("ReduceMin", large, g.const([1]), keepdims=0)
 
 
-def _suppress(g: Graph, p: ProposalParameter, boxes: str, most: int) -> str:
-    """Return which of the boxes, best first, are kept: those that no kept one before overlaps too much."""
+def _suppress(g: Graph, rules: Rules, boxes: str, alive: str, most: int) -> str:
+    """Return which of the boxes alive, best first, are kept: those that no kept one before overlaps too much."""
     from onnx import TensorProto, helper
 
     areas = g.op("ReduceProd", _sides(g, boxes), g.const([1]), keepdims=0)
     body = type(g)(g.opset)
     body.scope = g.name("suppress")
     given = [body.name(name) for name in ("place", "on", "alive", "kept", "count")]
-    made = _step(body, p, boxes, areas, given, most)
+    made = _step(body, rules, boxes, areas, given, most)
     kinds = [TensorProto.INT64, TensorProto.BOOL, TensorProto.BOOL, TensorProto.BOOL, TensorProto.INT64]
     shapes = [[], [], [most], [most], []]
     inputs, outputs = (
@@ -85,8 +90,8 @@ def _suppress(g: Graph, p: ProposalParameter, boxes: str, most: int) -> str:
         for names, skip in ((given, 0), (made, 1))
     )
     graph = helper.make_graph(body.nodes, body.scope, inputs, outputs, body.initializers)
-    all_on, none = (g.op("Expand", _truth(g, value), g.const([most])) for value in (1, 0))
-    start = (g.const([most], "trips"), _truth(g, 1), all_on, none, g.op("Constant", value_int=0))
+    none = g.op("Expand", _truth(g, 0), g.const([most]))
+    start = (g.const([most], "trips"), _truth(g, 1), alive, none, g.op("Constant", value_int=0))
     return g.ops("Loop", *start, outputs=3, body=graph)[1]
 
 
@@ -94,19 +99,20 @@ def _truth(g: Graph, value: int) -> str:
     return g.op("Cast", g.op("Constant", value_int=value), to=9)
 
 
-def _step(g: Graph, p: ProposalParameter, boxes: str, areas: str, given: Sequence[str], most: int) -> list[str]:
+def _step(g: Graph, rules: Rules, boxes: str, areas: str, given: Sequence[str], most: int) -> list[str]:
     """Keep the box at one place if it is alive, with what it suppresses. Source: nms.cpp nms_cpu, iou."""
     place, _, alive, kept, count = given
     mine = g.op("Gather", alive, place)
     box, area = g.op("Gather", boxes, place), g.op("Gather", areas, place)
     ends = [g.ops("Split", one, g.const([2, 2]), outputs=2, axis=-1) for one in (box, boxes)]
     gaps = g.op("Sub", g.op("Min", ends[0][1], ends[1][1]), g.op("Max", ends[0][0], ends[1][0]))
-    touching = g.op("GreaterOrEqual", g.op("ReduceMin", gaps, g.const([1]), keepdims=0), g.const(0.0))
+    nearest = g.op("ReduceMin", gaps, g.const([1]), keepdims=0)
+    touching = g.op("GreaterOrEqual", nearest, g.const(0.0 if rules.gap_is_apart else -1.0))
     product = g.op("ReduceProd", g.op("Add", gaps, g.const(1.0)), g.const([1]), keepdims=0)
     shared = g.op("Where", touching, product, g.const(0.0))
     overlap = g.op("Div", shared, g.op("Sub", g.op("Add", area, areas), shared))
-    over = g.op("And", g.op("Greater", overlap, g.const(float(p.nms_thresh))), mine)
+    over = g.op("And", g.op("Greater", overlap, g.const(float(rules.nms_thresh))), mine)
     here = g.op("And", g.op("Equal", g.const(list(range(most))), place), mine)
     count = g.op("Add", count, g.op("Cast", mine, to=7))
-    on = g.op("Less", count, g.op("Constant", value_int=p.post_nms_topn))
+    on = g.op("Less", count, g.op("Constant", value_int=rules.post_nms_topn))
     return [on, g.op("And", alive, g.op("Not", over)), g.op("Or", kept, here), count]

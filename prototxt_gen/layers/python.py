@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import json
+import re
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from prototxt_gen.errors import UnsupportedError
 from prototxt_gen.ir import Layer, Shape
@@ -49,8 +51,39 @@ def _augmented(p: PythonParameter) -> Shape | None:
         return None
 
 
+class PythonClass(LayerType):
+    """Base of the rooms of public Python classes, told by module and name. They are no types of their own."""
+
+    params = (PythonParameter,)
+    module: ClassVar[str] = ""
+    layer: ClassVar[str] = ""
+
+    def __init_subclass__(cls) -> None:
+        CLASSES[cls.module, cls.layer] = cls()
+
+    def settings(self, layer: Layer) -> dict[str, Any]:
+        """Return param_str, a mapping in YAML, as plain data. Raises `layer.error` where it is none.
+
+        Understood are numbers, texts in quotes, and lists of them, on one line each or in braces.
+        """
+        text = re.sub(r"!!python/\w+", "", layer.get(PythonParameter).param_str).strip()
+        if not text.startswith("{"):
+            text = "{" + ",".join(line.split("#")[0] for line in text.splitlines() if line.strip()) + "}"
+        try:
+            found = ast.literal_eval(re.sub(r"([{,]\s*)([A-Za-z_]\w*)\s*:", r"\1'\2':", text))
+        except (ValueError, SyntaxError):
+            found = None
+        if not isinstance(found, dict):
+            raise layer.error(f"param_str {layer.get(PythonParameter).param_str!r} is not understood: no mapping")
+        return found
+
+
+CLASSES: dict[tuple[str, str], LayerType] = {}
+"""The rooms of public Python classes by module and class."""
+
+
 class Python(LayerType):
-    """Whatever the named class of the named module does.
+    """Whatever the named class of the named module does. Public classes may have a room: see `PythonClass`.
 
     Source: include/caffe/layers/python_layer.hpp PythonLayer::Reshape.
     Shape: known to that class alone; of our own AugmentedData N×C×crop×crop, and labels N.
@@ -62,6 +95,10 @@ class Python(LayerType):
     params = (PythonParameter,)
     bottoms = ANY
     tops = ANY
+
+    def of(self, layer: Layer) -> LayerType:
+        p = layer.get(PythonParameter)
+        return CLASSES.get((p.module, p.layer), self)
 
     def shapes(self, layer: Layer, bottoms: Sequence[Shape]) -> Sequence[Shape]:
         image = _augmented(layer.get(PythonParameter))

@@ -73,10 +73,12 @@ class RegionPooling(LayerType):
         from torch import nn
 
         room = self
+        channels = self.shapes(layer, bottoms)[0][1]
 
         class Pool(nn.Module):
             def forward(self, x: Tensor, regions: Tensor) -> Tensor:
-                return torch.stack(list(self.each(x, regions.detach().reshape(-1, 5).cpu().float())))
+                made = list(self.each(x, regions.detach().reshape(-1, 5).cpu().float()))
+                return torch.stack(made) if made else x.new_zeros(0, channels, *room.cells(layer))
 
             def each(self, x: Tensor, regions: Tensor) -> Iterator[Tensor]:
                 for region in regions:

@@ -9,7 +9,9 @@ from prototxt_gen.analysis import Analysis, Row, analyse
 from prototxt_gen.ir import Layer, Value
 from prototxt_gen.layers.convolution_window import ConvolutionParameter
 from prototxt_gen.layers.crop_center import cuts
+from prototxt_gen.layers.detection_output import DetectionOutputParameter
 from prototxt_gen.layers.flatten import FlattenParameter
+from prototxt_gen.layers.shuffle_channel import ShuffleChannelParameter
 from prototxt_gen.lowering import sources
 from prototxt_gen.passes.normalisation import split
 from prototxt_gen.schema import LayerParameter
@@ -19,7 +21,8 @@ from prototxt_gen.weights import Weights
 def as_stock(analysis: Analysis, weights: Weights) -> tuple[Analysis, Weights]:
     """Return net and weights without layers that an exact sum of stock ones can replace; the others stay.
 
-    Replaced are BatchNorm with a scale of its own, SegNet's BN, depthwise convolutions, Axpy and CropCenter.
+    Replaced are BatchNorm with a scale of its own, SegNet's BN, depthwise convolutions, Axpy, CropCenter and
+    ShuffleChannel, the last by what SSD's Caffe has; DetectionOutput writes no files, and asks for none.
     """
     net, weights = split(analysis.net, weights, merged=False)
     given = {value.blob: analysis.shapes[value] for value in sources(analysis.net)}
@@ -63,9 +66,32 @@ def _crop_center(row: Row) -> list[Layer]:
     ]
 
 
+def _shuffle(row: Row) -> list[Layer]:
+    (bottom,), layer = row.bottoms, row.layer
+    if bottom is None or len(bottom) != 4:
+        return [layer]
+    channels, groups = bottom[1], layer.get(ShuffleChannelParameter).group
+    apart, turned = Value(f"{layer.name}/groups"), Value(f"{layer.name}/turned")
+    cut = {"shape": {"dim": (groups, channels // groups)}, "axis": 1, "num_axes": 1}
+    join = {"shape": {"dim": (channels,)}, "axis": 1, "num_axes": 2}
+    order = LayerParameter(permute_param={"order": (0, 2, 1, 3, 4)})
+    return [
+        Layer(apart.blob, "Reshape", layer.bottoms, (apart,), LayerParameter(reshape_param=cut)),
+        Layer(turned.blob, "Permute", (apart,), (turned,), order),
+        Layer(layer.name, "Reshape", (turned,), layer.tops, LayerParameter(reshape_param=join)),
+    ]
+
+
+def _no_files(row: Row) -> list[Layer]:
+    own = row.layer.get(DetectionOutputParameter).replace(save_output_param=None, save_file=None)
+    return [replace(row.layer, params=row.layer.params.replace(detection_output_param=own))]
+
+
 STOCK: dict[str, Callable[[Row], list[Layer]]] = {
     **dict.fromkeys(("ConvolutionDepthwise", "DepthwiseConvolution", "ConvolutionDepthWise"), _depthwise),
     "Axpy": _axpy,
     "CropCenter": _crop_center,
+    "ShuffleChannel": _shuffle,
+    "DetectionOutput": _no_files,
 }
 """What takes the place of a layer of each type; it may be the layer itself where shapes are missing."""
