@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -193,6 +195,27 @@ def test_bfloat16_learns_and_keeps_float32_weights(tmp_path: Path) -> None:
     plain = support.backend(file, _images())
     assert losses[0] == pytest.approx(plain.step().loss, rel=0.02)
     assert losses[0] != plain.step().loss
+
+
+def _compiler() -> str | None:
+    """Return the C++ compiler that torch.compile would call on the CPU."""
+    return shutil.which(os.environ.get("CXX", "g++")) or shutil.which("clang++")
+
+
+@pytest.mark.skipif(_compiler() is None, reason="torch.compile needs a C++ compiler on the CPU, and there is none")
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")  # its compiler's own
+@pytest.mark.parametrize("sparing", [False, True])
+def test_compiled_it_learns_the_same(sparing: bool, tmp_path: Path) -> None:
+    """Both kinds of moving statistics included; compiled once, not again for every iteration."""
+    from torch._dynamo.utils import counters
+
+    file = support.write(tmp_path, _text(), SOLVER)
+    plain = _train(file, 10, batches=_images())
+    counters.clear()
+    compiled = _train(file, 10, Settings(workers=0, compile=True, memory_efficient=sparing), batches=_images())
+    assert counters["stats"]["unique_graphs"] == 1
+    assert not counters["graph_break"]
+    assert support.worst(_state(compiled), _state(plain))[0] < 1e-5
 
 
 TERMS = """

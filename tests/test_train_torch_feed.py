@@ -83,6 +83,23 @@ def test_any_batch_of_any_data_layer(type_: str, pictures: Path) -> None:
         feed.close()
 
 
+def test_augmented_data_are_found_beside_the_solver(pictures: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    """From any folder, in worker processes too; the working folder comes first, as for every file a solver names."""
+    layer = f'layer {{ name: "d" type: "Python" top: "data" top: "label" {_sources(pictures)["Python"]} }}'
+    named = layer.replace(str(pictures / "lmdb"), "lmdb")
+    assert named != layer
+    expected = _fed(layer).take(3)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    for workers in (0, 1):
+        fed = _fed(named, solver=str(pictures / "solver.prototxt"), workers=workers)
+        assert _same(fed.take(3), expected)
+        fed.close()
+    with pytest.raises(PrototxtGenError, match=r"layer 'd' \(Python\): lmdb does not exist"):
+        _fed(named, solver=str(elsewhere / "solver.prototxt"))
+
+
 def _same(one: dict[str, Array], other: dict[str, Array]) -> bool:
     return one.keys() == other.keys() and all(np.array_equal(one[name], other[name]) for name in one)
 

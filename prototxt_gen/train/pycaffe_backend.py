@@ -132,7 +132,7 @@ class PycaffeBackend:
     def restore(self, state: Path) -> None:
         """Give Caffe the weights, then the state."""
         found = caffemodel.read_solverstate(state)
-        taken, _ = matched(weights_of(state), self.shapes)
+        taken, _ = matched(weights_of(state), self.shapes, self.net.layers)
         missing = [name for name in self.shapes if name not in {layer.name for layer in taken}]
         if missing:
             names = ", ".join(map(repr, missing))
@@ -146,7 +146,7 @@ class PycaffeBackend:
 
     def load_weights(self, path: Path) -> list[str]:
         """Give Caffe the layers that match by name and shape."""
-        taken, lines = matched(path, self.shapes)
+        taken, lines = matched(path, self.shapes, self.net.layers)
         with self._file_of(in_inverse_std(taken, path, self.net, self.settings.bn_statistic)) as weights:
             self.child.ask("copy", weights=str(weights))
         return lines

@@ -22,7 +22,7 @@ from prototxt_gen.analysis import Analysis
 from prototxt_gen.caffemodel.types import NewLayer
 from prototxt_gen.dialect import DIALECTS
 from prototxt_gen.errors import WeightsError
-from prototxt_gen.ir import Net
+from prototxt_gen.ir import Layer, Net
 from prototxt_gen.layers.bn import INVERSE_STD
 from prototxt_gen.lowering import ready
 from prototxt_gen.solver import Solver
@@ -211,7 +211,7 @@ class TorchBackend:
     def restore(self, state: Path) -> None:
         """Go on from a state and its weights, whether ours or Caffe's."""
         found, file = caffemodel.read_solverstate(state), weights_of(state)
-        taken, _ = matched(file, self._shapes())
+        taken, _ = matched(file, self._shapes(), self._layers())
         missing = self._shapes().keys() - {layer.name for layer in taken}
         if missing:
             names = ", ".join(map(repr, sorted(missing)))
@@ -228,7 +228,7 @@ class TorchBackend:
 
     def load_weights(self, path: Path) -> list[str]:
         """Take over what fits by layer name and shape; WeightsError where a name fits and the shapes do not."""
-        taken, lines = matched(path, self._shapes())
+        taken, lines = matched(path, self._shapes(), self._layers())
         merged = self._has_merged_bn(taken)
         told = weights.statistic_of(caffemodel.read(path), None, self.statistic) if merged else INVERSE_STD
         self._take_over(taken, told)
@@ -241,6 +241,9 @@ class TorchBackend:
     def _has_merged_bn(self, taken: list[NewLayer]) -> bool:
         names = {layer.name for layer in taken}
         return any(INVERSE_STD in step.roles for step in self.net.steps if step.layer.name in names)
+
+    def _layers(self) -> list[Layer]:
+        return [step.layer for net in (self.net, *(test.net for test in self.tests)) for step in net.steps]
 
     def _take_over(self, taken: list[NewLayer], statistic: str) -> None:
         """Put blobs into the nets. BN goes on with inverse standard deviations, whatever the file has."""
