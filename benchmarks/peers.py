@@ -180,10 +180,10 @@ def _run(peer: Peer, env: Path, out: Path, x: Path) -> Any:
 
 
 def true_output(net: tuple[Path, Path], x: Any) -> Any:
-    """Return what the net gives in real Caffe; in PyTorch where there is none."""
+    """Return what the net gives in real Caffe; in PyTorch where there is none, or its protobuf refuses the size."""
     from converters import read_subject
     from converters.runtimes import RUNTIMES
-    from prototxt_gen.errors import RuntimeMissingError
+    from prototxt_gen.errors import PrototxtGenError, RuntimeMissingError
     from prototxt_gen.lowering import results
 
     subject = read_subject(*net)
@@ -191,9 +191,9 @@ def true_output(net: tuple[Path, Path], x: Any) -> Any:
     for name in ("pycaffe", "torch"):
         try:
             return RUNTIMES[name](subject, {"data": x})[output.blob]
-        except RuntimeMissingError:
-            continue
-    raise RuntimeMissingError("neither real Caffe nor PyTorch is here")
+        except PrototxtGenError as error:
+            print(f"{net[0].name}: {name}: {error}", file=sys.stderr)
+    raise RuntimeMissingError("neither real Caffe nor PyTorch runs it")
 
 
 def rows(seconds: float) -> Iterator[tuple[str, str, str]]:
