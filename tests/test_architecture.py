@@ -31,7 +31,16 @@ MAY_IMPORT = {
     "prototxt_gen.torch_net": {"torch"},
     **{
         f"prototxt_gen.train.{name}": {"torch"}
-        for name in "faults hardware objective optimisers processes segments testing torch_backend".split()
+        for name in [
+            "faults",
+            "hardware",
+            "objective",
+            "optimisers",
+            "processes",
+            "segments",
+            "testing",
+            "torch_backend",
+        ]
     },
     "prototxt_gen.protobufs": {"google"},
     "prototxt_gen.data.caffe_layer": {"caffe"},  # pycaffe imports these three, we never do

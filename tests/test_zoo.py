@@ -244,3 +244,11 @@ def test_a_net_is_written_in_its_own_order_whatever_was_written_before() -> None
         written = net_text(parse_net(text % inside))
         places = [written.index(field.split(":")[0]) for field in inside.split(" ")[::2]]
         assert places == sorted(places)
+
+
+def test_another_rate_policy_leaves_nothing_of_the_recipes_behind() -> None:
+    made = model("attention-56-cifar", solver={"lr_policy": "poly", "power": 1.0}).solver
+    assert (made.lr_policy, made.power) == ("poly", 1.0)
+    assert not made.has("gamma") and not made.stepvalue
+    kept = model("attention-56-cifar", solver={"base_lr": 0.05}).solver
+    assert kept.stepvalue == (64_000, 96_000)

@@ -26,9 +26,16 @@ RECIPES: dict[str, dict[str, Any]] = {
 }
 
 
+OF_POLICY = ("gamma", "stepvalue")
+"""What belongs to the recipes' rate policy, and goes with it."""
+
+
 def solver(recipe: str, net: str, snapshot_prefix: str, **changes: Any) -> SolverParameter:
     """Return the solver of a recipe for a train_val file, with any of its fields changed."""
     if recipe not in RECIPES:
         raise NetError(f"there is no recipe {recipe!r}; there are {', '.join(RECIPES)}{nearest(recipe, RECIPES)}")
     common = {"display": 100, "snapshot": 10_000, "snapshot_prefix": snapshot_prefix, "solver_mode": "GPU"}
-    return SolverParameter(**({"net": net} | RECIPES[recipe] | common | changes))
+    own = RECIPES[recipe]
+    if changes.get("lr_policy", own["lr_policy"]) != own["lr_policy"]:
+        own = {name: value for name, value in own.items() if name not in OF_POLICY}
+    return SolverParameter(**({"net": net} | own | common | changes))
