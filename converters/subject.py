@@ -83,7 +83,8 @@ def open_subject(net: NetLike, weights: WeightsLike, how: Reading | None = None)
     test, told = _of_phase(whole, how)
     found = told_by(test)
     stripped, left_out = _without_training_fields(without_fields(test, how.ignored).map(_plain_data))
-    told += left_out
+    stripped, engines = _without_engines(stripped)
+    told += [*left_out, *engines]
     stripped = following_head(stripped) if how.size else stripped
     shapes = {**(resized(stripped, how.size) if how.size else {}), **how.shapes}
     given = {**shapes}
@@ -112,10 +113,15 @@ def _assumed(analysis: Analysis) -> list[str]:
 
 
 def _is_plain(analysis: Analysis, weights: Weights) -> bool:
-    """Whether a Caffe that reads the files as they are would take them for the same: inputs declared, no variances."""
+    """Whether a Caffe that reads the files as they are would take them for the same: inputs declared, no variances.
+
+    Upsample with a mask unpools in the forks that nets with one are of, and repeats pixels in brocolli-caffe.
+    """
     fed = {layer.type for layer in analysis.net.layers if _is_data(layer)}
     variances = any("variance" in weights.of(layer.name) for layer in analysis.net.layers if layer.type == "BN")
-    return bool(analysis.net.inputs or fed) and fed <= {"Input", "DummyData"} and not variances
+    unpooled = any(layer.type == "Upsample" and len(layer.bottoms) > 1 for layer in analysis.net.layers)
+    plain = not variances and not unpooled
+    return bool(analysis.net.inputs or fed) and fed <= {"Input", "DummyData"} and plain
 
 
 def _read(path: str | PathLike[str]) -> Net:
@@ -166,9 +172,19 @@ def _without_training_fields(net: Net) -> tuple[Net, list[str]]:
     What they begin with, or how they are learned, is nothing to weights that are there.
     """
     made = net.map(lambda layer: replace(layer, params=_without_filler_extras(layer.params).without_extras(_V1_RATES)))
-    pairs = zip(net.layers, made.layers, strict=True)
+    return made, _left_out(net, made, "only training needs, and so is left out")
+
+
+def _without_engines(net: Net) -> tuple[Net, list[str]]:
+    """Return the net without engines that only a fork has, such as Intel's MKL2017, or where only a fork has them."""
+    made = without_fields(net, ("engine",))
+    return made, _left_out(net, made, "which code computes a layer does not change what it computes, and is left out")
+
+
+def _left_out(before: Net, after: Net, why: str) -> list[str]:
+    pairs = zip(before.layers, after.layers, strict=True)
     gone = {path for old, new in pairs for path in _extras(old) - _extras(new)}
-    return made, [f"only training needs, and so is left out: {', '.join(sorted(gone))}"] if gone else []
+    return [f"{why}: {', '.join(sorted(gone))}"] if gone else []
 
 
 _V1_RATES = ("blobs_lr", "weight_decay")

@@ -13,10 +13,13 @@ from converters.subject import Subject
 from prototxt_gen import layers
 from prototxt_gen.errors import PrototxtGenError, RuntimeMissingError
 from prototxt_gen.ir import Layer, Value, show
+from prototxt_gen.lowering import is_fed
 
 Array = np.ndarray[Any, Any]
 TOLERANCE = 1e-4
 """How far a blob may be from the reference, relative to the reference's largest value."""
+PLACES = 1e-9
+"""What a mask of places is held to: the neighbouring pixel of a large map is another place, if a small difference."""
 MOST_CARRIED = 1e-2
 """A deep net may carry rounding beyond the tolerance, without a fault in any layer; beyond this it is no excuse."""
 DECIDING = frozenset({"ArgMax", "Accuracy", "Threshold", "Filter"})
@@ -184,11 +187,18 @@ class _Comparer:
     def all(self) -> Iterator[Comparison]:
         fed = set(self.subject.sources)
         for blob, value in self.last.items():
-            if value not in fed and value in self.makers and blob in self.reference and blob in self.other:
+            if value in fed or value not in self.makers:
+                continue
+            if blob in self.reference and blob in self.other:
                 yield self._one(self.makers[value], value)
+            elif self._follows(self.makers[value]):  # not shown, but what comes after it is
+                self.after_tie.add(blob)
+
+    def _follows(self, layer: Layer) -> bool:
+        return any(bottom.blob in self.after_tie for bottom in layer.bottoms)
 
     def _one(self, layer: Layer, value: Value) -> Comparison:
-        tolerance = max(TOLERANCE, layers.room(layer).tolerance)
+        tolerance = PLACES if _is_mask(layer, value) else max(TOLERANCE, layers.room(layer).tolerance)
         error, note = difference(self.reference[value.blob], self.other[value.blob])
         why = self._excuse(layer, value, error) if error > tolerance else ""
         return Comparison(value.blob, layer.name, layer.type, error, tolerance, why or note, bool(why))
@@ -198,7 +208,7 @@ class _Comparer:
 
         The layer is run alone on either runtime's own bottoms: only if it then makes either's own top is it excused.
         """
-        if any(bottom.blob in self.after_tie for bottom in layer.bottoms):
+        if self._follows(layer):
             self.after_tie.add(value.blob)
             return "follows from a near tie above"
         if not all(self._makes_its_own(value, blobs) for blobs in (self.reference, self.other)):
@@ -217,19 +227,33 @@ class _Comparer:
     def _alone(self, value: Value, blobs: Blobs) -> Array | None:
         """Return what the layer makes of a runtime's own bottoms; bottoms that were written over are made anew."""
         layer = self.makers[value]
+        if is_fed(layer):
+            return None
         bottoms = []
         for bottom in layer.bottoms:
-            there = self.last[bottom.blob] == bottom and bottom.blob in blobs
-            found = blobs[bottom.blob] if there else self._alone(bottom, blobs) if bottom in self.makers else None
+            found = self._bottom(bottom, blobs)
             if found is None:
                 return None
             bottoms.append(found)
         return run_layer(self.subject, layer, bottoms)[layer.tops.index(value)]
 
+    def _bottom(self, value: Value, blobs: Blobs) -> Array | None:
+        """Return a value, made anew if written over; None where the runtime does not show such blobs, as with files."""
+        if value.blob not in blobs:
+            return None
+        if self.last[value.blob] == value:
+            return blobs[value.blob]
+        return self._alone(value, blobs) if value in self.makers else None
+
+
+def _is_mask(layer: Layer, value: Value) -> bool:
+    return layer.type == "Pooling" and value in layer.tops[1:]
+
 
 def _decides(layer: Layer) -> bool:
-    where = layer.type == "Pooling" and len(layer.tops) > 1
-    return where or layer.type in DECIDING or layers.room(layer).sized_by_data
+    return (
+        (layer.type == "Pooling" and len(layer.tops) > 1) or layer.type in DECIDING or layers.room(layer).sized_by_data
+    )
 
 
 def difference(reference: Array, other: Array) -> tuple[float, str]:

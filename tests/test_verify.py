@@ -180,3 +180,49 @@ def test_a_picture_is_resized_ordered_and_normalised(tmp_path: Path) -> None:
     assert given(one, tmp_path / "x.png")["data"][0, :, 0, 0].tolist() == [10, 20, 30]
     rgb = replace(one, preprocessing=Preprocessing((1.0, 2.0, 3.0), 0.5, "RGB"))
     assert given(rgb, tmp_path / "x.png")["data"][0, :, 0, 0].tolist() == [14.5, 9, 3.5]
+
+
+@pytest.mark.caffe
+def test_unpooling_is_compared_with_caffes_own(tmp_path: Path) -> None:
+    """Caffe as we build it repeats pixels where a net of ENet's fork means to unpool: it is asked for its MaxUnPool."""
+    text = (
+        'input: "x" input_shape { dim: 1 dim: 2 dim: 4 dim: 6 }\n'
+        'layer { name: "p" type: "Pooling" bottom: "x" top: "p" top: "m" pooling_param { kernel_size: 2 stride: 2 } }\n'
+        'layer { name: "u" type: "Upsample" bottom: "p" bottom: "m" top: "u" upsample_param { scale: 2 } }\n'
+    )
+    one = opened(tmp_path, text)
+    found = verify(one, seeded(one), ("pycaffe", "torch", "onnx"))
+    assert not one.as_filed
+    assert found.reference == "pycaffe" and found.verified
+
+
+@pytest.mark.caffe
+def test_a_net_without_inputs_runs_in_caffe(tmp_path: Path) -> None:
+    filler = 'data_filler { type: "constant" value: 2 }'
+    text = (
+        f'layer {{ name: "d" type: "DummyData" top: "d" dummy_data_param {{ shape {{ dim: 2 dim: 3 }} {filler} }} }}\n'
+        'layer { name: "t" type: "TanH" bottom: "d" top: "t" }\n'
+    )
+    one = opened(tmp_path, text)
+    found = verify(one, seeded(one), ("pycaffe", "torch"))
+    assert found.reference == "pycaffe" and found.verified
+
+
+def opened(folder: Path, text: str) -> Any:
+    """Return the subject of a net that learns nothing, read from files."""
+    analysis = analyse(parse_net(text).at("TEST"))
+    (folder / "net.prototxt").write_text(text)
+    write(folder / "net.caffemodel", analysis, Weights({}), dialect("bvlc"))
+    return read_subject(folder / "net.prototxt", folder / "net.caffemodel")
+
+
+def test_a_file_that_differs_is_told_so_where_layers_lie_between() -> None:
+    """What shows only outputs cannot be asked layer by layer; the data layer is not run for it."""
+    one = subject(NET.replace("input_shape { dim: 1 dim: 3 dim: 8 dim: 8 }", "").replace('input: "data"', INPUT))
+    wrong = {"file": lambda *_: {"prob": np.full((1, 5), 0.2, "float32")}}
+    found = verify(one, seeded(one), ("torch",), wrong)
+    assert not found.verified
+    assert found.compared[0].first_diverging is not None and found.compared[0].first_diverging.blob == "prob"
+
+
+INPUT = 'layer { name: "in" type: "Input" top: "data" input_param { shape { dim: 1 dim: 3 dim: 8 dim: 8 } } }'

@@ -292,3 +292,17 @@ def test_gs_tiling(reverse: bool) -> None:
     x, top = (small, large) if reverse else (large, small)
     (got,) = both("GSTiling", [x], f"gs_tiling_param {{ stride: 2 reverse: {str(reverse).lower()} }}")
     np.testing.assert_allclose(got, top, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "params",
+    ["kernel_size: 3 stride: 2 pad: 1", "kernel_size: 3 pad_l: 2 pad_b: 1", "kernel_size: 2 stride: 2 pad_type: 1"],
+)
+def test_average_of_the_image_alone(params: str) -> None:
+    """Synopsys's AVE_EXC_PAD: the sum of a window over the number of its pixels that lie in the image."""
+    image = RNG.normal(size=(2, 3, 7, 6))
+    sums, ones = (
+        both("Pooling", [x], f"pooling_param {{ pool: AVE {params} }}")[0] for x in (image, np.ones_like(image))
+    )
+    (got,) = both("Pooling", [image], f"pooling_param {{ pool: AVE_EXC_PAD {params} }}")
+    np.testing.assert_allclose(got, sums / ones, rtol=1e-4, atol=1e-6)

@@ -25,6 +25,8 @@ class PoolWindow(NamedTuple):
     end: Pair = (0, 0)
     dilation: Pair = (1, 1)
     ceil: bool = True
+    pads_count: bool = True
+    """Whether an average divides by the window's pixels in the padding too."""
 
     @property
     def extent(self) -> Pair:
@@ -68,7 +70,9 @@ class PoolWindow(NamedTuple):
         return any(over > end for over, end in zip(self.overhang(size), self.end, strict=True))
 
     def areas(self, size: Pair) -> list[list[int]]:
-        """Return each window's pixels, padding included: the divisors of an average. Not above 0 beyond the padding.
+        """Return each window's pixels, padding included where it counts: the divisors of an average.
+
+        Not above 0 beyond the padding.
 
         Source: pooling_layer.cpp PoolingLayer::Forward_cpu, pool_size.
         """
@@ -78,7 +82,9 @@ class PoolWindow(NamedTuple):
     def _spans(self, axis: int, size: int) -> list[int]:
         stop = size + self.end[axis]
         starts = (i * self.stride[axis] - self.begin[axis] for i in range(self._count(axis, size)))
-        return [min(start + self.kernel[axis], stop) - start for start in starts]
+        if self.pads_count:
+            return [min(start + self.kernel[axis], stop) - start for start in starts]
+        return [min(start + self.kernel[axis], size) - max(start, 0) for start in starts]
 
     def usual(self, size: Pair) -> bool:
         """Whether all other frameworks make as many windows: some drop those that start in the padding."""
@@ -95,7 +101,7 @@ class PoolWindow(NamedTuple):
             self.padded or not self.ceil or all(s <= e for s, e in zip(self.stride, self.extent, strict=True))
         )
         fits = all(2 * pad <= kernel for pad, kernel in zip(self.begin, self.kernel, strict=True))
-        return self.begin == self.end and always_clips and fits
+        return self.begin == self.end and always_clips and fits and (self.pads_count or not self.padded)
 
 
 def stock_module(average: bool, w: PoolWindow) -> nn.Module:
@@ -157,11 +163,11 @@ def average_onnx(g: Graph, x: str, w: PoolWindow) -> str:
     import numpy as np
 
     size = plane(g, x)
-    if w.usual(size) and not w.cut(size):
+    if w.pads_count and w.usual(size) and not w.cut(size):
         return g.op("AveragePool", x, count_include_pad=1, ceil_mode=int(w.ceil), **_attributes(w))
     inside = w._replace(begin=(0, 0), end=(0, 0))
     wide = (size[0] + w.begin[0] + w.end[0], size[1] + w.begin[1] + w.end[1])
-    if w.usual(size) and inside.usual(wide):
+    if w.pads_count and w.usual(size) and inside.usual(wide):
         # zeros that are part of the image are counted, what lies beyond them is not: Caffe's divisor
         padded = _pad_onnx(g, x, w.begin, w.end, 0.0)
         return g.op("AveragePool", padded, ceil_mode=1, **_attributes(inside))

@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 class PoolingParameter(Message, field="pooling_param", number=121):
     """Fields from `ceil_mode` on are forks'. Numbers from 1000 are ours: in the fork's schema, BVLC has the number."""
 
-    pool = enum(1, "MAX", "AVE", "STOCHASTIC")
+    pool = enum(1, "MAX", "AVE", "STOCHASTIC", "AVE_EXC_PAD")
+    """`AVE_EXC_PAD` is Synopsys's: an average of the pixels of the image alone."""
     pad = uint32(4)
     pad_h = uint32(9)
     pad_w = uint32(10)
@@ -58,6 +59,9 @@ class PoolingParameter(Message, field="pooling_param", number=121):
     """naibaf7/caffe."""
 
 
+AVERAGES = ("AVE", "AVE_EXC_PAD")
+
+
 def pool_window(layer: Layer, size: Pair) -> PoolWindow:
     """Return the window of a pooling layer over a plane of this size.
 
@@ -76,7 +80,8 @@ def pool_window(layer: Layer, size: Pair) -> PoolWindow:
     if any(b >= k or e >= k for b, e, k in zip(begin, end, kernel, strict=True)):
         raise layer.error(f"pad must be smaller than the kernel, {kernel[0]}x{kernel[1]}")
     ceil = p.round_mode == "CEIL" if p.has("round_mode") else p.ceil_mode
-    made = PoolWindow(kernel, stride, begin, end, (p.dilation, p.dilation), ceil and p.pad_type == 0)
+    ceil, pads_count = ceil and p.pad_type == 0, p.pool != "AVE_EXC_PAD"
+    made = PoolWindow(kernel, stride, begin, end, (p.dilation, p.dilation), ceil, pads_count)
     return made if p.dilation == 1 else _check_dilation(layer, p, made, size)
 
 
@@ -158,7 +163,7 @@ class Pooling(LayerType):
         from torch import nn
 
         p, masked = layer.get(PoolingParameter), len(layer.tops) > 1
-        average, size = p.pool == "AVE", (bottoms[0][2], bottoms[0][3])
+        average, size = p.pool in AVERAGES, (bottoms[0][2], bottoms[0][3])
         w = pool_window(layer, size)
         if p.pool == "STOCHASTIC":
             return stochastic_module(lambda size: pool_window(layer, size))
@@ -176,9 +181,9 @@ class Pooling(LayerType):
         if p.pool == "STOCHASTIC":
             return stochastic_onnx(g, x, pool_window(layer, plane(g, x)))
         if p.global_pooling and not masked:
-            return g.op("GlobalAveragePool" if p.pool == "AVE" else "GlobalMaxPool", x)
+            return g.op("GlobalAveragePool" if p.pool in AVERAGES else "GlobalMaxPool", x)
         w = pool_window(layer, plane(g, x))
-        return average_onnx(g, x, w) if p.pool == "AVE" else max_onnx(g, x, w, masked)
+        return average_onnx(g, x, w) if p.pool in AVERAGES else max_onnx(g, x, w, masked)
 
     examples = (
         Example("max", ((2, 3, 6, 6),), "pooling_param { kernel_size: 2 stride: 2 }"),

@@ -22,7 +22,8 @@ def as_stock(analysis: Analysis, weights: Weights) -> tuple[Analysis, Weights]:
     """Return net and weights without layers that an exact sum of stock ones can replace; the others stay.
 
     Replaced are BatchNorm with a scale of its own, SegNet's BN, depthwise convolutions, Axpy, CropCenter and
-    ShuffleChannel, the last by what SSD's Caffe has; DetectionOutput writes no files, and asks for none.
+    ShuffleChannel, the last by what SSD's Caffe has, and unpooling, by what brocolli-caffe has, where Upsample repeats
+    pixels whether there is a mask or not; DetectionOutput writes no files, and asks for none.
     """
     net, weights = split(analysis.net, weights, merged=False)
     given = {value.blob: analysis.shapes[value] for value in sources(analysis.net)}
@@ -82,6 +83,14 @@ def _shuffle(row: Row) -> list[Layer]:
     ]
 
 
+def _unpooled(row: Row) -> list[Layer]:
+    if len(row.layer.bottoms) == 1 or None in row.tops:
+        return [row.layer]
+    *_, height, width = row.tops[0] or ()
+    params = LayerParameter(max_unpool_param={"dst_h": height, "dst_w": width})
+    return [Layer(row.layer.name, "MaxUnPool", row.layer.bottoms, row.layer.tops, params)]
+
+
 def _no_files(row: Row) -> list[Layer]:
     own = row.layer.get(DetectionOutputParameter).replace(save_output_param=None, save_file=None)
     return [replace(row.layer, params=row.layer.params.replace(detection_output_param=own))]
@@ -93,5 +102,6 @@ STOCK: dict[str, Callable[[Row], list[Layer]]] = {
     "CropCenter": _crop_center,
     "ShuffleChannel": _shuffle,
     "DetectionOutput": _no_files,
+    "Upsample": _unpooled,
 }
 """What takes the place of a layer of each type; it may be the layer itself where shapes are missing."""
