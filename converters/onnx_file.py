@@ -27,7 +27,7 @@ _CHUNK = 2**22
 def save(net: OnnxNet, path: Path, force: bool = False, limit: int = LIMIT) -> list[Path]:
     """Write the model to `path`, and `path`.data beside it where the weights pass `limit` bytes; return the files."""
     if sum(array.nbytes for array in net.graph.arrays.values()) < limit:
-        with files.replacing(path, force) as temporary, temporary.open("wb") as file:
+        with files.replacing(path, force) as temporary, temporary.open("r+b") as file:
             _write_all(file, net)
         return [path]
     beside = path.with_name(f"{path.name}.data")
@@ -60,7 +60,7 @@ def _write_all(file: BinaryIO, net: OnnxNet) -> None:
 
 def _write_beside(net: OnnxNet, data: Path, model_path: Path, location: str) -> None:
     model = _bare(net)
-    with data.open("wb") as file:
+    with data.open("r+b") as file:
         for name, array in net.graph.arrays.items():
             tensor = _tensor(name, array)
             tensor.data_location = onnx.TensorProto.EXTERNAL

@@ -23,7 +23,9 @@ def refuse_overwriting(paths: list[Path], force: bool) -> None:
 def replacing(path: str | PathLike[str], force: bool = True) -> Iterator[Path]:
     """Yield a temporary path in the target's folder; rename it to the target if the block ends without an error.
 
-    PrototxtGenError where the folder cannot be written, or where the target is there and `force` is not given.
+    The file is there, empty. Open it to be changed (`r+b`): one that was cut to nothing is written out to the disk when
+    it is closed, by ext4 at least, which takes longer than all else. PrototxtGenError where the folder cannot be
+    written, or where the target is there and `force` is not given.
     """
     target = Path(path)
     refuse_overwriting([target], force)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from prototxt_gen.caffemodel.wire import encode_head
 from tests.caffe_support import Array, input_layer, make_net, numeric_gradient, real_caffe
 
 pytestmark = pytest.mark.caffe
@@ -277,3 +278,11 @@ def test_a_step_policy_without_a_step_is_refused(tmp_path: Path) -> None:
 def test_every_input_needs_its_size(sizes: str, tmp_path: Path) -> None:
     with pytest.raises(real_caffe().CheckError, match="every input needs"):
         make_net(tmp_path, f'input: "a" input: "b" {sizes}')
+
+
+def test_files_beyond_half_a_gigabyte_are_read(tmp_path: Path) -> None:
+    net, size = make_net(tmp_path, 'input: "a" input_shape { dim: 1 }'), 540_000_000
+    with (tmp_path / "large.caffemodel").open("wb") as file:
+        file.write(encode_head(15_000, size))  # a field that nothing knows: holes, of which the disk keeps nothing
+        file.truncate(file.tell() + size)
+    net.copy_from(str(tmp_path / "large.caffemodel"))

@@ -25,7 +25,7 @@ TAKEN = {1: "name", 2: "type", 3: "bottom", 4: "top", 7: "blobs", PHASE_FIELD: "
 
 def save(path: str | os.PathLike[str], pieces: Iterable[Bytes], force: bool) -> None:
     """Write the pieces one behind the other to `path`."""
-    with replacing(path, force) as part, part.open("wb") as file:
+    with replacing(path, force) as part, part.open("r+b") as file:
         _write_all(file, pieces)
 
 

@@ -113,5 +113,5 @@ def _write_parts(target: Path, images: np.ndarray[tuple[int, ...], np.dtype[np.u
     order = np.random.default_rng(_SEED).permutation(len(images))
     test, train = np.split(order, [int(len(images) * _TEST_SHARE)])
     known = np.asarray(labels)
-    with files.replacing(target) as temporary, temporary.open("wb") as file:
+    with files.replacing(target) as temporary, temporary.open("r+b") as file:
         np.savez_compressed(file, x_train=images[train], y_train=known[train], x_test=images[test], y_test=known[test])

@@ -55,6 +55,9 @@ SNAPSHOTS = (
 
 # Reads out of bounds, silent reshapes and the like.
 FAULTS = (
+    Patch(  # BVLC reads up to 2 GiB; here, VGG-16 was too much
+        "src/caffe/util/io.cpp", "SetTotalBytesLimit(536870912)", "SetTotalBytesLimit(2147483647)", count=2
+    ),
     Patch(  # fewer shapes than inputs were read out of bounds
         "src/caffe/util/upgrade_proto.cpp",
         '    LayerParameter* layer_param = net_param->add_layer();\n    layer_param->set_name("input");',
