@@ -38,6 +38,7 @@ MAY_IMPORT = {
             "optimisers",
             "processes",
             "segments",
+            "sums",
             "testing",
             "torch_backend",
         ]

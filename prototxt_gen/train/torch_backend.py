@@ -46,6 +46,7 @@ from prototxt_gen.train.policies import Policy
 from prototxt_gen.train.processes import Processes, synchronise
 from prototxt_gen.train.schedule import tests_before
 from prototxt_gen.train.snapshots import weights_of
+from prototxt_gen.train.sums import sum_as_caffe
 from prototxt_gen.train.testing import TestNet, flattened, names_of
 
 DIALECT = DIALECTS["prototxt-gen"]
@@ -84,6 +85,8 @@ class TorchBackend:
         written = self.solver.train_net()
         self.feed = self._feed(written, "TRAIN", settings, batches)
         self.net = self._net(self.feed)
+        if self.hardware.device.type == "cpu" and not (self.hardware.mixed or settings.compile):
+            sum_as_caffe(self.net)
         self.analysis = _as_written(self.net.analysis, written)
         self.tests = [
             self._test_net(self._feed(net, "TEST", settings, test_batches), count)
