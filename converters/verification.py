@@ -207,11 +207,15 @@ class _Comparer:
         """Return why a difference is no error of this layer; or an empty text.
 
         The layer is run alone on either runtime's own bottoms: only if it then makes either's own top is it excused.
+        What follows from a near tie is excused where they are not shown, too.
         """
+        alone = [self._makes_its_own(value, blobs) for blobs in (self.reference, self.other)]
+        if False in alone:
+            return ""
         if self._follows(layer):
             self.after_tie.add(value.blob)
             return "follows from a near tie above"
-        if not all(self._makes_its_own(value, blobs) for blobs in (self.reference, self.other)):
+        if None in alone:
             return ""
         if _decides(layer):
             self.after_tie.add(value.blob)
@@ -219,10 +223,11 @@ class _Comparer:
         carried = "rounding carried on: on either's own bottoms the layer makes either's own top"
         return carried if error <= MOST_CARRIED else ""
 
-    def _makes_its_own(self, value: Value, blobs: Blobs) -> bool:
+    def _makes_its_own(self, value: Value, blobs: Blobs) -> bool | None:
+        """Whether the layer makes a runtime's own top of its own bottoms; None where these are not shown."""
         made = self._alone(value, blobs)
         tolerance = 10 * layers.room(self.makers[value]).tolerance
-        return made is not None and difference(blobs[value.blob], made)[0] <= min(tolerance, TOLERANCE)
+        return None if made is None else difference(blobs[value.blob], made)[0] <= min(tolerance, TOLERANCE)
 
     def _alone(self, value: Value, blobs: Blobs) -> Array | None:
         """Return what the layer makes of a runtime's own bottoms; bottoms that were written over are made anew."""

@@ -112,6 +112,25 @@ def test_a_tie_decided_otherwise_is_told_from_a_fault() -> None:
     assert not wrong.verified
 
 
+def test_a_fault_behind_a_tie_is_a_fault() -> None:
+    """A runtime that shows the layer's own bottom cannot blame the tie for what the layer makes of it."""
+    text = (
+        'input: "data" input_shape { dim: 1 dim: 2 }'
+        'layer { name: "a" type: "ArgMax" bottom: "data" top: "a" }'
+        'layer { name: "p" type: "Power" bottom: "a" top: "p" power_param { scale: 3 } }'
+    )
+    one = read_subject(parse_net(text), Weights({}))
+    fed = {"data": np.array([[1.0, 1.0 - 1e-7]], "float32")}
+
+    def tied(factor: float) -> Any:
+        nearly = {"data": np.array([[1.0 - 1e-7, 1.0]], "float32")}
+        return lambda s, _: (blobs := run_torch(s, nearly)) | {"p": blobs["a"] * np.float32(factor)}
+
+    right = verify(one, fed, ("torch",), {"other": tied(3)})
+    assert right.verified and all(c.excused for c in right.compared[0].comparisons)
+    assert not verify(one, fed, ("torch",), {"other": tied(4)}).verified
+
+
 def test_rounding_is_no_excuse_for_a_large_difference() -> None:
     one = subject()
     fed = seeded(one)
