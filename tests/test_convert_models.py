@@ -12,7 +12,7 @@ from converters.inputs import seeded
 from converters.verification import verify
 from prototxt_gen.errors import PrototxtGenError
 
-REFUSED = {"normface-lenet-prelu": "LabelSpecificRescale", "xilinx-face-detection": "GSTiling"}
+REFUSED = {"normface-lenet-prelu": "LabelSpecificRescale"}
 """Types that are not known, and so cannot be converted."""
 
 

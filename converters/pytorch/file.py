@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -65,12 +66,12 @@ def write_pt2(subject: Subject, net: TorchNet, path: Path) -> list[str]:
     examples = tuple(torch.zeros(subject.analysis.shapes[value]) for value in net.inputs)
     batch = examples[0].shape[0] if examples and examples[0].dim() else 0
     remarks: list[str] = []
-    exported: Any = None
-    if batch:
-        exported = _export_open(net, examples, batch)
-    if exported is None:
-        remarks.append("the batch is fixed: torch.export finds the net to go by it")
-        exported = _export(net, examples)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what layers keep from run to run, such as priors once made
+        exported = _export_open(net, examples, batch) if batch else None
+        if exported is None:
+            remarks.append("the batch is fixed: torch.export finds the net to go by it")
+            exported = _export(net, examples)
     extra = {key: text for key, text in metadata(subject, net).items() if key != "format"}
     torch.export.save(exported, path, extra_files=extra)
     return remarks
@@ -91,8 +92,15 @@ def _export(net: TorchNet, examples: tuple[torch.Tensor, ...]) -> Any:
     try:
         return torch.export.export(net, examples)
     except Exception as error:  # torch.export raises a dozen kinds; what it says is all there is to tell
-        first = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        raise UnsupportedError(f"{net.net.name}: torch.export cannot take it: {first.strip()}") from None
+        open_ = [step.layer for step in net.steps if step.room.sized_by_data]
+        if open_:
+            names = ", ".join(f"{layer.name!r} ({layer.type})" for layer in open_)
+            why = f"how much layer {names} gives out shows only when it has run"
+        else:
+            why = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise UnsupportedError(
+            f"{net.net.source or net.net.name}: torch.export cannot take it: {why}; the folder form can"
+        ) from None
 
 
 def load_folder(folder: Path) -> nn.Module:

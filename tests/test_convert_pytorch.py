@@ -1,4 +1,4 @@
-"""Layers that share blobs: one tensor in the PyTorch that is written too, where both lay it out alike."""
+"""PyTorch as it is written: layers that share blobs share a tensor where both lay it out alike; and .pt2 files."""
 
 from __future__ import annotations
 
@@ -9,15 +9,18 @@ import pytest
 from click.testing import CliRunner
 
 from converters import read_subject, to_torch
+from converters.convert import write_torch
 from converters.inputs import seeded
 from converters.pytorch.file import load_folder, run_module
 from converters.runtimes import run_onnx, run_torch
 from converters.verification import difference
-from prototxt_gen import analyse, parse_net
+from prototxt_gen import analyse, layers, parse_net
 from prototxt_gen.cli import cli
 from prototxt_gen.dialect import dialect
+from prototxt_gen.errors import UnsupportedError
 from prototxt_gen.ir import Net
-from prototxt_gen.weights import write
+from prototxt_gen.weights import Weights, write
+from tests import golden
 from tests.sane_weights import sane_weights
 
 CONVOLUTION = "convolution_param { num_output: 4 kernel_size: 3 }"
@@ -76,3 +79,12 @@ def test_a_name_that_ends_in_pt2_asks_for_one(tmp_path: Path) -> None:
     made = CliRunner().invoke(cli, arguments)
     assert made.exit_code == 0, made.output
     assert (tmp_path / "it.pt2").is_file()
+
+
+def test_a_pt2_of_what_sizes_itself_is_refused(tmp_path: Path) -> None:
+    """One sentence that names the layer, and the form that can."""
+    room = layers.every()["DetectionOutput"]
+    one = read_subject(parse_net(golden.prototxt(room, room.examples[0])), Weights({}))
+    with pytest.raises(UnsupportedError, match=r"\(DetectionOutput\) gives out .*; the folder form can"):
+        write_torch(one, tmp_path / "it.pt2", "pt2")
+    assert list(tmp_path.iterdir()) == []
