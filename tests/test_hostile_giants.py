@@ -1,4 +1,4 @@
-"""Giant prototxts, tens of thousands of anything: nothing takes minutes, as what grows with the square would, or 1 GiB."""
+"""Giant prototxts, tens of thousands of anything: none takes minutes, as what grows by the square would, or 1 GiB."""
 
 from __future__ import annotations
 
