@@ -43,7 +43,7 @@ ifndef TYPE
 	GLOG_minloglevel=2 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m tests.golden_solvers
 endif
 
-benchmarks: $(READY)
+benchmarks: caffe
 	$(BIN)/python -m benchmarks
 
 clean:

@@ -10,6 +10,8 @@ from converters import read_subject
 from converters.inputs import seeded
 from converters.verification import verify
 from prototxt_gen import analyse, build, net_text
+from prototxt_gen.dialect import dialect
+from prototxt_gen.weights import as_variance, write
 from tests.caffe_support import real_caffe
 from tests.sane_weights import sane_weights
 
@@ -33,6 +35,29 @@ def test_every_blob_is_caffes(name: str, tmp_path: Path) -> None:
     made.save(str(model))
     one = read_subject(prototxt, model)
     assert "inverse_std" in one.weights.of("conv1/bn"), "the fork is told by its numbers"
+    found = verify(one, seeded(one), ("pycaffe", "torch", "onnx"))
+    assert found.reference == "pycaffe" and found.verified
+    assert found.worst <= 1e-4 and not any(c.excused for o in found.compared for c in o.comparisons)
+
+
+@pytest.mark.caffe
+@pytest.mark.parametrize("name", ["attention-56", "attentionnext-56"])
+@pytest.mark.parametrize(
+    ("fork", "statistic"),
+    [("buptwangfei", "inverse_std"), ("happynear", "variance"), ("yjxiong", "variance"), ("pspnet", "variance")],
+)
+def test_each_forks_numbers_and_meaning(fork: str, statistic: str, name: str, tmp_path: Path) -> None:
+    """In every fork's field numbers, BN's fourth blob in its meaning; happynear's engines differ, and so it is told."""
+    real_caffe()
+    net = build(name, input_size=SIZE)
+    analysis = analyse(net)
+    weights = sane_weights(analysis)
+    meant = as_variance(weights, analysis) if statistic == "variance" else weights
+    prototxt, model = tmp_path / "net.prototxt", tmp_path / "net.caffemodel"
+    prototxt.write_text(net_text(net))
+    write(model, analysis, meant, dialect(fork))
+    one = read_subject(prototxt, model, bn_statistic=None if dialect(fork).bn_statistic else statistic)
+    assert statistic in one.weights.of("conv1/bn")
     found = verify(one, seeded(one), ("pycaffe", "torch", "onnx"))
     assert found.reference == "pycaffe" and found.verified
     assert found.worst <= 1e-4 and not any(c.excused for o in found.compared for c in o.comparisons)
