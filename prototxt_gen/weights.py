@@ -195,11 +195,15 @@ def same_layout(one: Shape, other: Shape) -> bool:
     return [dim for dim in one if dim != 1] == [dim for dim in other if dim != 1]
 
 
+_MOST_NAMED = 5
+
+
 def _remarks(stored: Mapping[str, Sequence[StoredLayer]], analysis: Analysis) -> Iterator[str]:
     asked = {row.layer.name for row in analysis.rows if row.blobs}
-    for name, found in stored.items():
-        if name not in asked and any(layer.blobs for layer in found):
-            yield f"layer {name!r}: the file has weights for it, the net does not ask for them"
+    spare = [name for name, found in stored.items() if name not in asked and any(layer.blobs for layer in found)]
+    if spare:
+        more = f" and {len(spare) - _MOST_NAMED} more" if len(spare) > _MOST_NAMED else ""
+        yield f"the file has weights that the net does not ask for: {', '.join(map(repr, spare[:_MOST_NAMED]))}{more}"
     for name, found in stored.items():
         if len([layer for layer in found if layer.blobs]) > 1 and name in asked:
             yield f"layer {name!r}: the file has it more than once; the last one counts, as in Caffe"
