@@ -62,6 +62,11 @@ def _two(layer: Layer, p: PriorBoxParameter, name: str, one: str) -> Size:
     return found
 
 
+def _positive(numbers: Sequence[float]) -> bool:
+    """Whether all are numbers above 0; neither infinity nor nan is one."""
+    return all(0 < number < math.inf for number in numbers)
+
+
 def variances(layer: Layer, p: PriorBoxParameter) -> tuple[float, ...]:
     """Return the four variances."""
     if len(p.variance) not in (0, 1, 4) or any(v <= 0 for v in p.variance):
@@ -186,8 +191,10 @@ class PriorBox(PriorBoxBase):
         return found
 
     def _check_sizes(self, layer: Layer, p: PriorBoxParameter) -> None:
-        if not p.min_size or min(p.min_size) <= 0:
+        if not p.min_size or not _positive(p.min_size):
             raise layer.error("it needs min_size, more than 0")
+        if not (_positive(p.max_size) and _positive(p.aspect_ratio)):
+            raise layer.error("max_size and aspect_ratio must be numbers more than 0")
         if p.width or p.height:
             raise layer.error("width and height are fields of PriorBoxClustered")
         if p.max_size and len(p.max_size) != len(p.min_size):
