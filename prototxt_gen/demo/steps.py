@@ -35,7 +35,7 @@ BATCH, TEST_BATCH = 32, 100
 ITERATIONS_A_MINUTE = 700
 """What two cores do, so that a run is as long as it was asked to be there, and the same run everywhere."""
 RATE = 0.1
-"""It falls to nothing in a straight line: in a run this short, better than in steps, and by less luck."""
+"""It falls to nothing in a straight line: in a run this short, somewhat better than in steps."""
 SEED = 1
 SCALE = 1 / 64
 """Grey values then spread by about 1."""

@@ -56,21 +56,11 @@ def _open_torch(path: Path) -> tuple[Predictor, Preprocessing]:
 
     metadata: dict[str, str] = dict.fromkeys((PROTOTXT_KEY, KEY), "")
     if path.is_dir():
-        metadata = _safetensors_metadata(path / "model.safetensors")
+        metadata = torch_file.checked_metadata(path / "model.safetensors")
         module = torch_file.load_folder(path)
     else:
         module = torch.export.load(path, extra_files=metadata).module()
     return ModulePredictor(path.name, module, _input_of(path, metadata)), preprocessing_from(metadata)
-
-
-def _safetensors_metadata(path: Path) -> dict[str, str]:
-    import safetensors
-
-    try:
-        with safetensors.safe_open(path, "pt") as file:
-            return dict(file.metadata() or {})
-    except (OSError, safetensors.SafetensorError) as error:
-        raise PrototxtGenError(f"{path}: cannot be read: {error}") from None
 
 
 def _input_of(path: Path, metadata: Mapping[str, str]) -> Shape:
