@@ -12,8 +12,8 @@ import pytest
 
 from prototxt_gen import caffemodel
 from prototxt_gen.caffemodel import NewLayer
-from prototxt_gen.errors import WeightsError
-from prototxt_gen.train.child import in_our_words, last_words
+from prototxt_gen.errors import PrototxtGenError, WeightsError
+from prototxt_gen.train.child import Child, in_our_words, last_words
 from prototxt_gen.train.finetune import matched
 from tests import train_support as support
 from tests.caffe_support import real_caffe
@@ -75,6 +75,15 @@ def test_a_data_set_that_is_cut_short_under_way_is_told(tmp_path: Path) -> None:
     assert "Traceback" not in err
     assert "cut short" in err
     assert (folder / "out" / "small_iter_50.caffemodel").exists()
+
+
+def test_an_order_that_a_dead_child_never_took_does_not_hide_what_it_died_of(tmp_path: Path) -> None:
+    """A file that is closed tries once more to write; click ends without a word where a pipe is broken."""
+    child = Child("this", tmp_path / "log")
+    child.process.wait()
+    with pytest.raises(PrototxtGenError, match="Caffe's process ended with exit status 0"):
+        child.ask("step")
+    child.close()
 
 
 @pytest.mark.parametrize(("old", "new", "words"), [

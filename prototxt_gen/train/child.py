@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +85,8 @@ class Child:
         """Let it finish what it is at, and end."""
         for pipe in (self.process.stdin, self.process.stdout):
             if pipe is not None:
-                pipe.close()
+                with suppress(BrokenPipeError):  # an order that a dead child never took is still in the pipe
+                    pipe.close()
         try:
             self.process.wait(timeout=60)
         except subprocess.TimeoutExpired:
