@@ -4,29 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from prototxt_gen.errors import WeightsError
 from prototxt_gen.ir import Layer, Shape, show
 from prototxt_gen.layers.base import BlobSpec, LayerType, show_all
 from prototxt_gen.layers.example import Example, positive
-from prototxt_gen.layers.running_norm import (
-    BATCH,
-    PHASE,
-    RUNNING,
-    as_stock,
-    onnx_batch,
-    onnx_running,
-    put,
-    running_norm,
-)
+from prototxt_gen.layers.running_norm import BATCH, PHASE, RUNNING, onnx_batch, onnx_running
 from prototxt_gen.message import Message, boolean, enum, float32, message
 from prototxt_gen.schema import ENGINES, FillerParameter
 
 if TYPE_CHECKING:
     import numpy as np
-    from torch import Tensor, nn
+    from torch import nn
 
     from converters.graph import Graph
 
@@ -67,64 +57,6 @@ def divided(blobs: Mapping[str, Array]) -> tuple[Array, Array]:
     factor = float(blobs["factor"].reshape(-1)[0])
     by = 1 / factor if factor else float("scale" in blobs)
     return blobs["mean"].reshape(-1) * by, blobs["variance"].reshape(-1) * by
-
-
-@cache
-def averaging_norm() -> Any:
-    """Return the module's class, before `as_stock`."""
-    import torch
-
-    class AveragingNorm(running_norm()):  # type: ignore[misc]
-        """`factor` is the third blob; running_mean and running_var have it divided out.
-
-        The blobs themselves, the sums, are kept beside: multiplying by the factor would not give them back to the bit.
-        """
-
-        def __init__(self, channels: int, p: BatchNormParameter, eps: float, statistics: str) -> None:
-            super().__init__(channels, eps, p.merged, statistics)
-            self.fraction, self.merged, self.steps = p.moving_average_fraction, p.merged, 0
-            self.running_var.zero_()
-            self.register_buffer("factor", torch.zeros(1))
-            for name in ("mean_sum", "variance_sum"):
-                self.register_buffer(name, torch.zeros(channels), persistent=False)
-
-        def average(self, mean: Tensor, variance: Tensor, values: int) -> None:
-            if self.merged:  # Source: NVIDIA/caffe src/caffe/layers/batch_norm_layer.cpp Forward_cpu
-                share = 1 - self.fraction if self.steps > 1 else 1.0
-                self.steps += 1
-                self.running_mean.lerp_(mean, share)
-                self.running_var.lerp_(variance, share)
-                return
-            variance = variance * (values / (values - 1)) if values > 1 else variance
-            self.factor.mul_(self.fraction).add_(1)
-            self.put_sums(self.mean_sum * self.fraction + mean, self.variance_sum * self.fraction + variance)
-
-        def put_sums(self, mean: Tensor, variance: Tensor) -> None:
-            """Take over the blobs of mean and variance; the factor must be there already."""
-            self.mean_sum.copy_(mean)
-            self.variance_sum.copy_(variance)
-            for running, average in zip((self.running_mean, self.running_var), self.averages(), strict=True):
-                running.copy_(average)
-
-        def averages(self) -> tuple[Tensor, Tensor]:
-            """Return what running_mean and running_var are, told by the sums."""
-            by = torch.where(self.factor == 0, 0, 1 / self.factor)
-            return self.mean_sum * by, self.variance_sum * by
-
-        def stored(self) -> tuple[Tensor, Tensor]:
-            """Return the blobs of mean and variance; from the averages, where these were set by other means."""
-            running = self.running_mean, self.running_var
-            if self.merged:
-                return running
-            same = all(map(torch.equal, running, self.averages()))
-            return (self.mean_sum, self.variance_sum) if same else (running[0] * self.factor, running[1] * self.factor)
-
-        def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
-            super()._load_from_state_dict(*args, **kwargs)
-            self.mean_sum.copy_(self.running_mean * self.factor)
-            self.variance_sum.copy_(self.running_var * self.factor)
-
-    return AveragingNorm
 
 
 class BatchNorm(LayerType):
@@ -188,8 +120,12 @@ class BatchNorm(LayerType):
         return max(p.eps, NVCAFFE_EPS) if p.scale_bias else p.eps
 
     def torch(self, layer: Layer, bottoms: Sequence[Shape]) -> nn.Module:
-        made: nn.Module = as_stock(averaging_norm(), len(bottoms[0]))(
-            bottoms[0][1], layer.get(BatchNormParameter), self.eps(layer), self.statistics(layer)
+        from prototxt_gen.layers.modules.norm import AveragingNorm, as_stock
+
+        p = layer.get(BatchNormParameter)
+        norm: Any = as_stock(AveragingNorm, len(bottoms[0]))
+        made: nn.Module = norm(
+            bottoms[0][1], self.eps(layer), p.merged, p.moving_average_fraction, self.statistics(layer)
         )
         return made
 
@@ -197,6 +133,8 @@ class BatchNorm(LayerType):
         """Put mean and variance divided by the factor; a scale and a bias make the module affine."""
         import torch
         from torch.nn import Parameter
+
+        from prototxt_gen.layers.modules.norm import put
 
         m: Any = module
         put(m.factor, blobs["factor"])

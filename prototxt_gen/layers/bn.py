@@ -3,29 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from prototxt_gen.errors import UnsupportedError, WeightsError
 from prototxt_gen.ir import Layer, Shape, show
 from prototxt_gen.layers.base import BlobSpec, LayerType
 from prototxt_gen.layers.example import Example, positive
-from prototxt_gen.layers.running_norm import (
-    BATCH,
-    PHASE,
-    RUNNING,
-    as_stock,
-    onnx_batch,
-    onnx_running,
-    put,
-    running_norm,
-)
+from prototxt_gen.layers.running_norm import BATCH, PHASE, RUNNING, onnx_batch, onnx_running
 from prototxt_gen.message import Message, boolean, enum, float32, message
 from prototxt_gen.schema import ENGINES, FillerParameter
 
 if TYPE_CHECKING:
     import numpy as np
-    from torch import Tensor, nn
+    from torch import nn
 
     from converters.graph import Graph
 
@@ -74,37 +64,6 @@ def moving_variance(blobs: Mapping[str, Array], eps: float) -> tuple[Array, floa
         sums = inverse**-2
     eps = min(eps, float(sums.min()))
     return (sums - eps).astype("float32"), eps
-
-
-@cache
-def merged_norm() -> Any:
-    """Return the module's class, before `as_stock`."""
-
-    class MergedNorm(running_norm()):  # type: ignore[misc]
-        """`statistic` is what the fourth blob means; running_var is a variance for both."""
-
-        def __init__(self, channels: int, p: BNParameter, statistics: str) -> None:
-            eps = SEGNET_EPS if p.segnet else p.eps
-            super().__init__(channels, eps, True, statistics)
-            self.old_share, self.statistic = p.momentum, INVERSE_STD
-            if p.segnet:
-                self.eps = 0.0
-            else:
-                self.eps = min(eps, 1.0)
-                self.running_var.fill_(1 - self.eps)
-            if p.frozen:
-                self.requires_grad_(False)
-
-        def average(self, mean: Tensor, variance: Tensor, values: int) -> None:
-            self.running_mean.lerp_(mean, 1 - self.old_share)
-            if self.statistic == VARIANCE:
-                self.running_var.lerp_(variance, 1 - self.old_share)
-                return
-            old = (self.running_var.double() + self.eps).rsqrt().to(variance.dtype)  # what `dump` writes, to the bit
-            moved = old.lerp((variance + self.batch_eps).rsqrt(), 1 - self.old_share)
-            self.running_var.copy_(moved.double().pow(-2) - self.eps)
-
-    return MergedNorm
 
 
 class BN(LayerType):
@@ -160,14 +119,19 @@ class BN(LayerType):
             )
 
     def torch(self, layer: Layer, bottoms: Sequence[Shape]) -> nn.Module:
+        from prototxt_gen.layers.modules.norm import MergedNorm, as_stock
+
         self.check_axes(layer, bottoms[0])
-        made: nn.Module = as_stock(merged_norm(), len(bottoms[0]))(
-            bottoms[0][1], layer.get(BNParameter), self.statistics(layer)
-        )
-        return made
+        p = layer.get(BNParameter)
+        eps = SEGNET_EPS if p.segnet else p.eps
+        norm: Any = as_stock(MergedNorm, len(bottoms[0]))
+        made: nn.Module = norm(bottoms[0][1], eps, p.momentum, self.statistics(layer))
+        return made.requires_grad_(not p.frozen)
 
     def load(self, module: nn.Module, blobs: Mapping[str, Array]) -> None:
         """Put the blobs; a role `variance` or `inverse_std` says what the fourth is, now and in training on."""
+        from prototxt_gen.layers.modules.norm import put
+
         m: Any = module
         for role, tensor in TENSORS.items():
             if role in blobs:

@@ -10,7 +10,6 @@ from prototxt_gen.errors import UnsupportedError
 from prototxt_gen.ir import Layer, Shape, show
 from prototxt_gen.layers.base import Arity, BlobSpec, LayerType
 from prototxt_gen.layers.example import Example
-from prototxt_gen.layers.recurrent_torch import recurrent_module
 from prototxt_gen.message import Message, float32, message, uint32
 from prototxt_gen.schema import FillerParameter
 
@@ -69,6 +68,8 @@ class Lstm(LayerType):
         return math.prod(bottoms[0][:2]) * sum(math.prod(specs[role].shape) for role in ("W_xc", "W_hc"))
 
     def torch(self, layer: Layer, bottoms: Sequence[Shape]) -> nn.Module:
+        from prototxt_gen.layers.modules.recurrent import recurrent_module
+
         shapes = {role: spec.shape for role, spec in self.blobs(layer, bottoms).items()}
         return recurrent_module("c", shapes, marked=False)
 

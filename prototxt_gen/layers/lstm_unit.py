@@ -9,7 +9,6 @@ from prototxt_gen.ir import Layer, Shape
 from prototxt_gen.layers import recurrent_onnx as write
 from prototxt_gen.layers.base import LayerType, exactly, show_all
 from prototxt_gen.layers.example import Example, literal, normal
-from prototxt_gen.layers.recurrent_torch import lstm_cell
 
 if TYPE_CHECKING:
     import numpy as np
@@ -40,6 +39,8 @@ class LSTMUnit(LayerType):
 
     def torch(self, layer: Layer, bottoms: Sequence[Shape]) -> nn.Module:
         from torch import nn
+
+        from prototxt_gen.layers.modules.recurrent import lstm_cell
 
         class Step(nn.Module):
             def forward(self, cell: Tensor, gates: Tensor, cont: Tensor) -> tuple[Tensor, Tensor]:

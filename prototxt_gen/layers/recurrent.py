@@ -10,7 +10,6 @@ from prototxt_gen.ir import Layer, Shape, show
 from prototxt_gen.layers import recurrent_onnx as write
 from prototxt_gen.layers.base import Arity, BlobSpec, LayerType, show_all
 from prototxt_gen.layers.example import Draw, Example, literal, normal
-from prototxt_gen.layers.recurrent_torch import recurrent_module
 from prototxt_gen.message import Message, boolean, message, uint32
 from prototxt_gen.schema import FillerParameter
 
@@ -93,6 +92,8 @@ class Recurrent(LayerType):
         return sum(times[role] * streams * math.prod(shape) for role, shape in weights.items())
 
     def torch(self, layer: Layer, bottoms: Sequence[Shape]) -> nn.Module:
+        from prototxt_gen.layers.modules.recurrent import recurrent_module
+
         shapes = {role: spec.shape for role, spec in self.blobs(layer, bottoms).items()}
         return recurrent_module(self.letter, shapes, self.static(layer), bool(self.exposed(layer)))
 

@@ -1,0 +1,113 @@
+"""PyTorch modules of the recurrent layers: a loop over time, as Caffe's unrolled nets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from prototxt_gen.ir import Shape
+
+
+def lstm_cell(gates: Tensor, cell: Tensor, mark: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Return hidden state and cell after one step; the gates are input, forget, output and new value, one by one.
+
+    Source: src/caffe/layers/lstm_unit_layer.cpp LSTMUnitLayer::Forward_cpu.
+    """
+    i, f, o, new = gates.chunk(4, dim=-1)
+    kept = f.sigmoid() if mark is None else mark * f.sigmoid()
+    cell = kept * cell + i.sigmoid() * new.tanh()
+    return o.sigmoid() * cell.tanh(), cell
+
+
+class Recurrent(nn.Module):
+    """Carries its state from batch to batch, as Caffe does, training and testing apart; `reset` forgets it."""
+
+    letter = ""
+    states = 0
+
+    def __init__(self, shapes: Mapping[str, Shape], static: bool, exposed: bool, marked: bool) -> None:
+        super().__init__()
+        for role, shape in shapes.items():
+            self.register_parameter(role, nn.Parameter(torch.zeros(shape)))
+        self.static, self.exposed, self.marked = static, exposed, marked
+        self.carried: dict[bool, tuple[Tensor, ...]] = {}
+
+    def reset(self) -> None:
+        """Begin anew with a state of zeros."""
+        self.carried.clear()
+
+    def blob(self, role: str) -> Tensor:
+        found: Tensor = getattr(self, role)
+        return found
+
+    def forward(self, x: Tensor, *others: Tensor) -> Tensor | tuple[Tensor, ...]:
+        inputs = functional.linear(x.flatten(2), self.blob(f"W_x{self.letter}"), self.blob(f"b_{self.letter}"))
+        if self.static:
+            inputs = inputs + functional.linear(others[1].flatten(1), self.blob(f"W_x{self.letter}_static"))
+        state = self.start(inputs, others[1 + self.static :])
+        hidden = []
+        for t, step_inputs in enumerate(inputs.unbind(0)):
+            state = self.step(step_inputs, others[0][t].unsqueeze(1) if self.marked else None, state)
+            hidden.append(state[0])
+        top = self.output(torch.stack(hidden))
+        return (top, *self.finish(state)) if self.exposed else self.keep(top, state)
+
+    def start(self, inputs: Tensor, given: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Return the state before the first step. Caffe sends no gradient into it."""
+        if self.exposed:
+            return tuple(state[0].detach() for state in given)
+        zero = inputs.new_zeros(inputs.shape[1], self.blob(f"W_h{self.letter}").shape[1])
+        kept = self.carried.get(self.training, ())
+        fits = kept and kept[0].shape == zero.shape
+        return kept if fits else (zero,) * self.states
+
+    def keep(self, top: Tensor, state: tuple[Tensor, ...]) -> Tensor:
+        if self.marked:
+            self.carried[self.training] = tuple(each.detach() for each in state)
+        return top
+
+    def finish(self, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Return the last state as tops. Caffe takes no gradient back from them."""
+        return tuple(each.detach().unsqueeze(0) for each in state)
+
+    def hidden_inputs(self, inputs: Tensor, mark: Tensor | None, hidden: Tensor) -> Tensor:
+        kept = hidden if mark is None else mark * hidden
+        return inputs + functional.linear(kept, self.blob(f"W_h{self.letter}"))
+
+    def step(self, inputs: Tensor, mark: Tensor | None, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        raise NotImplementedError
+
+    def output(self, hidden: Tensor) -> Tensor:
+        return hidden
+
+
+class LSTM(Recurrent):
+    letter, states = "c", 2
+
+    def step(self, inputs: Tensor, mark: Tensor | None, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        hidden, cell = state
+        return lstm_cell(self.hidden_inputs(inputs, mark, hidden), cell, mark)
+
+
+class RNN(Recurrent):
+    letter, states = "h", 1
+
+    def step(self, inputs: Tensor, mark: Tensor | None, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return (self.hidden_inputs(inputs, mark, state[0]).tanh(),)
+
+    def output(self, hidden: Tensor) -> Tensor:
+        return functional.linear(hidden, self.blob("W_ho"), self.blob("b_o")).tanh()
+
+
+def recurrent_module(
+    letter: str, shapes: Mapping[str, Shape], static: bool = False, exposed: bool = False, marked: bool = True
+) -> nn.Module:
+    """Return an RNN (letter "h") or LSTM (letter "c") with parameters of these shapes, zero until they are loaded.
+
+    `marked`: its second bottom marks with 0 where a sequence begins; without, every batch is one sequence.
+    """
+    kind = {"c": LSTM, "h": RNN}[letter]
+    return kind(shapes, static, exposed, marked)
