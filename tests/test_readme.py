@@ -12,8 +12,10 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from prototxt_gen import model
+from prototxt_gen import analyse, model, parse_net, weights
 from prototxt_gen.cli import cli
+from prototxt_gen.dialect import dialect
+from tests.sane_weights import sane_weights
 
 README = Path(__file__).parent.parent / "README.md"
 LIGHT = ("models", "emit", "summary", "check", "layers", "convert prototxt")
@@ -31,6 +33,10 @@ def commands() -> list[list[str]]:
 @pytest.mark.parametrize("block", python_blocks())
 def test_python_runs(block: str, tmp_path: Path) -> None:
     """In a process of its own: a room that it defines is registered."""
+    net = 'input: "data" input_shape { dim: 1 dim: 3 } layer { name: "r" type: "PReLU" bottom: "data" top: "r" }'
+    (tmp_path / "deploy.prototxt").write_text(net)
+    analysis = analyse(parse_net(net))
+    weights.write(tmp_path / "net.caffemodel", analysis, sane_weights(analysis), dialect("bvlc"))
     done = subprocess.run([sys.executable, "-c", block], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 

@@ -14,6 +14,10 @@ import numpy as np
 import pytest
 
 from prototxt_gen import caffemodel
+from prototxt_gen.errors import PrototxtGenError
+from prototxt_gen.solver import read_solver
+from prototxt_gen.train.backend import Settings
+from prototxt_gen.train.hardware import Hardware
 from tests import torch_support as support
 from tests import train_support as small
 from tests.test_train_torch import SOLVER, _images, _one_thread, _text, start
@@ -106,3 +110,10 @@ def test_two_processes_divide_a_data_set_and_its_test(tmp_path: Path, monkeypatc
     assert told["losses"] == pytest.approx([alone.step().loss for _ in range(5)], rel=1e-5)
     assert told["scores"][0] == pytest.approx(alone.test()[0], rel=1e-4)
     assert support.worst(_read(tmp_path / "a.caffemodel"), support.blobs_of(alone))[0] < 1e-4
+
+
+def test_processes_do_not_share_the_card_that_one_is_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    with pytest.raises(PrototxtGenError, match="the one of their number: leave out --gpu"):
+        Hardware.of(read_solver(support.write(tmp_path, _text(), SOLVER)), Settings(gpu=0))

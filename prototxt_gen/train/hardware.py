@@ -82,6 +82,8 @@ def _device(solver: Solver, gpu: int | None) -> torch.device:
     if gpu is None:
         by_solver = solver.params.has("solver_mode") and solver.params.solver_mode == "CPU"
         gpu = int(os.environ.get("LOCAL_RANK", "0")) if there and not by_solver else -1
+    elif int(os.environ.get("LOCAL_WORLD_SIZE", "1")) > 1:
+        raise PrototxtGenError("several processes train on a card each, the one of their number: leave out --gpu")
     elif gpu >= there:
         raise RuntimeMissingError(f"there is no card {gpu}: PyTorch {torch.__version__} sees {there}")
     return torch.device("cuda", gpu) if gpu >= 0 else torch.device("cpu")
