@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from converters.runtimes import Blobs
 from converters.staging import staged
-from converters.subject import Reading, open_subject
+from converters.subject import Reading, Subject, open_subject
 from converters.verification import NotVerifiedError, verify
 from prototxt_gen import phases, weights
 from prototxt_gen.analysis import Analysis, analyse
@@ -16,9 +17,10 @@ from prototxt_gen.errors import NetError, PrototxtGenError
 from prototxt_gen.ir import Net
 from prototxt_gen.lowering import ready, sources, without_fields
 from prototxt_gen.passes.fold import fold
-from prototxt_gen.passes.normalisation import merge, split
+from prototxt_gen.passes.merging import merge
+from prototxt_gen.passes.normalisation import split
 from prototxt_gen.render import net_text
-from prototxt_gen.weights import Weights, as_inverse_std, as_variance
+from prototxt_gen.weights import Array, Weights, as_inverse_std, as_variance
 
 FORMS = ("merged", "batchnorm-scale", "folded")
 
@@ -104,6 +106,18 @@ def _verify(net: Net, path: Path, prototxt: Path, model: Path, how: Reading, sta
 
     before = open_subject(net, path, how)
     after = open_subject(prototxt, model, replace(how, dialect=None, statistic=statistic or None, ignored=()))
-    report = verify(before, seeded(before), ("torch",), {"rewritten": lambda _, inputs: run_torch(after, inputs)})
+    moved = _moved(before.net, after.net)
+
+    def run(_: Subject, inputs: Mapping[str, Array]) -> Blobs:
+        return {blob: array for blob, array in run_torch(after, inputs).items() if blob not in moved}
+
+    report = verify(before, seeded(before), ("torch",), {"rewritten": run})
     if not report.verified:
         raise NotVerifiedError(report)
+
+
+def _moved(before: Net, after: Net) -> set[str]:
+    """Return the blobs that the layer which wrote them last writes no more: BN in their place, its Scale merged."""
+    blobs = {layer.name: {value.blob for value in layer.tops} for layer in after.layers}
+    last = {value.blob: layer.name for layer in before.layers for value in layer.tops}
+    return {blob for blob, name in last.items() if name in blobs and blob not in blobs[name]}

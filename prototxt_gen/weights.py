@@ -226,7 +226,7 @@ def _new_layers(analysis: Analysis, weights: Weights, dialect: Dialect) -> Itera
         layer = row.layer
         room = layers.find(layer.type)
         roles = weights.of(layer.name)
-        arrays = [np.ascontiguousarray(roles[role]) for role in _order(row, roles)] if room else []
+        arrays = [np.asarray(roles[role], order="C") for role in _order(row, roles)] if room else []
         bottoms, tops = [v.blob for v in layer.bottoms], [v.blob for v in layer.tops]
         yield NewLayer(layer.name, layer.type, arrays, bottoms, tops, None, encoded_params(layer, dialect))
 

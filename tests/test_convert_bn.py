@@ -19,7 +19,8 @@ from prototxt_gen import analyse, parse_net
 from prototxt_gen.cli import cli
 from prototxt_gen.dialect import DIALECTS, dialect
 from prototxt_gen.errors import PrototxtGenError
-from prototxt_gen.passes.normalisation import merge, split
+from prototxt_gen.passes.merging import merge
+from prototxt_gen.passes.normalisation import split
 from prototxt_gen.render import net_text
 from prototxt_gen.weights import as_inverse_std, as_variance, write
 from tests.caffe_support import real_caffe

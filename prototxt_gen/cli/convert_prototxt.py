@@ -126,7 +126,8 @@ def _data(shape: Shape, chosen: dict[str, Any]) -> Data:
 
 
 def _with_bn(net: Net, style: str | None) -> Net:
-    from prototxt_gen.passes.normalisation import merge, split
+    from prototxt_gen.passes.merging import merge
+    from prototxt_gen.passes.normalisation import split
     from prototxt_gen.weights import Weights
 
     if style is None:

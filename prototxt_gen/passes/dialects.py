@@ -22,7 +22,8 @@ from prototxt_gen.layers.pooling import PoolingParameter
 from prototxt_gen.layers.relu import ReLU6Parameter
 from prototxt_gen.layers.smooth_l1_loss import SmoothL1LossParameter
 from prototxt_gen.message import Message
-from prototxt_gen.passes.normalisation import merge, split
+from prototxt_gen.passes.merging import merge
+from prototxt_gen.passes.normalisation import split
 from prototxt_gen.passes.stock import STOCK
 from prototxt_gen.weights import Weights
 

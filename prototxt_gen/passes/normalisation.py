@@ -1,26 +1,24 @@
-"""Batch normalisation in two forms, net and weights together: merged into BN, or BatchNorm followed by Scale."""
+"""BN, and BatchNorm with a scale of its own, as BatchNorm followed by Scale, net and weights together."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 
-from prototxt_gen.errors import UnsupportedError
 from prototxt_gen.ir import Layer, Net, Value
-from prototxt_gen.layers.batch_norm import NVCAFFE_EPS, BatchNormParameter, divided
-from prototxt_gen.layers.bn import SEGNET_EPS, VARIANCE, BNParameter, moving_variance
+from prototxt_gen.layers.batch_norm import BatchNormParameter, divided
+from prototxt_gen.layers.bn import SEGNET_EPS, BNParameter, moving_variance
 from prototxt_gen.layers.scale import ScaleParameter
 from prototxt_gen.message import Message
-from prototxt_gen.schema import LayerParameter, ParamSpec
+from prototxt_gen.schema import NOT_LEARNED, LayerParameter, ParamSpec
 from prototxt_gen.weights import Array, Weights
 
 Blobs = Mapping[str, Array]
+Specs = Sequence[ParamSpec]
 Made = tuple[list[Layer], dict[str, Blobs]]
 """The layers that take the place of one, and their blobs by layer name."""
-_NOT_LEARNED = (ParamSpec(lr_mult=0, decay_mult=0),) * 3
 
 
 def split(net: Net, weights: Weights, merged: bool = True) -> tuple[Net, Weights]:
@@ -29,11 +27,11 @@ def split(net: Net, weights: Weights, merged: bool = True) -> tuple[Net, Weights
     Works on the layers of all phases. SegNet's BN in INFERENCE mode becomes a Scale alone. Not `merged`: BN of four
     blobs stays.
     """
-    taken = {layer.name for layer in net.layers}
+    names = _Names({layer.name for layer in net.layers})
     layers: list[Layer] = []
     blobs = dict(weights.blobs)
     for layer in net.layers:
-        made = _split_one(layer, weights.of(layer.name), taken, merged)
+        made = _split_one(layer, weights.of(layer.name), names, merged)
         if made is None:
             layers.append(layer)
         else:
@@ -43,18 +41,18 @@ def split(net: Net, weights: Weights, merged: bool = True) -> tuple[Net, Weights
     return net.relinked(layers), Weights(blobs, weights.source, weights.remarks)
 
 
-def _split_one(layer: Layer, blobs: Blobs, taken: set[str], merged: bool) -> Made | None:
+def _split_one(layer: Layer, blobs: Blobs, names: _Names, merged: bool) -> Made | None:
     flat = {role: array.reshape(-1) for role, array in blobs.items()}
     if layer.type == "BN" and layer.get(BNParameter).segnet:
-        return _split_segnet(layer, flat, taken)
+        return _split_segnet(layer, flat, names)
     if layer.type == "BN" and merged:
-        return _split_bn(layer, flat, taken)
+        return _split_bn(layer, flat, names)
     if layer.type == "BatchNorm" and ("scale" in flat or layer.get(BatchNormParameter).merged):
-        return _split_batch_norm(layer, flat, taken)
+        return _split_batch_norm(layer, flat, names)
     return None
 
 
-def _split_bn(layer: Layer, flat: Blobs, taken: set[str]) -> Made:
+def _split_bn(layer: Layer, flat: Blobs, names: _Names) -> Made:
     p = layer.get(BNParameter)
     variance, eps = moving_variance(flat, p.eps) if flat else (np.zeros(0, "float32"), p.eps)
     own = BatchNormParameter(moving_average_fraction=p.momentum, eps=eps)
@@ -64,23 +62,23 @@ def _split_bn(layer: Layer, flat: Blobs, taken: set[str]) -> Made:
     scale = scale.replace(bias_filler=p.bias_filler) if p.has("bias_filler") else scale
     kept = {**_statistics(flat["mean"], variance)} if flat else {}
     learned = {"scale": flat["slope"], "bias": flat["bias"]} if flat else {}
-    return _pair(layer, own, scale, layer.params.param[:2], (kept, learned), taken)
+    return _pair(layer, own, scale, (layer.params.param[2:], layer.params.param[:2]), (kept, learned), names)
 
 
-def _split_segnet(layer: Layer, flat: Blobs, taken: set[str]) -> Made:
+def _split_segnet(layer: Layer, flat: Blobs, names: _Names) -> Made:
     p = layer.get(BNParameter)
     scale = ScaleParameter(bias_term=True)
     learned = {"scale": flat["scale"], "bias": flat["shift"]} if flat else {}
     if p.bn_mode == "INFERENCE":
-        alone = _with(layer, "Scale", layer.bottoms, layer.tops, scale, layer.params.param)
+        alone = with_parameters(layer, "Scale", layer.bottoms, layer.tops, scale, layer.params.param)
         return [alone], {layer.name: learned}
     zeros = np.zeros_like(flat["scale"]) if flat else np.zeros(0, "float32")
     own = BatchNormParameter(use_global_stats=False, eps=SEGNET_EPS)
     kept = _statistics(zeros, zeros) if flat else {}
-    return _pair(layer, own, scale, layer.params.param, (kept, learned), taken)
+    return _pair(layer, own, scale, ((), layer.params.param), (kept, learned), names)
 
 
-def _split_batch_norm(layer: Layer, flat: Blobs, taken: set[str]) -> Made:
+def _split_batch_norm(layer: Layer, flat: Blobs, names: _Names) -> Made:
     p = layer.get(BatchNormParameter)
     own = p.replace(
         scale_filler=None, bias_filler=None, scale_bias=None, eps=max(p.eps, 1e-5) if p.scale_bias else None
@@ -91,7 +89,15 @@ def _split_batch_norm(layer: Layer, flat: Blobs, taken: set[str]) -> Made:
     scale = scale.replace(bias_filler=p.bias_filler) if p.has("bias_filler") else scale
     kept = _statistics(*divided(flat)) if flat else {}
     learned = {"scale": flat["scale"], "bias": flat["bias"]} if flat else {}
-    return _pair(layer, own, scale, (), (kept, learned), taken)
+    return _pair(layer, own, scale, specs_of(layer), (kept, learned), names)
+
+
+def specs_of(layer: Layer) -> tuple[Specs, Specs]:
+    """Return the `param` of the statistics of a BatchNorm, and of the scale and bias of its own."""
+    param, p = layer.params.param, layer.get(BatchNormParameter)
+    if p.scale_bias or not p.merged:
+        return param[:3], param[3:]
+    return param[2:], param[:2]
 
 
 def _statistics(mean: Array, variance: Array) -> dict[str, Array]:
@@ -99,14 +105,39 @@ def _statistics(mean: Array, variance: Array) -> dict[str, Array]:
 
 
 def _pair(
-    layer: Layer, own: Message, scale: Message, specs: Sequence[ParamSpec], blobs: tuple[Blobs, Blobs], taken: set[str]
+    layer: Layer, own: Message, scale: Message, specs: tuple[Specs, Specs], blobs: tuple[Blobs, Blobs], names: _Names
 ) -> Made:
     """Return a BatchNorm of the layer's name, and a Scale after it that writes in place."""
-    name = next(n for n in _names(f"{layer.name}/scale") if n not in taken)
-    taken.add(name)
-    first = _with(layer, "BatchNorm", layer.bottoms, layer.tops, own, _NOT_LEARNED if layer.params.param else ())
-    second = _with(replace(layer, name=name), "Scale", layer.tops, layer.tops, scale, specs)
+    name = names.scale_of(layer.name)
+    first = with_parameters(layer, "BatchNorm", layer.bottoms, layer.tops, own, _kept_specs(layer, specs[0]))
+    second = with_parameters(replace(layer, name=name), "Scale", layer.tops, layer.tops, scale, specs[1])
     return [first, second], {first.name: blobs[0], name: blobs[1]} if blobs[0] else {}
+
+
+def _kept_specs(layer: Layer, statistics: Specs) -> Specs:
+    """Return the `param` of mean, variance and factor, none of them learned.
+
+    Where layers share the first two they share the third: who adds to the same sums must count for all.
+    """
+    shared = [spec.name for spec in statistics]
+    if not any(shared):
+        return (NOT_LEARNED,) * 3 if layer.params.param else ()
+    names = (*shared, "")[:2]
+    factor = (*shared, "", "")[2] or f"{next(filter(None, names))}/factor"
+    return tuple(NOT_LEARNED.replace(name=name) if name else NOT_LEARNED for name in (*names, factor))
+
+
+class _Names:
+    """Names of the Scales to come, one for each name: what a layer of one phase learns, that of the other goes by."""
+
+    def __init__(self, taken: set[str]) -> None:
+        self.taken, self.given = taken, dict[str, str]()
+
+    def scale_of(self, layer: str) -> str:
+        if layer not in self.given:
+            self.given[layer] = next(name for name in _names(f"{layer}/scale") if name not in self.taken)
+            self.taken.add(self.given[layer])
+        return self.given[layer]
 
 
 def _names(stem: str) -> Iterator[str]:
@@ -114,93 +145,16 @@ def _names(stem: str) -> Iterator[str]:
     yield from (f"{stem}_{count}" for count in range(2, 1_000_000))
 
 
-def _with(
+def with_parameters(
     layer: Layer,
     type_: str,
     bottoms: tuple[Value, ...],
     tops: tuple[Value, ...],
     own: Message,
-    specs: Sequence[ParamSpec],
+    specs: Specs,
 ) -> Layer:
     """Return a layer of the same rules as another, with parameters of its own."""
     kept = {name: value for name, value in layer.params.set_fields() if name in ("include", "exclude", "phase")}
     fields = {own.field: own} if own else {}
     made = LayerParameter(**kept, **fields, **({"param": tuple(specs)} if specs else {}))
     return Layer(layer.name, type_, bottoms, tops, made, layer.line)
-
-
-def merge(net: Net, weights: Weights) -> tuple[Net, Weights]:
-    """Return the net with every BatchNorm, and the Scale that only it feeds, as one BN; a fourth blob is `variance`.
-
-    UnsupportedError, all in one text, where a BatchNorm normalises by the batch in the TEST phase: BN does not.
-    """
-    merger = _Merger(net, weights)
-    layers = [made for index in range(len(net.layers)) if (made := merger.at(index)) is not None]
-    if merger.refused:
-        raise UnsupportedError("".join(f"\n  {text}" for text in merger.refused).strip())
-    blobs = {name: found for name, found in weights.blobs.items() if name not in merger.gone} | merger.made
-    return net.relinked(layers), Weights(blobs, weights.source, weights.remarks)
-
-
-class _Merger:
-    def __init__(self, net: Net, weights: Weights) -> None:
-        self.net, self.weights = net, weights
-        self.uses = Counter(value for layer in net.layers for value in layer.bottoms)
-        self.users = {value: index for index, layer in enumerate(net.layers) for value in layer.bottoms}
-        self.gone: set[str] = set()
-        self.dropped: set[int] = set()
-        self.made: dict[str, Blobs] = {}
-        self.refused: list[str] = []
-
-    def at(self, index: int) -> Layer | None:
-        """Return what stands in the place of a layer: nothing for a Scale that was merged."""
-        layer = self.net.layers[index]
-        if index in self.dropped or layer.type != "BatchNorm":
-            return None if index in self.dropped else layer
-        p = layer.get(BatchNormParameter)
-        if p.has("use_global_stats") and not p.use_global_stats and not p.scale_bias:
-            self.refused.append(f"{layer.error('use_global_stats: false normalises by the batch; BN does not')}")
-            return layer
-        return self._merged(layer, self._scale_after(index))
-
-    def _scale_after(self, index: int) -> Layer | None:
-        """Return the Scale that alone takes the layer's top, channel by channel, with nothing in between."""
-        layer = self.net.layers[index]
-        top = layer.tops[0]
-        user = self.users.get(top)
-        if self.uses[top] != 1 or user is None:
-            return None
-        scale = self.net.layers[user]
-        p = scale.get(ScaleParameter)
-        touched = {v.blob for other in self.net.layers[index + 1 : user] for v in (*other.bottoms, *other.tops)}
-        own = {v.blob for v in (*layer.bottoms, *layer.tops, *scale.tops)}
-        fits = scale.type == "Scale" and len(scale.bottoms) == 1 and (p.axis, p.num_axes) == (1, 1)
-        if not fits or touched & own:
-            return None
-        self.dropped.add(user)
-        return scale
-
-    def _merged(self, layer: Layer, scale: Layer | None) -> Layer:
-        p = layer.get(BatchNormParameter)
-        own = BNParameter(momentum=p.moving_average_fraction, eps=max(p.eps, NVCAFFE_EPS) if p.scale_bias else p.eps)
-        own = own.replace(slope_filler={"value": 1})
-        if p.use_global_stats:
-            own = own.replace(frozen=True)
-        specs = (*(scale.params.param if scale else ())[:2], *layer.params.param[:2])
-        tops = scale.tops if scale else layer.tops
-        names = {layer.name} | ({scale.name} if scale else set())
-        if self.weights.of(layer.name):
-            self.made[layer.name] = self._blobs(layer, scale)
-            self.gone |= names
-        return _with(layer, "BN", layer.bottoms, tops, own, specs if len(specs) == 4 else ())
-
-    def _blobs(self, layer: Layer, scale: Layer | None) -> Blobs:
-        own = self.weights.of(layer.name)
-        affine = self.weights.of(scale.name) if scale else {}
-        mean, variance = divided(own)
-        slope, bias = own.get("scale", np.ones_like(mean)), own.get("bias", np.zeros_like(mean))
-        if scale is not None:
-            by = affine["scale"].reshape(-1)
-            slope, bias = slope.reshape(-1) * by, bias.reshape(-1) * by + affine.get("bias", np.zeros_like(mean))
-        found = {"slope": slope, "bias": bias, "mean": mean, VARIANCE: variance}
-        return {role: array.reshape(1, -1, 1, 1).astype("float32") for role, array in found.items()}
