@@ -88,3 +88,15 @@ def test_a_pt2_of_what_sizes_itself_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UnsupportedError, match=r"\(DetectionOutput\) gives out .*; the folder form can"):
         write_torch(one, tmp_path / "it.pt2", "pt2")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("shape", "axis"), [((2, 3), 1), ((3, 6, 6), 0), ((2, 3, 4, 6, 5), 2)])
+def test_a_module_within_a_module_is_written(shape: tuple[int, ...], axis: int, tmp_path: Path) -> None:
+    """Channels at other axes are seen by a stock convolution that a module of ours holds."""
+    kernel = "" if len(shape) == 2 else "kernel_size: 3"
+    dims = " ".join(f"dim: {dim}" for dim in shape)
+    text = f"""input: "data" input_shape {{ {dims} }}
+layer {{ name: "c" type: "Convolution" bottom: "data" top: "c"
+  convolution_param {{ num_output: 2 axis: {axis} {kernel} }} }}"""
+    done = write_torch(read_subject(*files(tmp_path, text)), tmp_path / "net")
+    assert done.report is not None and done.report.verified

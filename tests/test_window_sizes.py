@@ -5,14 +5,20 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from prototxt_gen import layers
-from prototxt_gen.errors import NetError
+from converters import read_subject
+from converters.onnx_net import lower
+from prototxt_gen import layers, parse_net
+from prototxt_gen.errors import NetError, UnsupportedError
 from prototxt_gen.layers.example import Example
+from prototxt_gen.torch_net import TorchNet
+from prototxt_gen.weights import Weights
 from tests import golden
 from tests.test_laws import as_tuple
 from tests.test_structural_rooms import a_layer, run_torch
 from tests.test_window_rooms import run_onnx
 
+POOLED = """input: "data" input_shape {{ dim: 1 dim: 2 {} }}
+layer {{ name: "pool" type: "Pooling" bottom: "data" top: "pool" pooling_param {{ {} }} }}"""
 RNG = np.random.default_rng(12)
 TYPES = (
     *("Convolution", "ConvolutionDepthwise", "Deconvolution", "DepthToSpace", "Crop", "CropCenter", "Embed"),
@@ -62,3 +68,34 @@ def test_modules_take_other_sizes(type_: str) -> None:
         wanted = run_torch(type_, [b.numpy() for b in bottoms], example.params, example.tops, blobs)
         for top, other in zip(as_tuple(made(*bottoms)), wanted, strict=True):
             np.testing.assert_allclose(top.detach().numpy(), other, rtol=1e-5, atol=1e-6)
+
+
+WINDOWS = [
+    f"{pool} kernel_size: {kernel} stride: {stride} pad: {pad} {rounding}"
+    for pool in ("pool: MAX", "pool: AVE")
+    for kernel in (1, 2, 3)
+    for stride in (1, 2, 3, 5)
+    for pad in range(kernel)
+    for rounding in ("", "round_mode: FLOOR")
+]
+
+
+@pytest.mark.parametrize("window", WINDOWS)
+def test_pooling_left_open_has_caffes_windows_at_any_size(window: str) -> None:
+    """What is lowered at one size is right at the next ones too, where windows hang over by more and by less."""
+    import onnxruntime
+    import torch
+
+    one = read_subject(parse_net(POOLED.format("dim: 10 dim: 10", window)), Weights({}))
+    try:
+        model = lower(one.analysis, one.weights, dynamic_size=True).model().SerializeToString()
+    except UnsupportedError as error:
+        assert "pool: AVE" in window and "cannot be left open: layer 'pool'" in str(error)
+        return
+    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    for high, wide in ((11, 12), (12, 13), (13, 9), (9, 8)):
+        x = RNG.standard_normal((1, 2, high, wide)).astype("float32")
+        there = read_subject(parse_net(POOLED.format(f"dim: {high} dim: {wide}", window)), Weights({}))
+        wanted = TorchNet(there.analysis)(torch.from_numpy(x))
+        assert tuple(wanted.shape) == there.analysis.shapes[there.net.layers[-1].tops[0]]
+        np.testing.assert_allclose(session.run(None, {"data": x})[0], wanted.numpy(), rtol=1e-5, atol=1e-6)

@@ -22,7 +22,7 @@ from prototxt_gen.errors import UnsupportedError
 from prototxt_gen.ir import Value
 from prototxt_gen.torch_net import TorchNet, identifier
 
-_RESERVED = {"self", "nn", "torch", "F", "holding", "load", "Path", "checked"}
+_RESERVED = {"self", "nn", "torch", "F", "holding", "within", "load", "Path", "checked"}
 
 
 @dataclass

@@ -9,14 +9,26 @@ CHECK = '''def checked(name, blob, shape):
 '''
 HOLDING = '''def holding(module, parameters, buffers=None, **attributes):
     """Return a module that holds zeros of these shapes until `load` fills them."""
-    for name, shape in parameters.items():
-        module.register_parameter(name, nn.Parameter(torch.zeros(shape)))
-    for name, shape in (buffers or {}).items():
+    for path, shape in parameters.items():
+        place, name = within(module, path)
+        place.register_parameter(name, nn.Parameter(torch.zeros(shape)))
+    for path, shape in (buffers or {}).items():
+        place, name = within(module, path)
         shape, dtype = shape if shape and isinstance(shape[-1], torch.dtype) else (shape, torch.float32)
-        module.register_buffer(name, torch.zeros(shape, dtype=dtype))
+        place.register_buffer(name, torch.zeros(shape, dtype=dtype))
     for name, value in attributes.items():
         setattr(module, name, value)
     return module
+
+
+def within(module, path):
+    """Return the module that a dotted path leads into, made where it is not there, and the path's last name."""
+    *way, name = path.split(".")
+    for part in way:
+        if not hasattr(module, part):
+            module.add_module(part, nn.Module())
+        module = getattr(module, part)
+    return module, name
 '''
 LOAD = '''def load(path=None):
     """Return the net with its weights, in eval mode. `path`: model.safetensors, or its folder; this one unless told."""

@@ -65,10 +65,6 @@ class PoolWindow(NamedTuple):
         )
         return high, wide
 
-    def cut(self, size: Pair) -> bool:
-        """Whether a window reaches beyond the padding."""
-        return any(over > end for over, end in zip(self.overhang(size), self.end, strict=True))
-
     def areas(self, size: Pair) -> list[list[int]]:
         """Return each window's pixels, padding included where it counts: the divisors of an average.
 
@@ -86,14 +82,21 @@ class PoolWindow(NamedTuple):
             return [min(start + self.kernel[axis], stop) - start for start in starts]
         return [min(start + self.kernel[axis], size) - max(start, 0) for start in starts]
 
-    def usual(self, size: Pair) -> bool:
-        """Whether all other frameworks make as many windows: some drop those that start in the padding."""
-        for axis in (0, 1):
-            count, least = self._count(axis, size[axis]), self.unclipped(axis, size[axis])
-            least -= (least - 1) * self.stride[axis] >= size[axis] + self.begin[axis]
-            if not count == least == self.unclipped(axis, size[axis]):
-                return False
-        return True
+    @property
+    def regular(self) -> bool:
+        """Whether all frameworks make as many windows on a plane of any size: some drop those that start beyond it."""
+        return not self.ceil or all(s + end <= e for s, end, e in zip(self.stride, self.end, self.extent, strict=True))
+
+    @property
+    def trailing(self) -> Pair:
+        """How much to pad at the end, so that rounding down makes Caffe's windows on a plane of any size."""
+        if not self.ceil:
+            return self.end
+        high, wide = (
+            min(end + s - 1, e - 1) if self.padded else s - 1
+            for s, end, e in zip(self.stride, self.end, self.extent, strict=True)
+        )
+        return high, wide
 
     def stock(self) -> bool:
         """Whether torch.nn's pooling makes the same windows on a plane of any size."""
@@ -132,7 +135,7 @@ def _widen(x: Tensor, w: PoolWindow, value: float) -> Tensor:
     """Pad so that every window lies inside."""
     from torch.nn import functional
 
-    below, right = (max(0, over) for over in w.overhang((x.shape[2], x.shape[3])))
+    below, right = w.trailing
     return functional.pad(x, (w.begin[1], right, w.begin[0], below), value=value)
 
 
@@ -162,19 +165,18 @@ def average_onnx(g: Graph, x: str, w: PoolWindow) -> str:
     """Write Caffe's average as AveragePool: plain where it says the same, else with divisors of our own."""
     import numpy as np
 
-    size = plane(g, x)
-    if w.pads_count and w.usual(size) and not w.cut(size):
-        return g.op("AveragePool", x, count_include_pad=1, ceil_mode=int(w.ceil), **_attributes(w))
+    rounds = w.ceil and w.stride != (1, 1)
+    if w.pads_count and w.regular and not rounds:
+        return g.op("AveragePool", x, count_include_pad=1, **_attributes(w))
     inside = w._replace(begin=(0, 0), end=(0, 0))
-    wide = (size[0] + w.begin[0] + w.end[0], size[1] + w.begin[1] + w.end[1])
-    if w.pads_count and w.usual(size) and inside.usual(wide):
+    if w.pads_count and w.regular:
         # zeros that are part of the image are counted, what lies beyond them is not: Caffe's divisor
         padded = _pad_onnx(g, x, w.begin, w.end, 0.0)
         return g.op("AveragePool", padded, ceil_mode=1, **_attributes(inside))
-    padded = _pad_onnx(g, x, w.begin, w.overhang(size), 0.0)
+    padded = _pad_onnx(g, x, w.begin, w.trailing, 0.0)
     mean = g.op("AveragePool", padded, **_attributes(inside))
     with np.errstate(divide="ignore"):
-        correction = np.float32(w.kernel[0] * w.kernel[1]) / np.asarray(w.areas(size), dtype="float32")
+        correction = np.float32(w.kernel[0] * w.kernel[1]) / np.asarray(w.areas(plane(g, x)), dtype="float32")
     return g.op("Mul", mean, correction)
 
 
@@ -182,14 +184,13 @@ def max_onnx(g: Graph, x: str, w: PoolWindow, masked: bool) -> str | tuple[str, 
     """Write Caffe's maximum, and its mask if `masked`, as MaxPool."""
     size = plane(g, x)
     outputs = 2 if masked else 1
-    if w.usual(size):
+    if w.regular:
         tops = g.ops("MaxPool", x, outputs=outputs, ceil_mode=int(w.ceil), dilations=w.dilation, **_attributes(w))
         return (tops[0], _mask_onnx(g, tops[1], size, (0, 0), (0, 0))) if masked else tops[0]
-    over = w.overhang(size)
-    padded = _pad_onnx(g, x, w.begin, over, LOWEST)
+    padded = _pad_onnx(g, x, w.begin, w.trailing, LOWEST)
     inside = w._replace(begin=(0, 0), end=(0, 0))
     tops = g.ops("MaxPool", padded, outputs=outputs, dilations=w.dilation, **_attributes(inside))
-    return (tops[0], _mask_onnx(g, tops[1], size, w.begin, over)) if masked else tops[0]
+    return (tops[0], _mask_onnx(g, tops[1], size, w.begin, w.trailing)) if masked else tops[0]
 
 
 def _attributes(w: PoolWindow) -> dict[str, Pair | tuple[int, ...]]:
@@ -203,7 +204,7 @@ def plane(g: Graph, x: str) -> Pair:
 
 
 def _pad_onnx(g: Graph, x: str, begin: Pair, end: Pair, value: float) -> str:
-    pads = [0, 0, *begin, 0, 0, *(max(0, over) for over in end)]
+    pads = [0, 0, *begin, 0, 0, *end]
     return g.op("Pad", x, g.const(pads, "pads"), g.const(value, "value")) if any(pads) else x
 
 
@@ -211,8 +212,7 @@ def _mask_onnx(g: Graph, indices: str, size: Pair, begin: Pair, end: Pair) -> st
     """Turn MaxPool's places, counted over the whole padded blob, into places in the image's own plane."""
     import numpy as np
 
-    below, right = (max(0, over) for over in end)
-    table = np.full((begin[0] + size[0] + below, begin[1] + size[1] + right), -1, dtype="float32")
+    table = np.full((begin[0] + size[0] + end[0], begin[1] + size[1] + end[1]), -1, dtype="float32")
     inside = np.arange(size[0] * size[1], dtype="float32").reshape(size)
     table[begin[0] : begin[0] + size[0], begin[1] : begin[1] + size[1]] = inside
     place = g.op("Mod", indices, g.const([table.size], "plane"))

@@ -246,7 +246,7 @@ def stochastic_module(window_at: Any) -> nn.Module:
         def forward(self, x: Tensor) -> Tensor:
             size = (x.shape[2], x.shape[3])
             w: PoolWindow = window_at(size)
-            below, right = (max(0, over) for over in w.overhang(size))
+            below, right = w.trailing
             columns = functional.unfold(functional.pad(x, (0, right, 0, below)), w.kernel, stride=w.stride)
             pixels = columns.view(*x.shape[:2], w.kernel[0] * w.kernel[1], *w.counts(size))
             return self.draw(pixels) if self.training else self.expected(pixels)
