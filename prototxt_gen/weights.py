@@ -110,12 +110,32 @@ def read(
         raise WeightsError(f"{fspath(path)} does not fit {analysis.net.source or analysis.net.name}:{listed}")
     if any(_has_fourth(roles) for roles in made.values()):
         meaning = statistic_of(model, dialect, statistic)
+        if meaning == "inverse_std":
+            _refuse_impossible(fspath(path), made)
         made = {name: _meant(roles, meaning) for name, roles in made.items()}
     return Weights(made, fspath(path), tuple(_remarks(stored, analysis)))
 
 
 def _has_fourth(roles: Mapping[str, Array]) -> bool:
     return "inverse_std" in roles
+
+
+def _refuse_impossible(path: str, made: Mapping[str, Mapping[str, Array]]) -> None:
+    odd = [name for name, roles in made.items() if _has_fourth(roles) and _is_impossible(roles["inverse_std"])]
+    if odd:
+        more = f" and {len(odd) - 1} more layers" if len(odd) > 1 else ""
+        raise WeightsError(
+            f"{path}: layer {odd[0]!r} (BN){more}: its fourth blob, taken for inverse standard deviations, has numbers "
+            f"below 0 or beyond {_MOST_INVERSE:g}"
+        )
+
+
+_MOST_INVERSE = 1e18
+"""The variance plus eps of a greater one is no float32."""
+
+
+def _is_impossible(inverse: Array) -> bool:
+    return bool(((inverse < 0) | ((inverse > _MOST_INVERSE) & np.isfinite(inverse))).any())
 
 
 def _meant(roles: dict[str, Array], meaning: str) -> dict[str, Array]:
@@ -254,7 +274,20 @@ def _converted(weights: Weights, analysis: Analysis, old: str, new: str) -> Weig
         blobs = made.get(row.layer.name, {})
         if row.layer.type == "BN" and old in blobs:
             eps, fourth = row.layer.get(BNParameter).eps, blobs[old].astype("float64")
-            value = 1 / np.sqrt(fourth + eps) if new == "inverse_std" else np.maximum(fourth**-2 - eps, 0)
-            kept = {role: array for role, array in blobs.items() if role != old}
-            made[row.layer.name] = kept | {new: value.astype("float32")}
+            with np.errstate(all="ignore"):  # NaN and infinities are carried
+                value = 1 / np.sqrt(fourth + eps) if new == "inverse_std" else _variance(row.layer, fourth, eps)
+                kept = {role: array for role, array in blobs.items() if role != old}
+                made[row.layer.name] = kept | {new: value.astype("float32")}
     return Weights(made, weights.source, weights.remarks)
+
+
+def _variance(layer: Layer, inverse: Array, eps: float) -> Array:
+    """Return variances; WeightsError where an inverse standard deviation is more than a variance of 0 gives."""
+    most = eps**-0.5 if eps else np.inf
+    if (inverse > most * (1 + 1e-6)).any():
+        raise WeightsError(
+            f"{_who(layer)}: an inverse standard deviation of {np.nanmax(inverse):g}: with its eps of {eps:g} no "
+            f"variance gives more than {most:g}"
+        )
+    made: Array = np.maximum(inverse**-2 - eps, 0)
+    return made
