@@ -36,6 +36,8 @@ class BatchNormParameter(Message, field="batch_norm_param", number=139):
     use_global_stats = boolean(1)
     moving_average_fraction = float32(2, 0.999)
     eps = float32(3, 1e-5)
+    add_eps_before_sqrt = boolean(4, True)
+    """Of Synopsys: false adds eps to the standard deviation instead of the variance."""
     scale_filler = message(5, FillerParameter)
     """Of NVCaffe and Xilinx, as what follows: the layer has a scale and a bias of its own."""
     bias_filler = message(6, FillerParameter)
@@ -63,7 +65,7 @@ class BatchNorm(LayerType):
     """Each channel minus its mean, divided by the root of its variance plus eps; merged, times a scale, plus a bias.
 
     Source: src/caffe/layers/batch_norm_layer.cpp BatchNormLayer::LayerSetUp, Forward_cpu; NVIDIA/caffe's of the same
-    name, branches 0.14 to 0.17; intel/caffe's mkldnn_batch_norm_layer.cpp.
+    name, branches 0.14 to 0.17; intel/caffe's mkldnn_batch_norm_layer.cpp; synopsys-caffe's for add_eps_before_sqrt.
     Shape: that of its bottom, of at least two axes.
     Blobs: mean C, variance C, factor 1. Merged: scale, bias, mean, variance 1×C×1×1 each, factor 1×1×1×1 (Xilinx,
     NVCaffe 0.15), or, with scale_bias, the three of BVLC, then scale C, bias C; `stored_roles` tells a file's order.
@@ -120,10 +122,10 @@ class BatchNorm(LayerType):
         return max(p.eps, NVCAFFE_EPS) if p.scale_bias else p.eps
 
     def torch(self, layer: Layer, bottoms: Sequence[Shape]) -> nn.Module:
-        from prototxt_gen.layers.modules.norm import AveragingNorm, as_stock
+        from prototxt_gen.layers.modules.norm import AddedAfterNorm, AveragingNorm, as_stock
 
         p = layer.get(BatchNormParameter)
-        norm: Any = as_stock(AveragingNorm, len(bottoms[0]))
+        norm: Any = as_stock(AveragingNorm, len(bottoms[0])) if p.add_eps_before_sqrt else AddedAfterNorm
         made: nn.Module = norm(
             bottoms[0][1], self.eps(layer), p.merged, p.moving_average_fraction, self.statistics(layer)
         )
@@ -161,11 +163,14 @@ class BatchNorm(LayerType):
         import numpy as np
 
         affine = [blobs[role].reshape(-1) for role in ("scale", "bias") if role in blobs]
+        before, eps = layer.get(BatchNormParameter).add_eps_before_sqrt, self.eps(layer)
         if self.statistics(layer) == BATCH:
-            return onnx_batch(g, bottoms[0], self.eps(layer), affine)
+            return onnx_batch(g, bottoms[0], eps, affine, before)
         mean, variance = divided(blobs)
+        if not before:
+            variance, eps = np.square(np.sqrt(variance.astype("float64")) + eps), 0.0
         scale, bias = affine or (np.ones_like(mean), np.zeros_like(mean))
-        return onnx_running(g, bottoms[0], self.eps(layer), scale, bias, mean, variance)
+        return onnx_running(g, bottoms[0], eps, scale, bias, mean, variance)
 
     def affine(self, layer: Layer, blobs: Mapping[str, Array]) -> tuple[Array, Array] | None:
         import numpy as np
@@ -174,7 +179,9 @@ class BatchNorm(LayerType):
             return None
         mean, variance = divided(blobs)
         scale, bias = (blobs[role].reshape(-1) if role in blobs else None for role in ("scale", "bias"))
-        by = (1.0 if scale is None else scale) / np.sqrt(variance.astype("float64") + self.eps(layer))
+        exact, eps = variance.astype("float64"), self.eps(layer)
+        before = layer.get(BatchNormParameter).add_eps_before_sqrt
+        by = (1.0 if scale is None else scale) / (np.sqrt(exact + eps) if before else np.sqrt(exact) + eps)
         return by.astype("float32"), ((0.0 if bias is None else bias) - mean * by).astype("float32")
 
     examples = (

@@ -38,6 +38,8 @@ class BNParameter(Message, field="bn_param", number=148):
     eps = float32(4, 1e-5)
     frozen = boolean(5)
     engine = enum(6, *ENGINES)
+    icnet = boolean(10)
+    """Of Synopsys: this BN, its fourth blob a variance; without it the layer is SegNet's."""
     scale_filler = message(10_001, FillerParameter)
     """Of alexgkendall/caffe-segnet, as what follows; their numbers there, 1, 2, 3, are taken here."""
     shift_filler = message(10_002, FillerParameter)

@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 class PoolingParameter(Message, field="pooling_param", number=121):
     """Fields from `ceil_mode` on are forks'. Numbers from 1000 are ours: in the fork's schema, BVLC has the number."""
 
-    pool = enum(1, "MAX", "AVE", "STOCHASTIC", "AVE_EXC_PAD")
-    """`AVE_EXC_PAD` is Synopsys's: an average of the pixels of the image alone."""
+    pool = enum(1, "MAX", "AVE", "STOCHASTIC", "AVE_EXC_PAD", AVE_TF=3)
+    """`AVE_EXC_PAD`, once named `AVE_TF`, is Synopsys's: an average of the pixels of the image alone."""
     pad = uint32(4)
     pad_h = uint32(9)
     pad_w = uint32(10)
@@ -59,7 +59,8 @@ class PoolingParameter(Message, field="pooling_param", number=121):
     """naibaf7/caffe."""
 
 
-AVERAGES = ("AVE", "AVE_EXC_PAD")
+OF_IMAGE = ("AVE_EXC_PAD", "AVE_TF")
+AVERAGES = ("AVE", *OF_IMAGE)
 
 
 def pool_window(layer: Layer, size: Pair) -> PoolWindow:
@@ -80,7 +81,7 @@ def pool_window(layer: Layer, size: Pair) -> PoolWindow:
     if any(b >= k or e >= k for b, e, k in zip(begin, end, kernel, strict=True)):
         raise layer.error(f"pad must be smaller than the kernel, {kernel[0]}x{kernel[1]}")
     ceil = p.round_mode == "CEIL" if p.has("round_mode") else p.ceil_mode
-    ceil, pads_count = ceil and p.pad_type == 0, p.pool != "AVE_EXC_PAD"
+    ceil, pads_count = ceil and p.pad_type == 0, p.pool not in OF_IMAGE
     made = PoolWindow(kernel, stride, begin, end, (p.dilation, p.dilation), ceil, pads_count)
     return made if p.dilation == 1 else _check_dilation(layer, p, made, size)
 

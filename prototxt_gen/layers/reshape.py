@@ -10,6 +10,7 @@ from prototxt_gen.ir import Layer, Shape, show
 from prototxt_gen.layers.axes import refuse_in_place
 from prototxt_gen.layers.base import LayerType
 from prototxt_gen.layers.example import Example
+from prototxt_gen.layers.pixel_shuffle import spread
 from prototxt_gen.message import Message, int32, message
 from prototxt_gen.schema import BlobShape
 
@@ -24,6 +25,8 @@ class ReshapeParameter(Message, field="reshape_param", number=133):
     shape = message(1, BlobShape)
     axis = int32(2)
     num_axes = int32(3, -1)
+    pixelshuffler = int32(4, 1)
+    """Of intel/caffe and Synopsys: other than 1, channels become pixels as in PixelShuffle, and the rest is ignored."""
 
 
 class NewAxes(NamedTuple):
@@ -93,8 +96,10 @@ def reshape_onnx(g: Graph, bottom: str, new: NewAxes) -> str:
 class Reshape(LayerType):
     """The same numbers under another shape: 0 copies the bottom's size, -1 is inferred; `axis`, `num_axes` bound it.
 
-    Source: src/caffe/layers/reshape_layer.cpp ReshapeLayer::Reshape.
+    Source: src/caffe/layers/reshape_layer.cpp ReshapeLayer::Reshape; for pixelshuffler that of
+    intel/caffe and synopsys-caffe, Forward_cpu.
     Shape: the axes from `axis` on, `num_axes` of them (-1: all), make way for `shape`; a negative axis counts the gaps.
+    pixelshuffler b: N×C×H×W → N×C/b²×H·b×W·b.
     Blobs: none.
     Differs: from PyTorch: a 0 there is a size of none. From ONNX: not at all.
     """
@@ -104,6 +109,8 @@ class Reshape(LayerType):
 
     def shapes(self, layer: Layer, bottoms: Sequence[Shape]) -> Sequence[Shape]:
         refuse_in_place(layer)
+        if (block := layer.get(ReshapeParameter).pixelshuffler) != 1:
+            return [spread(layer, bottoms[0], block)]
         top = reshaped(bottoms[0], new_axes(layer, bottoms[0]))
         if top is None:
             wanted = show(layer.get(ReshapeParameter).shape.dim)
@@ -111,11 +118,17 @@ class Reshape(LayerType):
         return [top]
 
     def torch(self, layer: Layer, bottoms: Sequence[Shape]) -> nn.Module:
-        return reshape_module(new_axes(layer, bottoms[0]))
+        from torch import nn
+
+        block = layer.get(ReshapeParameter).pixelshuffler
+        return reshape_module(new_axes(layer, bottoms[0])) if block == 1 else nn.PixelShuffle(block)
 
     def onnx(
         self, g: Graph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, np.ndarray[Any, Any]]
     ) -> str | Sequence[str]:
+        block = layer.get(ReshapeParameter).pixelshuffler
+        if block != 1:
+            return g.op("DepthToSpace", bottoms[0], blocksize=block, mode="CRD")
         return reshape_onnx(g, bottoms[0], new_axes(layer, g.shape(bottoms[0])))
 
     examples = (

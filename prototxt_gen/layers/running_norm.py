@@ -22,13 +22,18 @@ def onnx_running(g: Graph, bottom: str, eps: float, scale: Array, bias: Array, m
     return g.op("BatchNormalization", bottom, *arrays, epsilon=eps)
 
 
-def onnx_batch(g: Graph, bottom: str, eps: float, affine: Sequence[Array]) -> str:
-    """Write a normalisation by the batch's own statistics, then, where given, times a scale, plus a bias."""
+def onnx_batch(g: Graph, bottom: str, eps: float, affine: Sequence[Array], before_root: bool = True) -> str:
+    """Write a normalisation by the batch's own statistics, then, where given, times a scale, plus a bias.
+
+    `before_root`: eps is added to the variance, else to its root.
+    """
     rank = len(g.shape(bottom))
     axes = g.const([axis for axis in range(rank) if axis != 1], "axes")
     centred = g.op("Sub", bottom, g.op("ReduceMean", bottom, axes))
     variance = g.op("ReduceMean", g.op("Mul", centred, centred), axes)
-    top = g.op("Div", centred, g.op("Sqrt", g.op("Add", variance, g.const(eps, "eps"))))
+    added = g.const(eps, "eps")
+    divisor = g.op("Sqrt", g.op("Add", variance, added)) if before_root else g.op("Add", g.op("Sqrt", variance), added)
+    top = g.op("Div", centred, divisor)
     for kind, array in zip(("Mul", "Add"), affine, strict=False):
         top = g.op(kind, top, array.reshape(-1, *[1] * (rank - 2)))
     return top

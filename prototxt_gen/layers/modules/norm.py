@@ -27,6 +27,8 @@ class RunningNorm(_BatchNorm):
 
     running_mean: Tensor
     running_var: Tensor
+    stock = True
+    """Whether torch's own class computes the same from the moving statistics."""
 
     def __init__(self, channels: int, eps: float, affine: bool, statistics: str) -> None:
         super().__init__(channels, eps=eps, affine=affine)
@@ -120,6 +122,29 @@ class AveragingNorm(RunningNorm):
         super()._load_from_state_dict(*args, **kwargs)
         self.mean_sum.copy_(self.running_mean * self.factor)
         self.variance_sum.copy_(self.running_var * self.factor)
+
+
+class AddedAfterNorm(AveragingNorm):
+    """Adds eps to the standard deviation, not to the variance, as no batch norm of torch does.
+
+    Source: synopsys-caffe src/caffe/layers/batch_norm_layer.cpp Forward_cpu, Backward_cpu.
+    """
+
+    stock = False
+
+    def forward(self, input: Tensor) -> Tensor:
+        mean, variance = self.running_mean, self.running_var
+        if self.statistics not in (RUNNING, PHASE) or (self.statistics == PHASE and self.training):
+            axes = [axis for axis in range(input.dim()) if axis != 1]
+            mean, variance = input.mean(axes), input.var(axes, correction=0)
+            if self.training:
+                with torch.no_grad():
+                    self.average(mean, variance, input.numel() // input.shape[1])
+        # what eps adds to the variance is constant to Caffe's gradient, which is that of plain batch norm
+        more = (2 * variance.sqrt() * self.eps + self.eps**2).detach()
+        shape = (-1,) + (1,) * (input.dim() - 2)
+        top = (input - mean.view(shape)) / (variance + more).sqrt().view(shape)
+        return top * self.weight.view(shape) + self.bias.view(shape) if self.affine else top
 
 
 class MergedNorm(RunningNorm):
