@@ -79,18 +79,15 @@ def open_all(
     from prototxt_gen.evaluate.predictors import predictor
     from prototxt_gen.evaluate.scores import Samples
 
-    asked = Asked(**{name: given.pop(name) for name in DATA})
-    if is_converted(net):
+    asked, converted = Asked(**{name: given.pop(name) for name in DATA}), is_converted(net)
+    if converted and (backends or gpu is not None):
+        raise PrototxtGenError(f"{net}: a converted model has its own runtime; --backend and --gpu are for prototxts")
+    if converted:
         model = open_converted_model(net, weights, output, **given)
-        if backends or gpu is not None:
-            raise PrototxtGenError(
-                f"{net}: a converted model has its own runtime; --backend and --gpu are for prototxts"
-            )
         dataset = open_data(asked, None, model.input[0])
     else:
         model, dataset = _open_net(net, weights, asked, **given)
-    recipe = recipe_for(model.input, model.preprocessing, model.own, asked, dataset)
-    samples = Samples(dataset, recipe, model.input)
+    samples = Samples(dataset, recipe_for(model.input, model.preprocessing, model.own, asked, dataset), model.input)
 
     def predictors() -> Iterator[Predictor]:
         if model.predictor is not None:

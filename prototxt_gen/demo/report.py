@@ -135,29 +135,25 @@ def _format(one: Format) -> dict[str, Any]:
 
 def confusion(found: Evaluation, names: Sequence[str]) -> dict[str, Any]:
     """Return the table of labels against predictions, each cell with its count and its strength from 0 to 1."""
-    table = found.confusion()
-    images = table.sum(axis=1, keepdims=True)
-    shares = table / np.maximum(images, 1)
-    return {
-        "names": list(names),
-        "rows": [
-            {
-                "name": names[label],
-                "right": f"{shares[label, label]:.1%}",
-                "cells": [
-                    {
-                        "count": int(count) or "",
-                        "strength": f"{shares[label, column] ** 0.5:.3f}",
-                        "right": label == column,
-                        "bright": shares[label, column] > 0.3,
-                        "told": f"{count} of {int(images[label, 0])}: {names[label]} taken for {names[column]}",
-                    }
-                    for column, count in enumerate(row)
-                ],
-            }
-            for label, row in enumerate(table)
-        ],
-    }
+    rows = enumerate(found.confusion())
+    return {"names": list(names), "rows": [_confused(label, counts, names) for label, counts in rows]}
+
+
+def _confused(label: int, counts: np.ndarray[Any, Any], names: Sequence[str]) -> dict[str, Any]:
+    """Return the row of one label: what its images were taken for."""
+    images = int(counts.sum())
+    shares = counts / max(images, 1)
+    cells = [
+        {
+            "count": int(count) or "",
+            "strength": f"{shares[column] ** 0.5:.3f}",
+            "right": label == column,
+            "bright": shares[column] > 0.3,
+            "told": f"{count} of {images}: {names[label]} taken for {names[column]}",
+        }
+        for column, count in enumerate(counts)
+    ]
+    return {"name": names[label], "right": f"{shares[label]:.1%}", "cells": cells}
 
 
 def verification_rows(report: Report) -> list[dict[str, Any]]:

@@ -264,13 +264,14 @@ def differing(formats: Sequence[Format]) -> int:
 
 
 def looks(subject: Subject, samples: Samples, found: Evaluation, names: Sequence[str]) -> tuple[list[Seen], list[Seen]]:
-    """Return masks over the first test image of each class that is right, and the surest mistakes."""
-    labels = np.arange(found.classes)
-    right = [np.flatnonzero((found.labels == label) & (found.predicted == label))[:1] for label in labels]
-    wrong = np.flatnonzero(found.labels != found.predicted)
+    """Return masks over a test image of each class, the first that is right if one is, and the surest mistakes."""
+    right = found.labels == found.predicted
+    of_class = [np.flatnonzero(found.labels == label) for label in range(found.classes)]
+    firsts = [int(images[np.argmax(right[images])]) for images in of_class if images.size]
+    wrong = np.flatnonzero(~right)
     surest = wrong[np.argsort(-found.scores[wrong], kind="stable")][:12]
     return (
-        _seen(subject, samples, found, names, [int(index) for some in right for index in some]),
+        _seen(subject, samples, found, names, firsts),
         _seen(subject, samples, found, names, [int(index) for index in surest]),
     )
 
