@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,6 +19,9 @@ from prototxt_gen.schema import ParamSpec
 from prototxt_gen.torch_net import Learned, Step, TorchNet
 from prototxt_gen.train.fillers import fill, rng_for
 from prototxt_gen.train.optimisers import Learnable, Optimiser
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Array = np.ndarray[Any, Any]
 
@@ -106,6 +109,15 @@ def learnables(slots: Sequence[Slot]) -> list[Learnable]:
         for slot in slots
         if slot.learned is not None
     ]
+
+
+def overwritten(slots: Sequence[Slot]) -> list[Tensor]:
+    """Return the parameters whose gradient each of iter_size batches writes anew: only that of the last one counts.
+
+    Source: include/caffe/layers/parameter_layer.hpp ParameterLayer::LayerSetUp: the blob's diff is the top's.
+    """
+    own = [slot for slot in slots if slot.step.layer.type == "Parameter" and not slot.multipliers.name]
+    return [slot.learned.parameter for slot in own if slot.learned is not None]
 
 
 def freeze_others(net: TorchNet, slots: Sequence[Slot]) -> None:

@@ -11,6 +11,9 @@ import numpy as np
 from prototxt_gen.train.backend import MOST_NUMBERS
 from prototxt_gen.train.serving import Order, serve
 
+AUTOMATIC = "(automatic)"
+"""What Caffe calls the top of each loss that was written without one. Source: src/caffe/net.cpp Net::AppendTop."""
+
 
 class Session:
     """A solver and its test nets in Caffe."""
@@ -29,14 +32,16 @@ class Session:
         self.solver: Any = caffe.get_solver(order["solver"])
         self.net: Any = self.solver.net
         self.tests: list[Any] = [caffe.Net(path, caffe.TEST) for path in order["tests"]]
-        self.weighted = [(name, weight) for name, weight in self.net.blob_loss_weights.items() if weight]
+        # by place: names need not tell them apart, see AUTOMATIC
+        pairs = zip(self.net._blobs, self.net._blob_loss_weights, strict=True)
+        self.weighted = [(blob, weight) for blob, weight in pairs if weight]
         self.loss = 0.0
         Meter.on_forward = staticmethod(self._forwarded)
 
     def _forwarded(self) -> None:
         """Add up one batch's loss. Source: src/caffe/net.cpp Net::ForwardFromTo, include/caffe/layer.hpp."""
-        for name, weight in self.weighted:
-            self.loss += weight * float(self.net.blobs[name].data.sum(dtype=np.float64))
+        for blob, weight in self.weighted:
+            self.loss += weight * float(blob.data.sum(dtype=np.float64))
 
     def started(self) -> Any:
         """Return the shapes of every layer's blobs."""
@@ -86,8 +91,8 @@ def _ours(net: Any) -> Iterator[Any]:
 
 
 def _outputs(net: Any) -> dict[str, list[float]]:
-    """Return the net's outputs; maps and labels that nothing takes are left out."""
-    found = {name: net.blobs[name].data for name in net.outputs}
+    """Return the net's outputs; maps and labels that nothing takes are left out, and so are losses without a name."""
+    found = {name: net.blobs[name].data for name in net.outputs if name != AUTOMATIC}
     return {name: data.ravel().tolist() for name, data in found.items() if data.size <= MOST_NUMBERS}
 
 

@@ -37,6 +37,7 @@ from prototxt_gen.train.learnables import (
     freeze_others,
     histories,
     learnables,
+    overwritten,
     put_histories,
     slots_of,
 )
@@ -95,6 +96,7 @@ class TorchBackend:
         self.slots, self.labels = slots_of(self.net), labels_of(self.net)
         freeze_others(self.net, self.slots)
         self.learned = [one.parameter for one in learnables(self.slots)]
+        self.overwritten = overwritten(self.slots)
         self.optimiser = Optimiser(self.params, self.solver.type, learnables(self.slots))
         self._share()
         self.objective: Any = self._objective(settings)
@@ -142,11 +144,14 @@ class TorchBackend:
             parameter.grad = None
         losses = []
         for turn in range(iteration * size, (iteration + 1) * size):
+            for parameter in self.overwritten:
+                parameter.grad = None
             inputs = self._inputs(turn)
             with told(self.net):
                 with self.hardware.autocast():
                     loss, found = self.objective(*inputs)
-                loss.backward()
+                if loss.requires_grad:  # else it hangs on nothing that is learned: Caffe goes on with the decay alone
+                    loss.backward()
             losses.append(loss.detach())
         self.processes.average([parameter.grad for parameter in self.learned if parameter.grad is not None])
         rate = self.policy.rate(iteration)

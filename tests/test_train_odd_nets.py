@@ -1,0 +1,102 @@
+"""Nets that random trials beside real Caffe found to be trained otherwise: what has no gradient, or an odd one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from prototxt_gen.solver import read_solver
+from prototxt_gen.train.backend import Settings, create
+from tests import torch_support as support
+from tests import train_support as small
+from tests.caffe_support import real_caffe
+from tests.torch_support import Batches, CaffeSolver
+
+pytestmark = pytest.mark.caffe
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+DATA = """
+layer { name: "data" type: "Input" top: "data" top: "label"
+  input_param { shape { dim: 4 dim: 2 dim: 3 dim: 3 } shape { dim: 4 } } }
+"""
+LEARNER = """
+layer { name: "ip" type: "InnerProduct" bottom: "body" top: "ip" SPEC
+  inner_product_param { num_output: 3 weight_filler { type: "xavier" } } }
+layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "label" top: "loss" }
+"""
+FROZEN = "param { lr_mult: 0 } param { lr_mult: 0 }"
+STATISTICS = (
+    DATA + 'layer { name: "bn" type: "BatchNorm" bottom: "data" top: "body" }' + LEARNER.replace("SPEC", FROZEN)
+)
+"""Nothing is learned but the statistics of batch normalisation, which need no gradient."""
+CUT_OFF = DATA + LEARNER.replace("body", "data").replace("SPEC", "").replace(
+    'bottom: "ip" bottom: "label"', 'bottom: "ip" bottom: "label" propagate_down: false propagate_down: false'
+)
+"""The loss sends nothing back: the weights decay, and that is all."""
+PARAMETER = DATA + LEARNER.replace("SPEC", "").replace(
+    'layer { name: "ip"',
+    """layer { name: "own" type: "Parameter" top: "own" param { lr_mult: 3 }
+  parameter_param { shape { dim: 4 dim: 2 dim: 3 dim: 3 } } }
+layer { name: "sum" type: "Eltwise" bottom: "data" bottom: "own" top: "body" }
+layer { name: "ip\"""",
+)
+"""Of iter_size batches Caffe takes the gradient of a Parameter's blob from the last one alone."""
+
+
+SECOND = 'layer { name: "loss2" type: "SoftmaxWithLoss" bottom: "ip2" bottom: "label" }'
+
+
+def _batches() -> Batches:
+    """Return batches of which two after each other are the same, as Caffe sees them with an iter_size of 2."""
+
+    def batch(index: int) -> dict[str, support.Array]:
+        rng = np.random.default_rng(index // 2)
+        pixels, labels = rng.standard_normal((4, 2, 3, 3)), rng.integers(0, 3, 4)
+        return {"data": pixels.astype(np.float32), "label": labels.astype(np.float32)}
+
+    return batch
+
+
+@pytest.mark.parametrize("net", [STATISTICS, CUT_OFF, PARAMETER], ids=["statistics", "cut off", "parameter"])
+def test_an_odd_net_is_trained_as_in_caffe(net: str, tmp_path: Path) -> None:
+    solver = 'base_lr: 0.1 momentum: 0.9 weight_decay: 0.1 lr_policy: "fixed" iter_size: 2'
+    file, batches = support.write(tmp_path, net, solver), _batches()
+    caffes, ours = CaffeSolver(file), support.backend(file, batches)
+    caffes.solver.net.save(str(tmp_path / "start.caffemodel"))
+    ours.load_weights(tmp_path / "start.caffemodel")
+    start = caffes.blobs()
+    for iteration in range(3):
+        theirs = caffes.step(batches(2 * iteration))
+        assert ours.step().loss == pytest.approx(theirs, rel=1e-5)
+    difference, where = support.worst(support.blobs_of(ours), caffes.blobs())
+    assert difference < 1e-5, where
+    assert not support.equal(start, caffes.blobs())
+
+
+def test_losses_without_names_are_all_counted_with_caffe(tmp_path: Path) -> None:
+    """Caffe calls the top of each "(automatic)"."""
+    real_caffe()
+    twice = small.PLAIN.replace('bottom: "label" top: "loss" }', 'bottom: "label" }') + SECOND
+    folder = small.folder(tmp_path / "two", net=twice)
+    both = _first_loss(folder)
+    assert both == pytest.approx(2 * _first_loss(small.folder(tmp_path / "one", net=small.PLAIN)), rel=1e-5)
+
+
+def _first_loss(folder: Path) -> float:
+    backend = create("pycaffe", read_solver(folder / "solver.prototxt"), Settings(workers=0, seed=3))
+    try:
+        return backend.step().loss
+    finally:
+        backend.close()
