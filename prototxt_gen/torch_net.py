@@ -212,12 +212,16 @@ class TorchNet(nn.Module):
             bottoms, tops = (tuple(self.numbers[v] for v in values) for values in (step.layer.bottoms, step.layer.tops))
             done = tuple({*bottoms, *tops} - later)
             later.update(bottoms)
-            made.append(Task(call(step) if call else step.module, bottoms, tops, _detached(step.layer), done))
+            detached = () if self.net.params.force_backward else _detached(step.layer)
+            made.append(Task(call(step) if call else step.module, bottoms, tops, detached, done))
         return made[::-1]
 
 
 def _detached(layer: Layer) -> tuple[int, ...]:
-    """Return the places of the bottoms that take no gradient back. Source: src/caffe/net.cpp Net::AppendBottom."""
+    """Return the places of the bottoms that take no gradient back, unless the net has force_backward.
+
+    Source: src/caffe/net.cpp Net::AppendBottom, Net::Init.
+    """
     return tuple(place for place, down in enumerate(layer.params.propagate_down) if not down)
 
 

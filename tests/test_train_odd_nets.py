@@ -55,6 +55,14 @@ layer { name: "ip\"""",
 """Of iter_size batches Caffe takes the gradient of a Parameter's blob from the last one alone."""
 
 
+CHAIN = """
+layer { name: "first" type: "InnerProduct" bottom: "data" top: "first" param { lr_mult: 2 }
+  inner_product_param { num_output: 4 weight_filler { type: "xavier" } } }
+layer { name: "still" type: "InnerProduct" bottom: "first" top: "body" param { lr_mult: 0 } param { lr_mult: 0 }
+  propagate_down: false inner_product_param { num_output: 4 weight_filler { type: "xavier" } } }
+"""
+FORCED = "force_backward: true" + DATA + CHAIN + LEARNER.replace("SPEC", "")
+"""propagate_down: false stops no gradient then, and clip_gradients counts that of what is frozen."""
 SECOND = 'layer { name: "loss2" type: "SoftmaxWithLoss" bottom: "ip2" bottom: "label" }'
 
 
@@ -69,9 +77,11 @@ def _batches() -> Batches:
     return batch
 
 
-@pytest.mark.parametrize("net", [STATISTICS, CUT_OFF, PARAMETER], ids=["statistics", "cut off", "parameter"])
+@pytest.mark.parametrize(
+    "net", [STATISTICS, CUT_OFF, PARAMETER, FORCED], ids=["statistics", "cut off", "parameter", "forced"]
+)
 def test_an_odd_net_is_trained_as_in_caffe(net: str, tmp_path: Path) -> None:
-    solver = 'base_lr: 0.1 momentum: 0.9 weight_decay: 0.1 lr_policy: "fixed" iter_size: 2'
+    solver = 'base_lr: 0.1 momentum: 0.9 weight_decay: 0.1 lr_policy: "fixed" iter_size: 2 clip_gradients: 0.5'
     file, batches = support.write(tmp_path, net, solver), _batches()
     caffes, ours = CaffeSolver(file), support.backend(file, batches)
     caffes.solver.net.save(str(tmp_path / "start.caffemodel"))

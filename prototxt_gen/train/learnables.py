@@ -30,7 +30,8 @@ Array = np.ndarray[Any, Any]
 class Slot:
     """One of Caffe's learnable_params: a blob that no other layer owns. `place` is the optimiser's; None: not learned.
 
-    Not learned are lr_mult 0, BN's moving statistics and what a frozen layer keeps; their histories stay 0. (Caffe's
+    `forced`: the net has force_backward, so a blob of lr_mult 0 has a gradient too, which clip_gradients counts. Else
+    not learned are lr_mult 0, BN's moving statistics and what a frozen layer keeps; their histories stay 0. (Caffe's
     AdaGrad and its like add up the decay of such blobs there; it changes no weight.)
     """
 
@@ -39,12 +40,13 @@ class Slot:
     spec: BlobSpec
     multipliers: ParamSpec
     place: int | None = None
+    forced: bool = False
 
     @property
     def learned(self) -> Learned | None:
         """Where the blob lives, if the solver learns it."""
         found = self.step.learned.get(self.role)
-        frozen = self.spec.statistic or self.multipliers.lr_mult == 0
+        frozen = self.spec.statistic or (self.multipliers.lr_mult == 0 and not self.forced)
         return found if found is not None and not frozen and found.parameter.requires_grad else None
 
 
@@ -60,7 +62,7 @@ def slots_of(net: TorchNet) -> list[Slot]:
                 continue
             if own.name:
                 named[own.name] = len(found)
-            found.append(_checked(Slot(step, role, step.specs[role], own)))
+            found.append(_checked(Slot(step, role, step.specs[role], own, forced=net.net.params.force_backward)))
     return _placed(found)
 
 
