@@ -55,6 +55,12 @@ layer { name: "ip\"""",
 """Of iter_size batches Caffe takes the gradient of a Parameter's blob from the last one alone."""
 
 
+SCALES = DATA.replace("dim: 4", "dim: 1") + """
+layer { name: "channels" type: "Scale" bottom: "data" top: "channels" scale_param { bias_term: true } }
+layer { name: "one" type: "Scale" bottom: "channels" top: "one" scale_param { axis: 0 num_axes: 0 } }
+layer { name: "all" type: "Scale" bottom: "one" top: "body" scale_param { axis: 0 num_axes: -1 } }
+""" + LEARNER.replace("SPEC", "")  # fmt: skip
+"""Batches of one image: of iter_size ones Caffe takes a scale's gradient from the last, unless it is a scalar."""
 CHAIN = """
 layer { name: "first" type: "InnerProduct" bottom: "data" top: "first" param { lr_mult: 2 }
   inner_product_param { num_output: 4 weight_filler { type: "xavier" } } }
@@ -63,26 +69,33 @@ layer { name: "still" type: "InnerProduct" bottom: "first" top: "body" param { l
 """
 FORCED = "force_backward: true" + DATA + CHAIN + LEARNER.replace("SPEC", "")
 """propagate_down: false stops no gradient then, and clip_gradients counts that of what is frozen."""
+NETS = {
+    "statistics": STATISTICS,
+    "cut off": CUT_OFF,
+    "parameter": PARAMETER,
+    "scales": SCALES,
+    "forced": FORCED,
+}
 SECOND = 'layer { name: "loss2" type: "SoftmaxWithLoss" bottom: "ip2" bottom: "label" }'
 
 
-def _batches() -> Batches:
+def _batches(net: str) -> Batches:
     """Return batches of which two after each other are the same, as Caffe sees them with an iter_size of 2."""
+
+    size = 1 if "dim: 1 " in net else 4
 
     def batch(index: int) -> dict[str, support.Array]:
         rng = np.random.default_rng(index // 2)
-        pixels, labels = rng.standard_normal((4, 2, 3, 3)), rng.integers(0, 3, 4)
+        pixels, labels = rng.standard_normal((size, 2, 3, 3)), rng.integers(0, 3, size)
         return {"data": pixels.astype(np.float32), "label": labels.astype(np.float32)}
 
     return batch
 
 
-@pytest.mark.parametrize(
-    "net", [STATISTICS, CUT_OFF, PARAMETER, FORCED], ids=["statistics", "cut off", "parameter", "forced"]
-)
+@pytest.mark.parametrize("net", NETS.values(), ids=NETS)
 def test_an_odd_net_is_trained_as_in_caffe(net: str, tmp_path: Path) -> None:
     solver = 'base_lr: 0.1 momentum: 0.9 weight_decay: 0.1 lr_policy: "fixed" iter_size: 2 clip_gradients: 0.5'
-    file, batches = support.write(tmp_path, net, solver), _batches()
+    file, batches = support.write(tmp_path, net, solver), _batches(net)
     caffes, ours = CaffeSolver(file), support.backend(file, batches)
     caffes.solver.net.save(str(tmp_path / "start.caffemodel"))
     ours.load_weights(tmp_path / "start.caffemodel")

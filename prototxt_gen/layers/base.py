@@ -122,6 +122,10 @@ class LayerType:
         """Return a module whose forward takes the bottoms and returns the top, or a tuple of the tops."""
         raise UnsupportedError(f"layer {layer.name!r} ({layer.type}): it has no PyTorch form")
 
+    def overwritten(self, layer: Layer, bottoms: Sequence[Shape]) -> tuple[str, ...]:
+        """Return the roles whose gradient Caffe writes anew in each backward pass; of iter_size the last counts."""
+        return ()
+
     def stored_roles(self, layer: Layer, shapes: Sequence[Shape]) -> tuple[str, ...] | None:
         """Return the roles of a file's blobs in its order, told by their shapes; None: those of `blobs`, as declared.
 

@@ -31,7 +31,7 @@ class Parameter(LayerType):
     Source: include/caffe/layers/parameter_layer.hpp ParameterLayer::LayerSetUp.
     Shape: parameter_param's.
     Blobs: weight, of that shape.
-    Differs: from PyTorch, ONNX: not at all.
+    Differs: from PyTorch, ONNX: not at all. The blob's gradient is the top's own, and no sum over iter_size batches.
     """
 
     type = "Parameter"
@@ -60,6 +60,9 @@ class Parameter(LayerType):
                 return self.weight
 
         return Learned()
+
+    def overwritten(self, layer: Layer, bottoms: Sequence[Shape]) -> tuple[str, ...]:
+        return ("weight",)
 
     def onnx(
         self, g: Graph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, np.ndarray[Any, Any]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -71,7 +72,8 @@ class Scale(LayerType):
     Source: src/caffe/layers/scale_layer.cpp ScaleLayer::LayerSetUp, Reshape, Forward_cpu.
     Shape: that of its first bottom; the second's is that of the axes it covers, or () for a scalar.
     Blobs: scale, of the shape of the axes, unless there is a second bottom; with bias_term, bias of the same shape.
-    Differs: from PyTorch, ONNX: there is no such layer; it is a product and a sum.
+    Differs: from PyTorch, ONNX: there is no such layer; it is a product and a sum. With batches of one image Caffe
+        does not sum the gradient of the scale over iter_size of them; see `overwritten`.
     """
 
     type = "Scale"
@@ -111,6 +113,13 @@ class Scale(LayerType):
                 return top if self.bias is None else top + spread_over(self.bias, trailing)
 
         return Scaled()
+
+    def overwritten(self, layer: Layer, bottoms: Sequence[Shape]) -> tuple[str, ...]:
+        """Where nothing lies before the axes covered, or they are all there is. Source: ScaleLayer::Backward_cpu."""
+        covered = self.covered(layer, bottoms)
+        before = math.prod(bottoms[0][: canonical(layer, layer.get(ScaleParameter).axis, bottoms[0])])
+        whole = math.prod(covered) == math.prod(bottoms[0])
+        return ("scale",) if len(bottoms) == 1 and (whole or before == 1 < math.prod(covered)) else ()
 
     def onnx(
         self, g: Graph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, np.ndarray[Any, Any]]

@@ -113,13 +113,16 @@ def learnables(slots: Sequence[Slot]) -> list[Learnable]:
     ]
 
 
-def overwritten(slots: Sequence[Slot]) -> list[Tensor]:
-    """Return the parameters whose gradient each of iter_size batches writes anew: only that of the last one counts.
-
-    Source: include/caffe/layers/parameter_layer.hpp ParameterLayer::LayerSetUp: the blob's diff is the top's.
-    """
-    own = [slot for slot in slots if slot.step.layer.type == "Parameter" and not slot.multipliers.name]
-    return [slot.learned.parameter for slot in own if slot.learned is not None]
+def overwritten(net: TorchNet, slots: Sequence[Slot]) -> list[Tensor]:
+    """Return the parameters whose gradient each of iter_size batches writes anew (`LayerType.overwritten`)."""
+    bottoms = {row.layer.name: [shape for shape in row.bottoms if shape is not None] for row in net.analysis.rows}
+    return [
+        slot.learned.parameter
+        for slot in slots
+        if slot.learned is not None
+        and not slot.multipliers.name
+        and slot.role in slot.step.room.overwritten(slot.step.layer, bottoms[slot.step.layer.name])
+    ]
 
 
 def freeze_others(net: TorchNet, slots: Sequence[Slot]) -> None:

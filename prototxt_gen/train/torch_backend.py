@@ -96,7 +96,7 @@ class TorchBackend:
         self.slots, self.labels = slots_of(self.net), labels_of(self.net)
         freeze_others(self.net, self.slots)
         self.learned = [one.parameter for one in learnables(self.slots)]
-        self.overwritten = overwritten(self.slots)
+        self.overwritten = overwritten(self.net, self.slots)
         self.optimiser = Optimiser(self.params, self.solver.type, learnables(self.slots))
         self._share()
         self.objective: Any = self._objective(settings)
