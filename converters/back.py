@@ -3,49 +3,54 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from converters.foreign import opening
-from prototxt_gen.analysis import Analysis
+from converters.subject import Reading, open_subject
+from prototxt_gen.analysis import Analysis, Row
 from prototxt_gen.errors import PrototxtGenError, WeightsError
-from prototxt_gen.ir import Net
+from prototxt_gen.ir import Net, show
 from prototxt_gen.layers.batch_norm import BatchNormParameter
 from prototxt_gen.layers.bn import BNParameter
 from prototxt_gen.lowering import ready
 from prototxt_gen.weights import Weights
 
 Array = np.ndarray[Any, Any]
+_MOST_NAMED = 5
 
 
-def read_back(path: Path, net: Net | None) -> tuple[Analysis, Weights]:
+def read_back(path: Path, net: Net | None, how: Reading | None = None) -> tuple[Analysis, Weights]:
     """Return the net and weights of a model: a folder of ours, .safetensors, .pt or .pth, or .onnx.
 
-    `net` is the prototxt's; None takes the one that the model itself carries.
+    `net` is the prototxt's, and is made ready as for the way there; None takes the one that the model itself carries.
     """
     if path.is_dir():
         path = path / "model.safetensors"
     if not path.is_file():
         raise PrototxtGenError(f"{path}: no such file")
+    given = open_subject(net, Weights({}), how).analysis if net is not None else None
     with opening(path):
-        return _from_onnx(path, net) if path.suffix == ".onnx" else _from_torch(path, net)
+        return _from_onnx(path, given) if path.suffix == ".onnx" else _from_torch(path, given)
 
 
-def _net(text: str | None, net: Net | None, path: Path) -> Analysis:
-    """Return the analysis of the net given, or of the prototxt in the model's metadata."""
-    if net is None:
-        if not text:
-            raise PrototxtGenError(f"{path}: it does not carry its net; give the prototxt with --net")
-        from prototxt_gen.reader import parse_net
+def _analysis(text: str | None, given: Analysis | None, path: Path) -> Analysis:
+    """Return the analysis of the net given, or of the prototxt in the model's metadata: of one phase, and no rules."""
+    if given is not None:
+        return given
+    if not text:
+        raise PrototxtGenError(f"{path}: it does not carry its net; give the prototxt with --net")
+    from prototxt_gen.reader import parse_net
 
-        net = parse_net(text, f"the prototxt in {path}").at("TEST")
-    return ready(net)
+    return ready(parse_net(text, f"the prototxt in {path}"))
 
 
-def _from_torch(path: Path, net: Net | None) -> tuple[Analysis, Weights]:
+def _from_torch(path: Path, given: Analysis | None) -> tuple[Analysis, Weights]:
     import torch
 
     from converters.pytorch.file import EPS_KEY, PROTOTXT_KEY, checked_metadata
@@ -53,11 +58,19 @@ def _from_torch(path: Path, net: Net | None) -> tuple[Analysis, Weights]:
 
     stored = path.suffix == ".safetensors"
     told = checked_metadata(path) if stored else {}
-    analysis = _net(told.get(PROTOTXT_KEY), net, path)
+    analysis = _analysis(told.get(PROTOTXT_KEY), given, path)
     module = TorchNet(analysis)
+    tensors = _tensors(path, stored)
     with torch.no_grad():
-        _load(module, _tensors(path, stored), json.loads(told.get(EPS_KEY, "{}")), path)
-    return analysis, module.dump_weights()
+        _load(module, tensors, json.loads(told.get(EPS_KEY, "{}")), path)
+    return analysis, replace(module.dump_weights(), remarks=tuple(_remarks(module, tensors)))
+
+
+def _remarks(module: Any, tensors: Mapping[str, Any]) -> Iterator[str]:
+    spare = sorted(tensors.keys() - module.state_dict().keys())
+    if spare:
+        more = f" and {len(spare) - _MOST_NAMED} more" if len(spare) > _MOST_NAMED else ""
+        yield f"the file has tensors that the net does not ask for: {', '.join(spare[:_MOST_NAMED])}{more}"
 
 
 def _tensors(path: Path, stored: bool) -> Mapping[str, Any]:
@@ -75,7 +88,22 @@ def _tensors(path: Path, stored: bool) -> Mapping[str, Any]:
     if not isinstance(found, dict):
         raise WeightsError(f"{path}: holds a {type(found).__name__}, not a state_dict")
     tensors = found.get("state_dict", found)
-    return tensors if isinstance(tensors, dict) else found
+    return _numbers(tensors if isinstance(tensors, dict) else found, path)
+
+
+def _numbers(tensors: Mapping[Any, Any], path: Path) -> Mapping[str, Any]:
+    """Return the tensors by name, dense; WeightsError where there are others than tensors of real numbers."""
+    import torch
+
+    odd = [
+        f"{name!r}: {value.dtype if isinstance(value, torch.Tensor) else type(value).__name__}"
+        for name, value in tensors.items()
+        if not isinstance(value, torch.Tensor) or value.is_complex() or value.is_quantized or value.is_meta
+    ]
+    if odd:
+        more = f" and {len(odd) - _MOST_NAMED} more" if len(odd) > _MOST_NAMED else ""
+        raise WeightsError(f"{path}: not a state_dict of real numbers: it holds {', '.join(odd[:_MOST_NAMED])}{more}")
+    return {str(name): value for name, value in tensors.items()}
 
 
 def _load(module: Any, tensors: Mapping[str, Any], eps: Mapping[str, float], path: Path) -> None:
@@ -83,6 +111,8 @@ def _load(module: Any, tensors: Mapping[str, Any], eps: Mapping[str, float], pat
     wanted = module.state_dict()
     ours = {name for name in wanted if name.rsplit(".", 1)[-1] in ("factor", "num_batches_tracked")}
     faults = [f"{name} is missing" for name in wanted if name not in tensors and name not in ours]
+    inner = dict(module.named_modules())
+    faults += [f"{name} is too much: the net's layer has none" for name in tensors if _is_too_much(name, inner)]
     faults += [
         f"{name} is {tuple(tensors[name].shape)}, the net has {tuple(tensor.shape)}"
         for name, tensor in wanted.items()
@@ -99,7 +129,13 @@ def _load(module: Any, tensors: Mapping[str, Any], eps: Mapping[str, float], pat
             step.module.eps = eps[step.layer.name]
 
 
-def _from_onnx(path: Path, net: Net | None) -> tuple[Analysis, Weights]:
+def _is_too_much(name: str, modules: Mapping[str, Any]) -> bool:
+    """Whether a tensor is one that a layer of the net could have, and has not: a bias, or the scale of a BatchNorm."""
+    owner, _, own = name.rpartition(".")
+    return owner in modules and own in modules[owner]._parameters and modules[owner]._parameters[own] is None
+
+
+def _from_onnx(path: Path, given: Analysis | None) -> tuple[Analysis, Weights]:
     import onnx
 
     from converters.onnx_net import PROTOTXT_KEY, ROLES_KEY
@@ -111,7 +147,7 @@ def _from_onnx(path: Path, net: Net | None) -> tuple[Analysis, Weights]:
     told = {entry.key: entry.value for entry in model.metadata_props}
     if ROLES_KEY not in told:
         raise WeightsError(f"{path}: not an ONNX model that prototxt-gen wrote: it does not tell which array is which")
-    analysis = _net(told.get(PROTOTXT_KEY), net, path)
+    analysis = _analysis(told.get(PROTOTXT_KEY), given, path)
     return analysis, _Onnx(model, json.loads(told[ROLES_KEY]), path).weights(analysis)
 
 
@@ -129,14 +165,9 @@ class _Onnx:
         for row in analysis.rows:
             if row.blobs:
                 found = self._normalised(row.layer) or self._by_role(row.layer.name)
-                missing = [role for role in row.blobs if role not in found and role != "inverse_std"]
-                if missing:
-                    faults.append(f"layer {row.layer.name!r} ({row.layer.type}): its {', '.join(missing)}")
-                shapes = {role: spec.shape for role, spec in row.blobs.items()}
-                made[row.layer.name] = {
-                    role: array.reshape(shapes.get(role) or next(iter(shapes.values())))
-                    for role, array in found.items()
-                }
+                wrong = list(_faults(row, found))
+                made[row.layer.name] = {} if wrong else _shaped(row, found)
+                faults += wrong
         if faults:
             raise WeightsError(f"{self.path}: not there as Caffe has it:\n  " + "\n  ".join(faults))
         return Weights(made)
@@ -144,7 +175,8 @@ class _Onnx:
     def _by_role(self, layer: str) -> dict[str, Array]:
         from converters.onnx_net import utf8
 
-        return {role: self.arrays[name] for role, name in self.roles.get(utf8(layer), {}).items()}
+        named = self.roles.get(utf8(layer), {})
+        return {role: self.arrays[name] for role, name in named.items() if name in self.arrays}
 
     def _normalised(self, layer: Any) -> dict[str, Array] | None:
         """Return the blobs of a layer that is a BatchNormalization; the eps that it adds goes back to the layer's."""
@@ -156,11 +188,31 @@ class _Onnx:
         if node is None or layer.type not in ("BN", "BatchNorm"):
             return None
         scale, bias, mean, variance = (self.arrays[name] for name in node.input[1:5])
-        sums = variance.astype("float64") + next(helper.get_attribute_value(a) for a in node.attribute)
+        own = layer.get(BNParameter if layer.type == "BN" else BatchNormParameter)
+        added = next(helper.get_attribute_value(a) for a in node.attribute if a.name == "epsilon")
+        kept = variance
+        if added != float(np.float32(own.eps)):
+            kept = (variance.astype("float64") + added - own.eps).astype("float32")
         if layer.type == "BN":
-            eps = layer.get(BNParameter).eps
-            kept = (sums - eps).astype("float32")
             return {"slope": scale, "bias": bias, "mean": mean, "variance": kept}
-        kept = (sums - layer.get(BatchNormParameter).eps).astype("float32")
         found = {"mean": mean, "variance": kept, "factor": np.ones(1, "float32")}
-        return found | {"scale": scale, "bias": bias} if layer.get(BatchNormParameter).merged else found
+        is_merged = "scale" in self.roles.get(utf8(layer.name), {})
+        return found | {"scale": scale, "bias": bias} if is_merged else found
+
+
+def _shaped(row: Row, found: Mapping[str, Array]) -> dict[str, Array]:
+    """Return the blobs in Caffe's shapes; roles that the prototxt does not show have that of the first."""
+    shapes = {role: spec.shape for role, spec in row.blobs.items()}
+    usual = next(iter(shapes.values()))
+    return {role: array.reshape(shapes.get(role, usual)) for role, array in found.items()}
+
+
+def _faults(row: Row, found: Mapping[str, Array]) -> Iterator[str]:
+    """Yield what is missing of a layer's blobs, or is of another size."""
+    who = f"layer {row.layer.name!r} ({row.layer.type})"
+    missing = [role for role in row.blobs if role not in found and role != "inverse_std"]
+    if missing:
+        yield f"{who}: its {', '.join(missing)}"
+    for role, spec in row.blobs.items():
+        if role in found and found[role].size != math.prod(spec.shape):
+            yield f"{who}: its {role} is {show(found[role].shape)}, the net has {show(spec.shape)}"

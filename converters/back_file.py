@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from converters.back import read_back
 from converters.caffe_forms import Rewritten, meant
+from converters.convert import Conversion
 from converters.staging import staged
+from converters.subject import Reading, understood
 from prototxt_gen import caffemodel, weights
 from prototxt_gen.analysis import Analysis
 from prototxt_gen.dialect import dialect
 from prototxt_gen.errors import PrototxtGenError
 from prototxt_gen.files import refuse_overwriting, write_text
-from prototxt_gen.ir import Net, Shape
+from prototxt_gen.ir import Net
 from prototxt_gen.lowering import ready
+from prototxt_gen.phases import phases_of
 from prototxt_gen.weights import Weights
 
 _MODELS = (".onnx", ".safetensors", ".pt", ".pth")
@@ -23,19 +25,20 @@ _MODELS = (".onnx", ".safetensors", ".pt", ".pth")
 
 @dataclass(frozen=True)
 class Asked:
-    """How a .caffemodel is to be read, and what is to be written."""
+    """How the net and a .caffemodel are to be read, and what is to be written."""
 
-    shapes: Mapping[str, Shape] = field(default_factory=dict)
-    dialect: str | None = None
-    statistic: str | None = None
+    how: Reading = field(default_factory=Reading)
     to_dialect: str = "bvlc"
     to_statistic: str | None = None
 
 
 def write_back(
     model: Path, out: Path, net: Net | None, asked: Asked, net_out: Path | None = None, force: bool = False
-) -> list[Path]:
-    """Write a model's weights as .caffemodel (or .h5), and its net to `net_out`; return the files."""
+) -> Conversion:
+    """Write a model's weights as .caffemodel (or .h5), and its net to `net_out`.
+
+    `net` is the prototxt's, with the layers of all phases.
+    """
     refuse_overwriting([path for path in (out, net_out) if path is not None], force)
     if not model.exists():
         raise PrototxtGenError(f"{model}: no such file")
@@ -43,19 +46,20 @@ def write_back(
     if not is_ours and net is None:
         if net_out is not None or asked.to_dialect != "bvlc" or asked.to_statistic:
             raise PrototxtGenError(f"{model}: another fork's numbers, or the net, need the prototxt: give --net")
-        return [_renewed(model, out, force)]
-    analysis, found = read_back(model, net) if is_ours else _read(model, net, asked)
+        return Conversion((_renewed(model, out, force),), None, ())
+    analysis, found = read_back(model, net, asked.how) if is_ours or net is None else _read(model, net, asked.how)
     target = dialect(asked.to_dialect)
     made = meant(Rewritten(analysis.net, analysis, found), asked.to_statistic or "", target)
     with staged(out, force) as path:
         weights.write(path, analysis, made.weights, target)
-    return [out, *_write_net(analysis, net_out, force)]
+    return Conversion((out, *_write_net(analysis, net_out, force)), None, found.remarks)
 
 
-def _read(model: Path, net: Net | None, asked: Asked) -> tuple[Analysis, Weights]:
-    assert net is not None
-    analysis = ready(net, asked.shapes)
-    return analysis, weights.read(model, analysis, asked.dialect, asked.statistic)
+def _read(model: Path, net: Net, how: Reading) -> tuple[Analysis, Weights]:
+    state = net.params.state
+    one = net.at(phases_of(net)[-1], state.stage, state.level)
+    analysis = ready(understood(one, how.ignored)[0], how.shapes)
+    return analysis, weights.read(model, analysis, how.dialect, how.statistic)
 
 
 def _write_net(analysis: Analysis, path: Path | None, force: bool) -> list[Path]:

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from converters.convert import Conversion
 from converters.runtimes import Blobs
 from converters.staging import staged
 from converters.subject import Reading, Subject, open_subject
-from converters.verification import NotVerifiedError, verify
+from converters.verification import NotVerifiedError, Report, verify
 from prototxt_gen import phases, weights
 from prototxt_gen.analysis import Analysis, analyse
 from prototxt_gen.dialect import Dialect, dialect
@@ -78,7 +79,7 @@ def meant(made: Rewritten, statistic: str, target: Dialect) -> Rewritten:
 
 def write_form(
     net: Net, path: Path, folder: Path, form: str, how: Reading, target: str, statistic: str = "", force: bool = False
-) -> list[Path]:
+) -> Conversion:
     """Write net and weights in another form into `folder`, under their own names, in a fork's numbers.
 
     Both are read back and run beside the original; NotVerifiedError, and nothing written, where they differ.
@@ -90,8 +91,8 @@ def write_form(
         prototxt, model = place / names[0], place / names[1]
         prototxt.write_bytes(net_text(made.net).encode("utf-8", "surrogateescape"))
         weights.write(model, made.analysis, made.weights, dialect(target))
-        _verify(net, path, prototxt, model, how, statistic or dialect(target).bn_statistic)
-    return [folder / name for name in names]
+        report = _verify(net, path, prototxt, model, how, statistic or dialect(target).bn_statistic)
+    return Conversion(tuple(folder / name for name in names), report, made.remarks)
 
 
 def _weights_name(path: Path) -> str:
@@ -99,7 +100,7 @@ def _weights_name(path: Path) -> str:
     return stem if stem.endswith(".caffemodel") else f"{stem}.caffemodel"
 
 
-def _verify(net: Net, path: Path, prototxt: Path, model: Path, how: Reading, statistic: str) -> None:
+def _verify(net: Net, path: Path, prototxt: Path, model: Path, how: Reading, statistic: str) -> Report:
     """Run what was written, in PyTorch, beside what was read."""
     from converters.inputs import seeded
     from converters.runtimes import run_torch
@@ -114,6 +115,7 @@ def _verify(net: Net, path: Path, prototxt: Path, model: Path, how: Reading, sta
     report = verify(before, seeded(before), ("torch",), {"rewritten": run})
     if not report.verified:
         raise NotVerifiedError(report)
+    return report
 
 
 def _moved(before: Net, after: Net) -> set[str]:

@@ -82,9 +82,8 @@ def open_subject(net: NetLike, weights: WeightsLike, how: Reading | None = None)
     whole = net if isinstance(net, Net) else _read(net)
     test, told = _of_phase(whole, how)
     found = told_by(test)
-    stripped, left_out = _without_training_fields(without_fields(test, how.ignored).map(_plain_data))
-    stripped, engines = _without_engines(stripped)
-    told += [*left_out, *engines]
+    stripped, left_out = understood(test, how.ignored)
+    told += left_out
     stripped = following_head(stripped) if how.size else stripped
     shapes = {**(resized(stripped, how.size) if how.size else {}), **how.shapes}
     given = {**shapes}
@@ -101,6 +100,13 @@ def open_subject(net: NetLike, weights: WeightsLike, how: Reading | None = None)
         not changed and _is_plain(analysis, read),
         (*told, *remarks, *read.remarks, *_assumed(analysis)),
     )
+
+
+def understood(net: Net, ignored: Collection[str] = ()) -> tuple[Net, list[str]]:
+    """Return the net without unknown fields that change no result, and sentences on what is left out."""
+    stripped, left_out = _without_training_fields(without_fields(net, ignored).map(_plain_data))
+    stripped, engines = _without_engines(stripped)
+    return stripped, [*left_out, *engines]
 
 
 def _assumed(analysis: Analysis) -> list[str]:
@@ -153,7 +159,8 @@ def _of_phase(net: Net, how: Reading) -> tuple[Net, list[str]]:
         f"its shape is that of layer {layer.name!r} ({layer.type}) of the other phase"
         for layer in lent
     ]
-    return found.relinked([*lent, *found.layers]), told
+    plain = [replace(layer, params=layer.params.replace(include=None, exclude=None)) for layer in lent]
+    return found.relinked([*plain, *found.layers]), told
 
 
 _BY_PHASE = ("BN", "BatchNorm", "Dropout")

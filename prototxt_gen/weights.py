@@ -252,8 +252,13 @@ def _new_layers(analysis: Analysis, weights: Weights, dialect: Dialect) -> Itera
 
 
 def _order(row: Row, roles: Mapping[str, Array]) -> list[str]:
-    """Return the roles in the order of the .caffemodel; BN's fourth goes by either name."""
-    return [role if role in roles else "variance" for role in row.blobs if role in roles or role == "inverse_std"]
+    """Return the roles in the order of the .caffemodel; BN's fourth goes by either name.
+
+    Behind them come those that the file alone showed: the scale and bias of a BatchNorm, where Intel and NVCaffe have
+    them.
+    """
+    named = [role if role in roles else "variance" for role in row.blobs if role in roles or role == "inverse_std"]
+    return named + [role for role in roles if role not in named]
 
 
 def as_inverse_std(weights: Weights, analysis: Analysis) -> Weights:

@@ -8,9 +8,8 @@ from typing import Any
 import click
 
 from prototxt_gen.cli import options
-from prototxt_gen.cli.convert_options import READING, STATISTIC, decorated, read_as
+from prototxt_gen.cli.convert_options import READING, STATISTIC, decorated, echo_notes, load_plugins, read_as
 from prototxt_gen.errors import PrototxtGenError
-from prototxt_gen.ir import Net
 
 _HOME = {"merged": "buptwangfei", "batchnorm-scale": "bvlc", "folded": "bvlc"}
 
@@ -24,7 +23,7 @@ _HOME = {"merged": "buptwangfei", "batchnorm-scale": "bvlc", "folded": "bvlc"}
 @options.force
 def bn(
     net: Path,
-    weights: Path,
+    weights: Path | None,
     output: Path,
     form: str,
     to_dialect: str | None,
@@ -39,10 +38,13 @@ def bn(
     """
     from converters.caffe_forms import write_form
 
-    _, read = options.read_any(net)
-    if not isinstance(read, Net):
-        raise PrototxtGenError(f"{net}: a solver, not a net; give the net's own file")
+    load_plugins(given["plugins"])
+    if weights is None:
+        raise PrototxtGenError(f"{net}: net and weights change together: give a .caffemodel after it")
+    read = options.read_whole(net)
     how = read_as(read, given)
     statistic = (to_statistic or "").replace("-", "_")
-    for path in write_form(read, weights, output, form, how, to_dialect or _HOME[form], statistic, force):
+    done = write_form(read, weights, output, form, how, to_dialect or _HOME[form], statistic, force)
+    echo_notes(done.remarks)
+    for path in done.files:
         click.echo(path)

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from prototxt_gen.cli import options
-from prototxt_gen.cli.convert_options import STATISTIC
+from prototxt_gen.cli.convert_options import IGNORED, PLUGIN, STATISTIC, echo_notes, load_plugins
 
 
 @click.command()
@@ -20,6 +20,8 @@ from prototxt_gen.cli.convert_options import STATISTIC
 @click.option("--bn-statistic", "statistic", type=STATISTIC, help="What the fourth blob of its BN holds.")
 @click.option("--to-dialect", metavar="FORK", default="bvlc", show_default=True, help="Whose numbers to write.")
 @click.option("--to-statistic", type=STATISTIC, help="What the fourth blob of BN is to hold.")
+@IGNORED
+@PLUGIN
 @options.force
 def caffemodel(
     model: Path,
@@ -31,6 +33,8 @@ def caffemodel(
     statistic: str | None,
     to_dialect: str,
     to_statistic: str | None,
+    ignored: tuple[str, ...],
+    plugins: tuple[Path, ...],
     force: bool,
 ) -> None:
     """Write MODEL's weights for Caffe.
@@ -40,14 +44,18 @@ def caffemodel(
     another fork's numbers.
     """
     from converters.back_file import Asked, write_back
+    from converters.subject import Reading
 
-    read = options.read_net(net, None, (), 0) if net else None
-    asked = Asked(
-        options.given_shapes(read, None, shapes) if read else {},
-        dialect,
-        statistic and statistic.replace("-", "_"),
-        to_dialect,
-        to_statistic and to_statistic.replace("-", "_"),
+    load_plugins(plugins)
+    read = options.read_whole(net) if net else None
+    how = Reading(
+        shapes=options.given_shapes(read, None, shapes) if read else {},
+        dialect=dialect,
+        statistic=statistic and statistic.replace("-", "_"),
+        ignored=ignored,
     )
-    for path in write_back(model, output, read, asked, write_net, force):
+    asked = Asked(how, to_dialect, to_statistic and to_statistic.replace("-", "_"))
+    done = write_back(model, output, read, asked, write_net, force)
+    echo_notes(done.remarks)
+    for path in done.files:
         click.echo(path)

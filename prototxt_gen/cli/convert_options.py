@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +29,12 @@ def _means(context: click.Context, parameter: click.Parameter, value: str | None
 
 
 STATISTIC = click.Choice(["inverse-std", "variance"])
+IGNORED = click.option(
+    "--ignore-field", "ignored", multiple=True, metavar="NAME", help="An unknown field that changes nothing."
+)
+PLUGIN = click.option(
+    "--plugin", "plugins", multiple=True, type=options.FILE, help="A Python file with layers of yours."
+)
 READING = [
     click.argument("net", type=options.FILE),
     click.argument("weights", type=options.FILE, required=False),
@@ -39,10 +45,8 @@ READING = [
     options.shape,
     click.option("--dialect", metavar="FORK", help="The fork that wrote the weights, where they do not tell."),
     click.option("--bn-statistic", "statistic", type=STATISTIC, help="What the fourth blob of BN holds."),
-    click.option(
-        "--ignore-field", "ignored", multiple=True, metavar="NAME", help="An unknown field that changes nothing."
-    ),
-    click.option("--plugin", "plugins", multiple=True, type=options.FILE, help="A Python file with layers of yours."),
+    IGNORED,
+    PLUGIN,
 ]
 PREPROCESSING = [
     click.option("--mean", callback=_means, metavar="B,G,R", help="Mean per channel, carried along as metadata."),
@@ -71,12 +75,10 @@ def subject(net: Path, weights: Path | None, **given: Any) -> Subject:
     A net that learns nothing needs no weights.
     """
     from converters.subject import open_subject
-    from prototxt_gen import plugins
     from prototxt_gen.ir import Net
     from prototxt_gen.weights import Weights
 
-    for plugin in given["plugins"]:
-        plugins.load(plugin)
+    load_plugins(given["plugins"])
     _, read = options.read_any(net)
     if not isinstance(read, Net):
         raise PrototxtGenError(f"{net}: a solver, not a net; give the net's own file")
@@ -84,6 +86,14 @@ def subject(net: Path, weights: Path | None, **given: Any) -> Subject:
     if weights is None:
         _refuse_without_weights(made)
     return _with_preprocessing(made, given)
+
+
+def load_plugins(files: Iterable[Path]) -> None:
+    """Load the files of --plugin."""
+    from prototxt_gen import plugins
+
+    for file in files:
+        plugins.load(file)
 
 
 def _refuse_without_weights(made: Subject) -> None:
@@ -136,12 +146,17 @@ def _with_preprocessing(made: Subject, given: dict[str, Any]) -> Subject:
     return replace(made, preprocessing=found)
 
 
+def echo_notes(remarks: Iterable[str]) -> None:
+    """Say on stderr what is to be known of a conversion."""
+    for remark in remarks:
+        click.echo(f"note: {safe_lines(remark)}", err=True)
+
+
 def echo_conversion(done: Conversion) -> None:
     """Say on stderr what is to be known of a conversion, and print the files on stdout."""
     from converters.report import sentences
 
-    for remark in done.remarks:
-        click.echo(f"note: {safe_lines(remark)}", err=True)
+    echo_notes(done.remarks)
     for sentence in sentences(done.report) if done.report else ["not verified, as told"]:
         click.echo(safe_lines(sentence), err=True)
     for file in done.files:
