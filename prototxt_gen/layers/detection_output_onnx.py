@@ -29,7 +29,7 @@ def lower(g: Graph, p: DetectionOutputParameter, bottoms: Sequence[str], priors:
     rows = g.op("Concat", *columns, box, axis=1)
     if 0 <= p.keep_top_k < len(labels) * priors:
         rows = _best_of_image(g, rows, image, score, images, p.keep_top_k)
-    return g.op("Unsqueeze", _or_nothing(g, rows, images), g.const([0, 1]))
+    return g.op("Unsqueeze", or_nothing(g, rows, images), g.const([0, 1]))
 
 
 def _whole(g: Graph, number: int) -> str:
@@ -105,7 +105,7 @@ def _best_of_image(g: Graph, rows: str, image: str, score: str, images: str, kee
     return g.op("Gather", rows, places, axis=0)
 
 
-def _or_nothing(g: Graph, rows: str, images: str) -> str:
+def or_nothing(g: Graph, rows: str, images: str) -> str:
     """Return the rows, or one row image, -1, … for each image where there are none at all."""
     none = g.op("Equal", g.op("Gather", g.op("Shape", rows), _whole(g, 0)), _whole(g, 0))
     count = g.op("Where", none, images, _whole(g, 0))
