@@ -28,6 +28,7 @@ import numpy as np
 import numpy.typing as npt
 
 from prototxt_gen.data.errors import DataError
+from prototxt_gen.endings import ending
 from prototxt_gen.errors import PrototxtGenError
 
 Array = npt.NDArray[Any]
@@ -105,10 +106,15 @@ class _Worker:
         while self.done < serial:
             line = self.process.stdout.readline()
             if not line:
-                raise DataError(f"a data worker ended with exit status {self.process.wait()}; its words are above")
+                raise DataError(self._end())
             serial_done, self.errors[serial_done] = json.loads(line)
             self.done = serial_done
         return self.errors.pop(serial, None)
+
+    def _end(self) -> str:
+        """Say what a worker that is gone died of: a signal leaves no words of its own on stderr."""
+        status = self.process.wait()
+        return f"a data worker ended {ending(status)}{'' if status < 0 else '; its words are above'}"
 
     def close(self) -> None:
         """Let it finish what it is at, and end."""

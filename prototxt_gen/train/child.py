@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
 import textwrap
@@ -13,14 +12,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from prototxt_gen.endings import ending
 from prototxt_gen.errors import PrototxtGenError
 
 _LONG_LOG = 1 << 20
 _LONG_WORDS = 600
-_HINTS = {
-    signal.SIGBUS: ": a data set or another file that it read was cut short, or its disk is gone",
-    signal.SIGKILL: ": by someone, or because the memory ran out",
-}
 _FAILED = re.compile(r"^F\d{4} \S+ +\S+ (?P<where>\S+)\] (?P<what>.*)", re.MULTILINE)  # glog's line of a failed CHECK
 _OURS = re.compile(r"layer '.*' \(\w+\): .*", re.DOTALL)
 _RAISED = re.compile(r"[\w.]*(Error|Exception|Interrupt)\b: ")
@@ -73,7 +69,7 @@ class Child:
         """Return what a child that is gone died of."""
         status = self.process.wait()
         words = last_words(self.log.read_text(errors="replace"))
-        died = f"Caffe's process ended {_how(status)}"
+        died = f"Caffe's process ended {ending(status)}"
         return PrototxtGenError(f"{words} ({died})" if words else died)
 
     def _shorten_log(self) -> None:
@@ -92,13 +88,6 @@ class Child:
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
-
-
-def _how(status: int) -> str:
-    if status >= 0:
-        return f"with exit status {status}"
-    ended_by = signal.Signals(-status)
-    return f"by {ended_by.name}{_HINTS.get(ended_by, '')}"
 
 
 def in_our_words(text: str) -> str:
