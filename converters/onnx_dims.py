@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from converters.graph import Graph, same_numbers
-from converters.subject import bounds, reanalysed
+from converters.growth import batch_of, more_images, other_sizes, relearned, resized
 from prototxt_gen import layers
-from prototxt_gen.analysis import Analysis, Row
+from prototxt_gen.analysis import Analysis
 from prototxt_gen.errors import UnsupportedError
-from prototxt_gen.ir import Layer, Shape, Value
+from prototxt_gen.ir import Layer, Value
 from prototxt_gen.lowering import sources
 
 Dims = tuple[int | str, ...]
@@ -24,7 +24,7 @@ def dims_of(
     """Return the dims of every value, those that vary as names, and sentences on what does not.
 
     A dim varies if the net is also right, and its graph the same to the byte, with another batch (or size) declared.
-    UnsupportedError, with `dynamic_size`, where the graph depends on the size.
+    UnsupportedError, with `dynamic_size`, where the graph depends on the size, at any of many sizes.
     """
     dims: dict[Value, list[int | str]] = {value: list(shape) for value, shape in analysis.shapes.items()}
     remarks = _vary_batch(analysis, graph, again, dims)
@@ -36,48 +36,45 @@ def dims_of(
 
 
 def _vary_batch(analysis: Analysis, graph: Graph, again: Again, dims: dict[Value, list[int | str]]) -> list[str]:
-    other = reanalysed(analysis, _more_images(analysis))
+    other = more_images(analysis)
     if not other.complete:
         cause = next(row.error for row in other.rows if row.error is not None)
         return [f"the batch is fixed: {cause}"]
-    fixed = _relearned(analysis, other) or _differing(graph, again(other))
+    fixed = _fixed(analysis, other, graph, again)
     if fixed:
         return [f"the batch is fixed: layer {_listed(fixed)} goes by it"]
-    batch = _batch(analysis)
+    batch = batch_of(analysis)
     for value, index in _changes(analysis, other):
         follows = index == 0 and analysis.shapes[value][0] == batch
         dims[value][index] = "N" if follows else f"N_{value.blob}_{index}"
     return []
 
 
-def _more_images(analysis: Analysis) -> dict[str, Shape]:
-    """Return the sources' shapes with one image more, for those that have the batch as their first axis."""
-    batch = _batch(analysis)
-    return {blob: (batch + 1, *shape[1:]) for blob, shape in bounds(analysis).items() if shape[:1] == (batch,)}
-
-
-def _batch(analysis: Analysis) -> int:
-    found = sources(analysis.net)
-    shape = analysis.shapes[found[0]] if found else ()
-    return shape[0] if shape else 1
-
-
 def _vary_size(analysis: Analysis, graph: Graph, again: Again, dims: dict[Value, list[int | str]]) -> None:
-    for axis, letter in ((2, "H"), (3, "W")):
-        grown = {
-            blob: (*shape[:axis], shape[axis] + _SIZE_STEP, *shape[axis + 1 :])
-            for blob, shape in bounds(analysis).items()
-            if len(shape) == 4
-        }
-        other = reanalysed(analysis, grown)
+    for letter, step in (("H", (_SIZE_STEP, 0)), ("W", (0, _SIZE_STEP))):
+        other = resized(analysis, *step)
         causes = [str(row.error) for row in other.rows if row.error is not None and not row.blocked]
-        fixed = [] if causes else _relearned(analysis, other) or _differing(graph, again(other))
-        if causes or fixed:
-            why = causes[0] if causes else f"layer {_listed(fixed)} goes by it"
-            raise UnsupportedError(f"{analysis.net.name}: its input size cannot be left open: {why}")
+        _check_open(analysis, causes or _going_by_size(analysis, other, graph, again))
         for value, index in _changes(analysis, other):
             of_image = value in sources(analysis.net)
             dims[value][index] = letter if of_image else f"{letter}_{value.blob}_{index}"
+    for other in other_sizes(analysis):
+        _check_open(analysis, _going_by_size(analysis, other, graph, again))
+
+
+def _going_by_size(analysis: Analysis, other: Analysis, graph: Graph, again: Again) -> list[str]:
+    fixed = _fixed(analysis, other, graph, again)
+    return [f"layer {_listed(fixed)} goes by it"] if fixed else []
+
+
+def _fixed(analysis: Analysis, other: Analysis, graph: Graph, again: Again) -> list[str]:
+    """Return what goes by the shapes: names that begin with the layer's."""
+    return [f"{layer.name}/" for layer in relearned(analysis, other)] or _differing(graph, again(other))
+
+
+def _check_open(analysis: Analysis, causes: Sequence[str]) -> None:
+    if causes:
+        raise UnsupportedError(f"{analysis.net.name}: its input size cannot be left open: {causes[0]}")
 
 
 def _changes(one: Analysis, other: Analysis) -> Iterable[tuple[Value, int]]:
@@ -86,16 +83,6 @@ def _changes(one: Analysis, other: Analysis) -> Iterable[tuple[Value, int]]:
         for index, (old, new) in enumerate(zip(shape, other.shapes[value], strict=True)):
             if old != new:
                 yield value, index
-
-
-def _relearned(one: Analysis, other: Analysis) -> list[str]:
-    """Return the layers whose weights would have another shape."""
-    pairs = zip(one.rows, other.rows, strict=True)
-    return [f"{a.layer.name}/" for a, b in pairs if _learned_shapes(a) != _learned_shapes(b)]
-
-
-def _learned_shapes(row: Row) -> list[Shape]:
-    return [spec.shape for spec in row.blobs.values()]
 
 
 def _differing(one: Graph, other: Graph) -> list[str]:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from converters import read_subject
+from converters.convert import write_torch
 from converters.onnx_net import lower
+from converters.pytorch.file import load_folder
 from prototxt_gen import layers, parse_net
 from prototxt_gen.errors import NetError, UnsupportedError
 from prototxt_gen.layers.example import Example
@@ -99,3 +103,16 @@ def test_pooling_left_open_has_caffes_windows_at_any_size(window: str) -> None:
         wanted = TorchNet(there.analysis)(torch.from_numpy(x))
         assert tuple(wanted.shape) == there.analysis.shapes[there.net.layers[-1].tops[0]]
         np.testing.assert_allclose(session.run(None, {"data": x})[0], wanted.numpy(), rtol=1e-5, atol=1e-6)
+
+
+def test_padding_that_goes_by_the_size_is_not_left_open(tmp_path: Path) -> None:
+    """SAME pads even sizes otherwise than odd ones: no model of an even size may take an odd one."""
+    import torch
+
+    one = read_subject(parse_net(POOLED.format("dim: 10 dim: 10", "kernel_size: 3 stride: 2 pad_type: 1")), Weights({}))
+    with pytest.raises(UnsupportedError, match="cannot be left open: layer 'pool'"):
+        lower(one.analysis, one.weights, dynamic_size=True)
+    done = write_torch(one, tmp_path / "net")
+    assert any("the size is fixed: layer 'pool'" in remark for remark in done.remarks)
+    with pytest.raises(ValueError, match="this net takes"):
+        load_folder(tmp_path / "net")(torch.zeros(1, 2, 11, 11))

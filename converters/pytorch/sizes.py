@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 
 import torch
 
+from converters.growth import more_images, other_sizes, relearned, resized
 from converters.pytorch.pieces import Piece, piece
 from converters.pytorch.stock import stock_expression
-from converters.subject import bounds, reanalysed
 from prototxt_gen.analysis import Analysis, Row
 from prototxt_gen.errors import PrototxtGenError
 from prototxt_gen.ir import Shape, Value
@@ -52,36 +52,37 @@ class _Pieces:
     def __init__(self, analysis: Analysis, net: TorchNet) -> None:
         self.shapes = analysis.shapes
         self.steps = {id(step.layer): step for step in net.steps}
-        self.others = {"batch": _more_images(analysis), "size": _larger_images(analysis)}
+        self.others = {"batch": _taken([more_images(analysis)]), "size": _sizes(analysis)}
         self.fixed = Fixed()
 
     def write(self, row: Row) -> Piece:
         step = self.steps[id(row.layer)]
         for axes in (_EVERY_AXIS, _BATCH_AXIS):
-            differing = [kind for kind, other in self.others.items() if not self._same(step, other, axes)]
+            differing = [kind for kind, others in self.others.items() if not self._same(step, others, axes)]
             if not differing or axes == _BATCH_AXIS:
                 break
         self._note(step, differing)
         return piece(step.layer, step.module, step.path, _of(self.shapes, step), axes)
 
-    def _same(self, step: Step, other: Analysis | None, axes: tuple[int, ...]) -> bool:
+    def _same(self, step: Step, others: Sequence[Analysis], axes: tuple[int, ...]) -> bool:
         """Whether the layer's source for other sizes is the one for its own; what it learned does not matter here."""
-        if other is None:
-            return False
+        own = _of(self.shapes, step)
+        different = {shapes for other in others if (shapes := _of(other.shapes, step)) != own}
         try:
-            return _looks(step, _of(self.shapes, step), axes) == _looks(step, _of(other.shapes, step), axes)
+            looks = _looks(step, own, axes) if different else None
+            return bool(others) and all(_looks(step, shapes, axes) == looks for shapes in different)
         except (PrototxtGenError, RuntimeError):
             return False
 
     def _note(self, step: Step, differing: Sequence[str]) -> None:
         for kind in differing:
             found = self.fixed.by.setdefault(kind, [])
-            if self.others[kind] is not None:
+            if self.others[kind]:
                 found.append(f"layer {step.layer.name!r} ({step.layer.type})")
 
 
-def _of(shapes: Mapping[Value, Shape], step: Step) -> list[Shape]:
-    return [shapes[value] for value in step.layer.bottoms]
+def _of(shapes: Mapping[Value, Shape], step: Step) -> tuple[Shape, ...]:
+    return tuple(shapes[value] for value in step.layer.bottoms)
 
 
 def _looks(step: Step, bottoms: Sequence[Shape], axes: tuple[int, ...]) -> object:
@@ -94,18 +95,14 @@ def _looks(step: Step, bottoms: Sequence[Shape], axes: tuple[int, ...]) -> objec
     return piece(step.layer, step.room.torch(step.layer, bottoms), step.path, bottoms, axes).looks()
 
 
-def _more_images(analysis: Analysis) -> Analysis | None:
-    shapes = bounds(analysis)
-    batch = next((shape[0] for shape in shapes.values() if shape), 1)
-    grown = {blob: (batch + 1, *shape[1:]) for blob, shape in shapes.items() if shape[:1] == (batch,)}
-    return _complete(reanalysed(analysis, grown))
+def _sizes(analysis: Analysis) -> list[Analysis]:
+    """Return the net for other sizes of its images; none where it does not take images that are much larger.
+
+    One size is enough where weights go by it.
+    """
+    larger = _taken([resized(analysis, *_MORE)])
+    return [*larger, *other_sizes(analysis)] if larger and not relearned(analysis, larger[0]) else larger
 
 
-def _larger_images(analysis: Analysis) -> Analysis | None:
-    shapes = {blob: shape for blob, shape in bounds(analysis).items() if len(shape) == 4}
-    grown = {blob: (*s[:2], s[2] + _MORE[0], s[3] + _MORE[1]) for blob, s in shapes.items()}
-    return _complete(reanalysed(analysis, grown))
-
-
-def _complete(analysis: Analysis) -> Analysis | None:
-    return analysis if analysis.complete else None
+def _taken(analyses: Sequence[Analysis]) -> list[Analysis]:
+    return [one for one in analyses if one.complete]
