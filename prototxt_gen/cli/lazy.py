@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 from collections.abc import Mapping
 from typing import IO, Any, NamedTuple
@@ -10,6 +11,9 @@ import click
 
 from prototxt_gen.errors import PrototxtGenError, nearest
 from prototxt_gen.printable import safe_lines
+
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
+"""What goes wrong where a disk is full or gone under an open file: stdout, or one of our own in the temporary folder."""
 
 
 class Lazy(NamedTuple):
@@ -57,3 +61,7 @@ class LazyGroup(click.Group):
             return super().invoke(ctx)
         except PrototxtGenError as error:
             raise Refusal(str(error)) from None
+        except OSError as error:
+            if error.filename is not None or error.errno not in _NO_ROOM:
+                raise
+            raise Refusal(f"cannot write any more: {error.strerror}") from None
