@@ -13,7 +13,7 @@ from prototxt_gen.errors import PrototxtGenError, nearest
 from prototxt_gen.printable import safe_lines
 
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
-"""What goes wrong where a disk is full or gone under an open file: stdout, or one of our own in the temporary folder."""
+"""What goes wrong where a disk is full or gone under an open file: stdout, or one in the temporary folder."""
 
 
 class Lazy(NamedTuple):
