@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from prototxt_gen.ir import Layer, Shape, show
 from prototxt_gen.layers.axes import refuse_overwriting
 from prototxt_gen.layers.base import Arity, BlobSpec, LayerType, per_bottom, show_all
-from prototxt_gen.layers.convolution_axes import by_columns, fold_onnx, folded, unfold_onnx
+from prototxt_gen.layers.convolution_axes import by_columns, fold_onnx, folded, reaching, unfold_onnx
 from prototxt_gen.layers.convolution_window import ConvolutionParameter, Window, channel_axis, window
 from prototxt_gen.layers.example import Example
 
@@ -178,7 +178,8 @@ class Convolution(ConvolutionBase):
             return per_bottom(made, bottoms)
         conv: nn.Module = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[max(rank, 1) - 1](**self.torch_args(layer, bottom))
         if w.pad != w.end:
-            conv = nn.Sequential(around(w.around()), conv)
+            own = window(layer, bottom)
+            conv = nn.Sequential(around(w.around()), conv) if w == own else reaching(conv, own)
         return per_bottom(folded(conv, axis, bottom), bottoms)
 
     def onnx(

@@ -39,6 +39,23 @@ def folded(module: nn.Module, axis: int, bottom: Shape) -> nn.Module:
     return Folded()
 
 
+def reaching(module: nn.Module, w: Window) -> nn.Module:
+    """Let a convolution without padding pad as the window does and, for too large a kernel, as far as that reaches."""
+    from torch import nn
+    from torch.nn import functional
+
+    class Reaching(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = module
+
+        def forward(self, x: Tensor) -> Tensor:
+            top: Tensor = self.inner(functional.pad(x, w.widened(tuple(x.shape[2:])).around()))
+            return top
+
+    return Reaching()
+
+
 def fold_onnx(g: Graph, x: str, axis: int) -> str:
     """Write the way into a node of N×C×… for channels at `axis`."""
     shape = g.shape(x)
