@@ -19,6 +19,19 @@ if TYPE_CHECKING:
     Array = np.ndarray[Any, Any]
 
 
+def plainly_laid(image: Tensor) -> Tensor:
+    """Return the tensor, copied where it lies channels last and its axes of size 1 have strides of their own.
+
+    Such strides come of elementwise work on one image. On the CPU torch's batch normalisation takes the tensor for one
+    that lies channels last, and its gradient for one that does not: what comes out is wrong, and nothing says so.
+    """
+    if image.dim() != 4 or image.is_contiguous() or not image.is_contiguous(memory_format=torch.channels_last):
+        return image
+    _, channels, height, width = image.shape
+    plain = (height * width * channels, 1, width * channels, channels)
+    return image if image.stride() == plain else image.contiguous()
+
+
 class RunningNorm(_BatchNorm):
     """Batch normalisation over axis 1, of any number of axes; `average` says how the moving statistics move.
 
@@ -57,6 +70,7 @@ class RunningNorm(_BatchNorm):
         torch hands the statistics out as running ones that forget all that was before; it gives the variance
         unbiased. Taking them there saves a pass over the input.
         """
+        input = plainly_laid(input)
         mean, unbiased = torch.zeros_like(self.running_mean), torch.zeros_like(self.running_var)
         # not functional.batch_norm, which refuses the single value in a channel that Caffe takes
         top = torch.batch_norm(
