@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from converters.foreign import opening
+from converters.state_dict import MOST_NAMED, tensors_of
 from converters.subject import Reading, open_subject
 from prototxt_gen.analysis import Analysis, Row
 from prototxt_gen.errors import PrototxtGenError, WeightsError
@@ -22,7 +23,6 @@ from prototxt_gen.lowering import ready
 from prototxt_gen.weights import Weights
 
 Array = np.ndarray[Any, Any]
-_MOST_NAMED = 5
 
 
 def read_back(path: Path, net: Net | None, how: Reading | None = None) -> tuple[Analysis, Weights]:
@@ -60,7 +60,7 @@ def _from_torch(path: Path, given: Analysis | None) -> tuple[Analysis, Weights]:
     told = checked_metadata(path) if stored else {}
     analysis = _analysis(told.get(PROTOTXT_KEY), given, path)
     module = TorchNet(analysis)
-    tensors = _tensors(path, stored)
+    tensors = tensors_of(path, stored)
     with torch.no_grad():
         _load(module, tensors, json.loads(told.get(EPS_KEY, "{}")), path)
     return analysis, replace(module.dump_weights(), remarks=tuple(_remarks(module, tensors)))
@@ -69,41 +69,8 @@ def _from_torch(path: Path, given: Analysis | None) -> tuple[Analysis, Weights]:
 def _remarks(module: Any, tensors: Mapping[str, Any]) -> Iterator[str]:
     spare = sorted(tensors.keys() - module.state_dict().keys())
     if spare:
-        more = f" and {len(spare) - _MOST_NAMED} more" if len(spare) > _MOST_NAMED else ""
-        yield f"the file has tensors that the net does not ask for: {', '.join(spare[:_MOST_NAMED])}{more}"
-
-
-def _tensors(path: Path, stored: bool) -> Mapping[str, Any]:
-    if stored:
-        from safetensors.torch import load_file
-
-        tensors: Mapping[str, Any] = load_file(path)
-        return tensors
-    import torch
-
-    try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch.load raises whatever its unpickler meets
-        raise WeightsError(f"{path}: not a state_dict that can be read safely: {error}") from None
-    if not isinstance(found, dict):
-        raise WeightsError(f"{path}: holds a {type(found).__name__}, not a state_dict")
-    tensors = found.get("state_dict", found)
-    return _numbers(tensors if isinstance(tensors, dict) else found, path)
-
-
-def _numbers(tensors: Mapping[Any, Any], path: Path) -> Mapping[str, Any]:
-    """Return the tensors by name, dense; WeightsError where there are others than tensors of real numbers."""
-    import torch
-
-    odd = [
-        f"{name!r}: {value.dtype if isinstance(value, torch.Tensor) else type(value).__name__}"
-        for name, value in tensors.items()
-        if not isinstance(value, torch.Tensor) or value.is_complex() or value.is_quantized or value.is_meta
-    ]
-    if odd:
-        more = f" and {len(odd) - _MOST_NAMED} more" if len(odd) > _MOST_NAMED else ""
-        raise WeightsError(f"{path}: not a state_dict of real numbers: it holds {', '.join(odd[:_MOST_NAMED])}{more}")
-    return {str(name): value for name, value in tensors.items()}
+        more = f" and {len(spare) - MOST_NAMED} more" if len(spare) > MOST_NAMED else ""
+        yield f"the file has tensors that the net does not ask for: {', '.join(spare[:MOST_NAMED])}{more}"
 
 
 def _load(module: Any, tensors: Mapping[str, Any], eps: Mapping[str, float], path: Path) -> None:

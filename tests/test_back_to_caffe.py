@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +103,7 @@ def test_what_was_changed_arrives(place: Path) -> None:
         ({"c.weight": None}, "not a state_dict of real numbers: it holds 'c.weight': NoneType"),
         ({"c.weight": torch.zeros(4, 3, 3, 3, dtype=torch.complex64)}, "'c.weight': torch.complex64"),
         ({"c.weight": [1, 2]}, "'c.weight': list"),
+        ({"c.weight": torch.zeros(4, 3, 3, 3).to_sparse()}, "'c.weight': torch.sparse_coo"),
     ],
 )
 def test_a_state_dict_that_does_not_fit_is_one_error(change: dict[str, Any], said: str, place: Path) -> None:
@@ -111,6 +114,60 @@ def test_a_state_dict_that_does_not_fit_is_one_error(change: dict[str, Any], sai
     done = back(place / "m.pt", "--net", place / "net.prototxt")
     assert done.exit_code == 1 and said in done.stderr and done.stderr.startswith("error: ")
     assert not (place / "back.caffemodel").exists()
+
+
+class Hostile:
+    """Pickled, it writes a file when it is loaded by pickle."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.system, (f"touch {self.path}",)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_pickle_that_would_run_code_is_refused_in_a_sentence(zipped: bool, place: Path) -> None:
+    torch.save({"c.weight": Hostile(place / "ran")}, place / "m.pt", _use_new_zipfile_serialization=zipped)
+    done = back(place / "m.pt", "--net", place / "net.prototxt")
+    assert done.exit_code == 1 and not (place / "ran").exists()
+    assert "system" in done.stderr and "weights_only" not in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("member", ["data.pkl", "data/0"])
+def test_an_archive_that_unpacks_to_much_more_is_refused(member: str, place: Path) -> None:
+    torch.save({"c.weight": torch.zeros(2)}, place / "m.pt")
+    with zipfile.ZipFile(place / "m.pt") as sound, zipfile.ZipFile(place / "b.pt", "w", zipfile.ZIP_DEFLATED) as bomb:
+        for name in sound.namelist():
+            bomb.writestr(name, b"]" * 10**6 if name.endswith(member) else sound.read(name))
+    done = back(place / "b.pt", "--net", place / "net.prototxt")
+    assert done.exit_code == 1 and "torch writes no such file" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("what", "said"), [([1], "holds a list, not a state_dict"), (torch.nn.Linear(1, 1), "Unsupported global")]
+)
+def test_what_is_no_state_dict_is_told(what: object, said: str, place: Path) -> None:
+    torch.save(what, place / "m.pt")
+    done = back(place / "m.pt", "--net", place / "net.prototxt")
+    assert done.exit_code == 1 and said in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_arrays_beside_the_model_that_are_gone_are_told(place: Path) -> None:
+    one, _ = there(place)
+    onnx.save(onnx.load(one), place / "e.onnx", save_as_external_data=True, location="e.data", size_threshold=0)
+    assert back(place / "e.onnx").exit_code == 0
+    (place / "e.data").unlink()
+    done = back(place / "e.onnx")
+    assert done.exit_code == 1 and "e.data" in done.stderr
+
+
+def test_another_net_is_one_error(place: Path) -> None:
+    (place / "other.prototxt").write_text(NET.replace('name: "ip" type', 'name: "fc" type'))
+    for model, said in zip(there(place), ("layer 'fc' (InnerProduct)", "fc.1.weight is missing"), strict=True):
+        done = back(model, "--net", place / "other.prototxt")
+        assert done.exit_code == 1 and said in done.stderr and done.stderr.count("error: ") == 1
 
 
 def test_tensors_of_other_layers_are_told(place: Path) -> None:

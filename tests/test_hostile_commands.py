@@ -9,6 +9,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from prototxt_gen import analyse, caffemodel, parse_net
 from prototxt_gen.dialect import dialect
@@ -53,6 +55,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ["convert", "pytorch", net, weights, "-o", folder / "m.pt2", "--format", "pt2", "--no-verify"],
     ]
     assert [one.code for one in run(made, folder)] == [0, 0, 0]
+    state = load_file(folder / "m" / "model.safetensors")
+    torch.save(state, folder / "m.pt")
+    torch.save({"state_dict": state, "epoch": 1}, folder / "m.pth", _use_new_zipfile_serialization=False)
     return folder
 
 
@@ -115,13 +120,12 @@ def test_models_to_be_run(name: str, place: Path, tmp_path: Path) -> None:
     attack(place / name, damaged((place / name).read_bytes(), MANY), commands, tmp_path)
 
 
-@pytest.mark.parametrize("name", ["m.onnx", "m/model.safetensors"])
+@pytest.mark.parametrize("name", ["m.onnx", "m/model.safetensors", "m.pt", "m.pth"])
 def test_models_on_their_way_back(name: str, place: Path, tmp_path: Path) -> None:
     out: Command = ["-o", tmp_path / "back.caffemodel", "--force"]
-    commands: list[Command] = [
-        ["convert", "caffemodel", place / name, *out],
-        ["convert", "caffemodel", place / name, *out, "--net", place / "net.prototxt"],
-    ]
+    commands: list[Command] = [["convert", "caffemodel", place / name, *out, "--net", place / "net.prototxt"]]
+    if not name.startswith("m.pt"):  # these do not carry their net
+        commands.append(["convert", "caffemodel", place / name, *out])
     attack(place / name, damaged((place / name).read_bytes(), MANY), commands, tmp_path)
 
 
