@@ -49,10 +49,10 @@ def write_back(
         return Conversion((_renewed(model, out, force),), None, ())
     analysis, found = read_back(model, net, asked.how) if is_ours or net is None else _read(model, net, asked.how)
     target = dialect(asked.to_dialect)
-    made = meant(Rewritten(analysis.net, analysis, found), asked.to_statistic or "", target)
+    made = meant(Rewritten(analysis.net, analysis, found, found.remarks), asked.to_statistic or "", target)
     with staged(out, force) as path:
         weights.write(path, analysis, made.weights, target)
-    return Conversion((out, *_write_net(analysis, net_out, force)), None, found.remarks)
+    return Conversion((out, *_write_net(analysis, net_out, force)), None, made.remarks)
 
 
 def _read(model: Path, net: Net, how: Reading) -> tuple[Analysis, Weights]:

@@ -74,7 +74,16 @@ def meant(made: Rewritten, statistic: str, target: Dialect) -> Rewritten:
             "or variance"
         )
     convert = as_inverse_std if wanted == "inverse_std" else as_variance
-    return replace(made, weights=convert(made.weights, made.analysis))
+    odd = (_not_its_own(wanted, target),) if target.bn_statistic not in ("", wanted) else ()
+    return replace(made, weights=convert(made.weights, made.analysis), remarks=(*made.remarks, *odd))
+
+
+def _not_its_own(statistic: str, target: Dialect) -> str:
+    own, hyphened = target.bn_statistic.replace("_", " "), statistic.replace("_", "-")
+    return (
+        f"{target.name} takes the fourth blob of BN for its {own}, and so does whoever reads its numbers: say "
+        f"--bn-statistic {hyphened} whenever this file is read"
+    )
 
 
 def write_form(

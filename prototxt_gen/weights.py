@@ -45,20 +45,21 @@ class Weights:
 def told_dialect(model: CaffeModel) -> list[Dialect]:
     """Return the forks that may have written a file, told by the field numbers of its BN and Interp layers.
 
-    An empty list where no layer tells.
+    An empty list where no layer tells, or where they contradict each other.
     """
-    candidates: list[Dialect] = []
-    for layer in model.layers:
-        name = {"BN": "bn_param", "Interp": "interp_param"}.get(layer.type)
-        if name is None or not layer.fields:
-            continue
-        table = {d: {number} for d in DIALECTS.values() if (number := d.number(name)) is not None}
-        for number, fork in _V1_BN_NUMBERS.items():
-            if layer.version == "V1" and name == "bn_param":
-                table[DIALECTS[fork]].add(number)
-        found = [fork for fork, numbers in table.items() if numbers & layer.fields]
-        candidates = [fork for fork in candidates if fork in found] if candidates and found else found or candidates
-    return candidates
+    told = [found for layer in model.layers if (found := _tellers(layer))]
+    return [fork for fork in DIALECTS.values() if told and all(fork in found for found in told)]
+
+
+def _tellers(layer: StoredLayer) -> list[Dialect]:
+    name = {"BN": "bn_param", "Interp": "interp_param"}.get(layer.type)
+    if name is None or not layer.fields:
+        return []
+    table = {d: {number} for d in DIALECTS.values() if (number := d.number(name)) is not None}
+    for number, fork in _V1_BN_NUMBERS.items():
+        if layer.version == "V1" and name == "bn_param":
+            table[DIALECTS[fork]].add(number)
+    return [fork for fork, numbers in table.items() if numbers & layer.fields]
 
 
 def statistic_of(model: CaffeModel, dialect: str | None, statistic: str | None) -> str:

@@ -10,10 +10,12 @@ from click.testing import CliRunner, Result
 
 from converters import read_subject
 from prototxt_gen import analyse, caffemodel, parse_net
+from prototxt_gen.caffemodel import NewLayer
 from prototxt_gen.cli import cli
 from prototxt_gen.dialect import dialect
 from prototxt_gen.errors import NetError
-from prototxt_gen.weights import Weights, write
+from prototxt_gen.layers.bn import moving_variance
+from prototxt_gen.weights import Weights, told_dialect, write
 
 EPS = 1e-3
 NET = (
@@ -65,6 +67,31 @@ def test_variances_as_inverse_standard_deviations(fourth: list[float], tmp_path:
 def test_what_no_variance_gives_is_refused(fourth: list[float], said: str, tmp_path: Path) -> None:
     done, out = converted(tmp_path, fourth, "inverse-std", "variance")
     assert done.exit_code == 1 and said in done.stderr and not out.exists()
+
+
+def test_an_inverse_standard_deviation_next_to_nothing_splits_in_silence() -> None:
+    blobs = {"inverse_std": np.array([1e-40, 0, 1, 1], "float32")}
+    variance, eps = moving_variance(blobs, EPS)
+    np.testing.assert_array_equal(variance[:2], np.inf)
+    assert eps == EPS
+
+
+def test_a_meaning_that_is_not_the_forks_is_noted(tmp_path: Path) -> None:
+    converted(tmp_path, [1, 1, 1, 1], "variance", "inverse-std")
+    files = [str(tmp_path / name) for name in ("a.caffemodel", "net.prototxt", "c.caffemodel")]
+    usual = ["convert", "caffemodel", files[0], "--net", files[1], "-o", files[2], "--force", "--to-dialect", "yjxiong"]
+    assert not CliRunner().invoke(cli, usual).stderr
+    noted = CliRunner().invoke(cli, [*usual, "--to-statistic", "inverse-std"]).stderr
+    assert noted.startswith("note: yjxiong takes the fourth blob") and "--bn-statistic inverse-std" in noted
+
+
+@pytest.mark.parametrize("forks", [["buptwangfei", "pspnet"], ["buptwangfei", "pspnet", "buptwangfei"]])
+def test_layers_that_contradict_each_other_tell_no_fork(forks: list[str], tmp_path: Path) -> None:
+    numbers = [dialect(fork).number("bn_param") or 0 for fork in forks]
+    blobs = [np.ones(4, "float32")] * 4
+    layers = [NewLayer(f"bn{i}", "BN", blobs, params={n: b"\x25\0\0\0\0"}) for i, n in enumerate(numbers)]
+    caffemodel.write(tmp_path / "w.caffemodel", layers)
+    assert told_dialect(caffemodel.read(tmp_path / "w.caffemodel")) == []
 
 
 @pytest.mark.parametrize("type_", ["BatchNorm", "BN", "Dropout"])

@@ -62,10 +62,10 @@ def moving_variance(blobs: Mapping[str, Array], eps: float) -> tuple[Array, floa
     inverse = blobs[INVERSE_STD].reshape(-1).astype("float64")
     if (inverse < 0).any():
         raise WeightsError("the fourth blob of a BN, taken for inverse standard deviations, has numbers below 0")
-    with np.errstate(divide="ignore"):
+    with np.errstate(divide="ignore", over="ignore"):  # one of 0 stands for an infinite variance
         sums = inverse**-2
-    eps = min(eps, float(sums.min()))
-    return (sums - eps).astype("float32"), eps
+        eps = min(eps, float(sums.min()))
+        return (sums - eps).astype("float32"), eps
 
 
 class BN(LayerType):
