@@ -56,6 +56,7 @@ def _blobs(row: Row, rng: np.random.Generator) -> dict[str, Array]:
 
 
 def _draw(role: str, shape: tuple[int, ...], rng: np.random.Generator) -> Array:
+    role = role.rstrip("0123456789").removeprefix("inner_")  # a DenseBlock has a blob for each of its steps
     if role in ("variance", "inverse_std", "slope", "scale"):
         return rng.uniform(0.6, 1.4, shape)
     if role == "factor":
