@@ -10,7 +10,6 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +17,7 @@ import numpy as np
 
 from converters.subject import Subject
 from prototxt_gen.errors import NetError, PrototxtGenError, RuntimeMissingError
+from prototxt_gen.extras import need
 
 if TYPE_CHECKING:
     import onnx
@@ -30,8 +30,7 @@ Blobs = dict[str, Array]
 
 def run_torch(subject: Subject, inputs: Mapping[str, Array]) -> Blobs:
     """Run the net as a PyTorch module on the CPU, in the TEST phase."""
-    if find_spec("torch") is None:
-        raise RuntimeMissingError("PyTorch is not installed: pip install 'prototxt-gen[torch]'")
+    need("torch")
     import torch
 
     from prototxt_gen.torch_net import TorchNet, as_tensors
@@ -45,7 +44,7 @@ def run_torch(subject: Subject, inputs: Mapping[str, Array]) -> Blobs:
 
 def run_onnx(subject: Subject, inputs: Mapping[str, Array]) -> Blobs:
     """Convert to ONNX, unfolded so that every blob is there, and run under ONNX Runtime."""
-    _need_onnx()
+    need("onnx", "onnxruntime")
     from converters.onnx_net import lower
 
     return run_onnx_net(lower(subject.analysis, subject.weights, fold_bn=False), inputs)
@@ -75,7 +74,7 @@ def run_onnx_of(subject: Subject, path: Path, inputs: Mapping[str, Array]) -> Bl
 
 def run_onnx_file(path: Path, inputs: Mapping[str, Array], more: Sequence[str] = ()) -> Blobs:
     """Run an ONNX file; return its outputs, and `more` of the values that its nodes make, by name."""
-    _need_onnx()
+    need("onnx", "onnxruntime")
     with _with_outputs(path, more) as (session_path, wanted):
         session = onnx_session(session_path)
         names = [one.name for one in session.get_inputs()]
@@ -93,7 +92,7 @@ def run_onnx_file(path: Path, inputs: Mapping[str, Array], more: Sequence[str] =
 
 def onnx_session(path: Path) -> Any:
     """Return an ONNX Runtime session on the CPU, its warnings silenced."""
-    _need_onnx()
+    need("onnx", "onnxruntime")
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -102,12 +101,6 @@ def onnx_session(path: Path) -> Any:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's errors have no common base
         raise PrototxtGenError(f"{path}: ONNX Runtime refuses it: {str(error).strip().splitlines()[0]}") from None
-
-
-def _need_onnx() -> None:
-    for module, name in (("onnx", "ONNX"), ("onnxruntime", "ONNX Runtime")):
-        if find_spec(module) is None:
-            raise RuntimeMissingError(f"{name} is not installed: pip install 'prototxt-gen[onnx]'")
 
 
 @contextmanager
@@ -139,8 +132,7 @@ def _untyped(name: str) -> onnx.ValueInfoProto:
 
 def run_opencv(subject: Subject, inputs: Mapping[str, Array]) -> Blobs:
     """Run OpenCV's own Caffe importer on the files as they are; only its outputs can be had. A second opinion only."""
-    if find_spec("cv2") is None:
-        raise RuntimeMissingError("OpenCV is not installed: pip install 'opencv-python-headless<5'")
+    need("cv2")
     import cv2
 
     if not hasattr(cv2.dnn, "readNetFromCaffe"):

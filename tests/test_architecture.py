@@ -29,8 +29,6 @@ FLOORS = (
 HEAVY = ("torch", "onnx", "onnxruntime", "caffe", "google", "h5py", "lmdb", "cv2", "PIL", "matplotlib", "safetensors")
 MAY_IMPORT = {
     "prototxt_gen.torch_net": {"torch"},
-    "prototxt_gen.layers.modules.norm": {"torch"},
-    "prototxt_gen.layers.modules.recurrent": {"torch"},
     **{
         f"prototxt_gen.train.{name}": {"torch"}
         for name in [
@@ -68,6 +66,7 @@ def module_name(path: Path) -> str:
 
 
 SOURCES = {module_name(path): path for path in files("prototxt_gen", "converters")}
+MAY_IMPORT |= {name: {"torch"} for name in SOURCES if name.startswith("prototxt_gen.layers.modules.")}
 
 
 @cache

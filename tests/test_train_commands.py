@@ -148,7 +148,7 @@ def test_an_absent_package_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
         raise ModuleNotFoundError(f"No module named {name!r}", name="torch")
 
     monkeypatch.setattr("importlib.import_module", missing)
-    with pytest.raises(RuntimeMissingError, match="backend 'torch' needs torch, which is not installed"):
+    with pytest.raises(RuntimeMissingError, match=r"PyTorch is not installed: pip install 'prototxt-gen\[torch\]'"):
         backend.create("torch", None, Settings())  # type: ignore[arg-type]
     with pytest.raises(PrototxtGenError, match="did you mean 'torch'"):
         backend.create("torc", None, Settings())  # type: ignore[arg-type]

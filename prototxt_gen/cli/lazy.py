@@ -10,6 +10,7 @@ from typing import IO, Any, NamedTuple
 import click
 
 from prototxt_gen.errors import PrototxtGenError, nearest
+from prototxt_gen.extras import EXTRAS, missing
 from prototxt_gen.printable import safe_lines
 
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
@@ -61,6 +62,10 @@ class LazyGroup(click.Group):
             return super().invoke(ctx)
         except PrototxtGenError as error:
             raise Refusal(str(error)) from None
+        except ModuleNotFoundError as error:
+            if error.name not in EXTRAS:
+                raise
+            raise Refusal(str(missing(error.name))) from None
         except OSError as error:
             if error.filename is not None or error.errno not in _NO_ROOM:
                 raise

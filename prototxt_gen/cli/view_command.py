@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from prototxt_gen.cli import options
-from prototxt_gen.errors import RuntimeMissingError
+from prototxt_gen.extras import missing
 
 
 @click.command()
@@ -21,6 +21,6 @@ def view(net: Path, port: int, no_browser: bool) -> None:
     try:
         netron = import_module("netron")
     except ImportError:
-        raise RuntimeMissingError('netron is not installed: pip install "prototxt-gen[draw]"') from None
+        raise missing("netron") from None
     netron.start(str(net), address=("localhost", port), browse=not no_browser)  # it prints the address itself
     netron.wait()

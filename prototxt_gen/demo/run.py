@@ -14,6 +14,7 @@ from prototxt_gen import files
 from prototxt_gen.demo import pictures, steps
 from prototxt_gen.demo.steps import Progress, Story
 from prototxt_gen.demo.zoo import zoo
+from prototxt_gen.extras import need
 from prototxt_gen.models import GENERATED
 
 Bar = Callable[[str], AbstractContextManager[Progress | None]]
@@ -70,6 +71,7 @@ class _Clock:
 
 def run(demo: Demo) -> Story:
     """Do all of it; return what was found. PrototxtGenError for whatever stops it."""
+    need("torch", "safetensors", "onnx", "onnxruntime", "lmdb", "cv2")  # rather than after the training
     files.refuse_overwriting([demo.report, demo.out / "net"], demo.force)
     clock = _Clock(demo.say, {})
     with clock.step("zoo", "the zoo: emit, check, measure and draw every net"), demo.bar("nets") as progress:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from prototxt_gen.analysis import Row
 from prototxt_gen.draw import FAMILIES, Box, Drawing, Edge, Scope, family, numbers, within
 from prototxt_gen.errors import PrototxtGenError, RuntimeMissingError
+from prototxt_gen.extras import missing
 from prototxt_gen.printable import safe
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def _graph(drawing: Drawing, expanded: bool) -> pydot.Dot:
     try:
         import pydot
     except ImportError:
-        raise RuntimeMissingError('pydot is not installed: pip install "prototxt-gen[draw]"') from None
+        raise missing("pydot") from None
     graph = pydot.Dot("net", graph_type="digraph", rankdir="TB", nodesep="0.35", ranksep="0.38", bgcolor="white")
     total = f'<font point-size="11" color="{_GREY}">{_text(numbers(list(drawing.root.rows())))}</font>'
     graph.set("label", _html(f'<font point-size="20"><b>{_text(drawing.title)}</b></font><br/>{total}<br/> '))

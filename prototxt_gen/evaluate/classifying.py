@@ -13,8 +13,9 @@ import numpy.typing as npt
 from prototxt_gen.data import images
 from prototxt_gen.data.errors import DataError
 from prototxt_gen.evaluate.masks import Mask, Seen, mask_values, masks_of
-from prototxt_gen.evaluate.predictors import image_input, need, predictor
+from prototxt_gen.evaluate.predictors import image_input, predictor
 from prototxt_gen.evaluate.recipe import Recipe
+from prototxt_gen.extras import need
 
 if TYPE_CHECKING:
     from converters.subject import Subject
@@ -84,7 +85,7 @@ def classify(
 
 def masks_in(subject: Subject, batch: Array, pattern: str) -> list[list[Mask]]:
     """Return the masks for each image of a batch N×C×H×W."""
-    need("torch", "PyTorch", "torch")
+    need("torch")
     import torch
 
     from prototxt_gen.torch_net import TorchNet

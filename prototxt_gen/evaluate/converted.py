@@ -14,7 +14,8 @@ from converters.foreign import opening
 from converters.preprocessing import KEY, Preprocessing
 from prototxt_gen.analysis import analyse
 from prototxt_gen.errors import PrototxtGenError, UnsupportedError
-from prototxt_gen.evaluate.predictors import ModulePredictor, OnnxPredictor, Predictor, need
+from prototxt_gen.evaluate.predictors import ModulePredictor, OnnxPredictor, Predictor
+from prototxt_gen.extras import need
 from prototxt_gen.ir import Shape
 from prototxt_gen.lowering import sources
 from prototxt_gen.reader import parse_net
@@ -49,7 +50,7 @@ def _open(path: Path, output: str) -> tuple[Predictor, Preprocessing]:
 
 
 def _open_torch(path: Path) -> tuple[Predictor, Preprocessing]:
-    need("torch", "PyTorch", "torch")
+    need("torch")
     import torch
 
     from converters.pytorch import file as torch_file

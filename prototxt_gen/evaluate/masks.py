@@ -18,7 +18,8 @@ import numpy.typing as npt
 
 from prototxt_gen import files
 from prototxt_gen.data import images
-from prototxt_gen.errors import NetError, PrototxtGenError, RuntimeMissingError, nearest
+from prototxt_gen.errors import NetError, PrototxtGenError, nearest
+from prototxt_gen.extras import missing
 from prototxt_gen.ir import Net, Value, show
 from prototxt_gen.printable import safe, safe_lines
 from prototxt_gen.render import render
@@ -184,7 +185,7 @@ def _sheet(seen: Sequence[Seen]) -> Any:
     try:
         from matplotlib.figure import Figure
     except ImportError:
-        raise RuntimeMissingError("PNG sheets need matplotlib: pip install matplotlib, or write .html") from None
+        raise missing("matplotlib") from None
     rows = [(one, mask, index) for one in seen for index, mask in enumerate(one.masks)]
     figure = Figure(figsize=(2.3 * (CHANNELS + 2), 2.6 * len(rows)), layout="constrained")
     grid = figure.subplots(len(rows), CHANNELS + 2, squeeze=False)

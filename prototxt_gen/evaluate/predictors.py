@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from converters.foreign import opening
 from prototxt_gen.errors import NetError, PrototxtGenError, RuntimeMissingError, UnsupportedError, nearest
+from prototxt_gen.extras import need
 from prototxt_gen.ir import Shape, Value, show
 from prototxt_gen.lowering import results
 
@@ -67,7 +68,7 @@ class TorchPredictor:
     name = "torch"
 
     def __init__(self, subject: Subject, output: str = "", gpu: int | None = None) -> None:
-        need("torch", "PyTorch", "torch")
+        need("torch")
         import torch
 
         from prototxt_gen.torch_net import TorchNet
@@ -197,7 +198,7 @@ def _torch(subject: Subject, output: str, gpu: int | None) -> Predictor:
 
 def _onnx(subject: Subject, output: str, gpu: int | None) -> Predictor:
     """Convert, and run what was converted."""
-    need("onnx", "ONNX", "onnx")
+    need("onnx", "onnxruntime")
     from converters.convert import lower_onnx
     from converters.onnx_file import save
 
@@ -225,12 +226,6 @@ def predictor(backend: str, subject: Subject, output: str = "", gpu: int | None 
     if backend not in BACKENDS:
         raise PrototxtGenError(f"there is no backend {backend!r}; there are {', '.join(BACKENDS)}")
     return BACKENDS[backend](subject, output, gpu)
-
-
-def need(module: str, name: str, extra: str) -> None:
-    """Raise RuntimeMissingError where a package is not installed."""
-    if find_spec(module) is None:
-        raise RuntimeMissingError(f"{name} is not installed: pip install 'prototxt-gen[{extra}]'")
 
 
 def _rows(scores: Array, count: int, name: str) -> Array:

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from prototxt_gen.errors import PrototxtGenError, RuntimeMissingError, nearest
+from prototxt_gen.errors import PrototxtGenError, nearest
+from prototxt_gen.extras import EXTRAS, missing
 
 if TYPE_CHECKING:
     import numpy as np
@@ -107,7 +108,9 @@ def create(name: str, solver: Solver, settings: Settings) -> Backend:
     try:
         module: Any = importlib.import_module(f"prototxt_gen.train.{BACKENDS[name]}")
     except ModuleNotFoundError as error:
-        raise RuntimeMissingError(f"backend {name!r} needs {error.name}, which is not installed") from None
+        if error.name not in EXTRAS:
+            raise
+        raise missing(error.name) from None
     made: Backend = module.create(solver, settings)
     return made
 
