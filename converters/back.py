@@ -158,7 +158,9 @@ class _Onnx:
         own = layer.get(BNParameter if layer.type == "BN" else BatchNormParameter)
         added = next(helper.get_attribute_value(a) for a in node.attribute if a.name == "epsilon")
         kept = variance
-        if added != float(np.float32(own.eps)):
+        if isinstance(own, BatchNormParameter) and not own.add_eps_before_sqrt:
+            kept = np.square(np.sqrt(variance.astype("float64") + added) - own.eps).astype("float32")
+        elif added != float(np.float32(own.eps)):
             kept = (variance.astype("float64") + added - own.eps).astype("float32")
         if layer.type == "BN":
             return {"slope": scale, "bias": bias, "mean": mean, "variance": kept}

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
-from prototxt_gen import layers
+from converters import to_onnx
+from prototxt_gen import analyse, layers, parse_net
+from prototxt_gen.cli import cli
+from prototxt_gen.dialect import dialect
 from prototxt_gen.errors import NetError, UnsupportedError
+from prototxt_gen.passes.merging import merge
+from prototxt_gen.weights import Weights, read, write
+from tests.sane_weights import sane_weights
 from tests.test_structural_rooms import a_layer
 from tests.test_window_rooms import both
 
@@ -167,3 +175,22 @@ def test_space_to_batch_and_back(shape: tuple[int, ...], blocks: tuple[int, ...]
     np.testing.assert_allclose(got, wanted, rtol=1e-6)
     (back,) = both("BatchToSpaceND", [got], f"batch_to_space_nd_param {{ {params.replace('%s', 'crops')} }}")
     np.testing.assert_allclose(back, x, rtol=1e-6)
+
+
+def test_eps_comes_back_out_of_onnx_and_is_not_merged_away(tmp_path: Path) -> None:
+    text = """name: "net" input: "x" input_shape { dim: 1 dim: 3 dim: 4 dim: 4 }
+        layer { name: "bn" type: "BatchNorm" bottom: "x" top: "y"
+          batch_norm_param { add_eps_before_sqrt: false eps: 0.25 } }"""
+    analysis = analyse(parse_net(text).at("TEST"))
+    weights = sane_weights(analysis)
+    (tmp_path / "net.prototxt").write_text(text)
+    write(tmp_path / "net.caffemodel", analysis, weights, dialect("bvlc"))
+    to_onnx(tmp_path / "net.prototxt", tmp_path / "net.caffemodel", tmp_path / "net.onnx", fold=False)
+    told = ["convert", "caffemodel", str(tmp_path / "net.onnx"), "-o", str(tmp_path / "back.caffemodel")]
+    assert CliRunner().invoke(cli, told).exit_code == 0
+    back = read(tmp_path / "back.caffemodel", analysis).of("bn")
+    for role in ("mean", "variance"):
+        own = weights.of("bn")
+        np.testing.assert_allclose(back[role] / back["factor"], own[role] / own["factor"], rtol=1e-5)
+    with pytest.raises(UnsupportedError, match="BN adds it to the variance"):
+        merge(parse_net(text), Weights({}))

@@ -74,6 +74,8 @@ def _refusals(index: int, layer: Layer, states: Sequence[tuple[str, Indexed]]) -
     by_batch = p.has("use_global_stats") and not p.use_global_stats and not p.scale_bias
     if by_batch and any(phase == "TEST" and index in layers for phase, layers in states):
         yield str(layer.error("use_global_stats: false normalises by the batch; BN does not"))
+    if not p.add_eps_before_sqrt:
+        yield str(layer.error("add_eps_before_sqrt: false adds eps to the deviation; BN adds it to the variance"))
 
 
 def _partners(net: Net, states: Sequence[Indexed]) -> dict[int, int]:
