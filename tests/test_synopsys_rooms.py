@@ -194,3 +194,22 @@ def test_eps_comes_back_out_of_onnx_and_is_not_merged_away(tmp_path: Path) -> No
         np.testing.assert_allclose(back[role] / back["factor"], own[role] / own["factor"], rtol=1e-5)
     with pytest.raises(UnsupportedError, match="BN adds it to the variance"):
         merge(parse_net(text), Weights({}))
+
+
+@pytest.mark.parametrize(("tf", "yx"), [(True, True), (True, False), (False, True)])
+def test_priors_as_tensorflow_has_them(tf: bool, yx: bool) -> None:
+    flags = f"tf: {str(tf).lower()} yx_order: {str(yx).lower()}"
+    sizes = "min_size: 60.5 min_size: 90 max_size: 80 max_size: 120 aspect_ratio: 2 flip: false clip: false"
+    bottoms = [np.zeros((1, 1, 2, 3)), np.zeros((1, 1, 200, 300))]
+    (got,) = both("PriorBox", bottoms, f"prior_box_param {{ {sizes} {flags} }}")
+    wanted: list[float] = []
+    for h, w in np.ndindex(2, 3):
+        x, y = (w + 0.5) * 100, (h + 0.5) * 100
+        for low, high in ((60, 80), (90, 120)):
+            other, larger = (low * 2**0.5, low / 2**0.5), (np.sqrt(low * high),) * 2
+            for place, (wide, tall) in enumerate([(low, low), *([other, larger] if tf else [larger, other])]):
+                less = 0.05 if tf and low == 60 and place == 0 else 0.0
+                begin = [(x - wide / 2) / 300 + less, (y - tall / 2) / 200 + less]
+                end = [(x + wide / 2) / 300 - less, (y + tall / 2) / 200 - less]
+                wanted += begin[::-1] + end[::-1] if yx else begin + end
+    np.testing.assert_allclose(got[0, 0], wanted, rtol=1e-5, atol=1e-6)

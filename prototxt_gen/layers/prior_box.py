@@ -39,6 +39,9 @@ class PriorBoxParameter(Message, field="prior_box_param", number=203):
     step_h = float32(11)
     step_w = float32(12)
     offset = float32(13, 0.5)
+    tf = boolean(17)
+    """Of Synopsys, as yx_order: the box of max_size last, and the first one of a min_size of 60 smaller."""
+    yx_order = boolean(18)
     width = repeated(float32(14))
     height = repeated(float32(15))
 
@@ -83,6 +86,15 @@ def aspect_ratios(p: PriorBoxParameter) -> list[float]:
     return found
 
 
+def _as_tensorflow(p: PriorBoxParameter, corners: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Return H×W×boxes×4 corners with what `tf` and `yx_order` change. Source: synopsys-caffe's Forward_cpu."""
+    each = corners.shape[2] // max(1, len(p.min_size))
+    for index, size in enumerate(p.min_size):
+        if p.tf and math.trunc(size) == 60:
+            corners[:, :, index * each] += (0.05, 0.05, -0.05, -0.05)
+    return corners[..., [1, 0, 3, 2]] if p.yx_order else corners
+
+
 class PriorBoxBase(LayerType):
     """What both share: boxes centred on each position of the first bottom, in units of the image, and variances."""
 
@@ -117,7 +129,7 @@ class PriorBoxBase(LayerType):
         centers = ((np.stack([x, y], -1) + np.float32(p.offset)) * step)[:, :, None].astype("float64")
         half = np.array(self.box_sizes(layer), dtype="float32").astype("float64") / 2
         corners = np.concatenate([(centers - half) / image_size, (centers + half) / image_size], -1)
-        corners = self._clipped(layer, corners.astype("float32"))
+        corners = self._clipped(layer, _as_tensorflow(p, corners).astype("float32"))
         spread = np.broadcast_to(np.array(variances(layer, p), dtype="float32"), corners.shape)
         return np.stack([corners.reshape(-1), spread.reshape(-1)])[None]
 
@@ -184,10 +196,9 @@ class PriorBox(PriorBoxBase):
         self._check_sizes(layer, p)
         found: list[Size] = []
         for index, size in enumerate(map(math.trunc, p.min_size)):
-            found.append((size, size))
-            if p.max_size:
-                found.append((math.sqrt(size * math.trunc(p.max_size[index])),) * 2)
-            found += [(size * math.sqrt(r), size / math.sqrt(r)) for r in aspect_ratios(p) if abs(r - 1) >= 1e-6]
+            larger = [(math.sqrt(size * math.trunc(p.max_size[index])),) * 2] if p.max_size else []
+            others = [(size * math.sqrt(r), size / math.sqrt(r)) for r in aspect_ratios(p) if abs(r - 1) >= 1e-6]
+            found += [(size, size), *(others + larger if p.tf else larger + others)]
         return found
 
     def _check_sizes(self, layer: Layer, p: PriorBoxParameter) -> None:
