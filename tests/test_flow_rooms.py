@@ -67,3 +67,40 @@ def test_channel_norm() -> None:
     length = np.sqrt((x * x).sum(1, keepdims=True))
     assert bottom.grad is not None
     np.testing.assert_allclose(bottom.grad.numpy(), diff * x / (length + 1e-9), rtol=1e-6, atol=1e-12)
+
+
+def warped(image: Array, flow: Array, fill: float) -> Array:
+    """The fork's loop; it has the same on the CPU."""
+    top = np.full(image.shape, fill)
+    high, wide = image.shape[2:]
+    for n, y, x in np.ndindex(image.shape[0], high, wide):
+        x2, y2 = x + flow[n, 0, y, x], y + flow[n, 1, y, x]
+        if x2 >= 0 and y2 >= 0 and x2 < wide and y2 < high:
+            left, above = int(x2), int(y2)
+            right, below = min(left + 1, wide - 1), min(above + 1, high - 1)
+            a, b = x2 - left, y2 - above
+            one, other = image[n, :, above, left], image[n, :, above, right]
+            third, fourth = image[n, :, below, left], image[n, :, below, right]
+            top[n, :, y, x] = (1 - a) * (1 - b) * one + a * (1 - b) * other + (1 - a) * b * third + a * b * fourth
+    return top
+
+
+@pytest.mark.parametrize("fill", ["ZERO", "NOT_A_NUMBER"])
+def test_flow_warp(fill: str) -> None:
+    image, flow = RNG.normal(size=(2, 3, 5, 6)), RNG.normal(size=(2, 2, 5, 6)).astype("float32") * 2
+    flow[0, :, 0, 0], flow[0, 0, 1, 1], flow[1, 0, 4, 5], flow[1, 1, 4, 5] = 0, np.nan, 0.75, 0.5
+    (got,) = both("FlowWarp", [image, flow], f"flow_warp_param {{ fill_value: {fill} }}")
+    wanted = warped(image, flow.astype("float64"), 0.0 if fill == "ZERO" else np.nan)
+    assert 0 < (np.nan_to_num(wanted) == 0).sum() < wanted.size
+    np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_the_flow_has_a_gradient() -> None:
+    """By small steps; Backward_cpu has the derivative itself, also where a border is repeated."""
+    import torch
+
+    image, flow = torch.rand(1, 2, 4, 4, dtype=torch.float64), torch.rand(1, 2, 4, 4, dtype=torch.float64)
+    shapes = [tuple(image.shape), tuple(flow.shape)]
+    module = layers.every()["FlowWarp"].torch(a_layer("FlowWarp", shapes), shapes)
+    both_ways = (image.requires_grad_(), (flow * 0.8 + 0.1).detach().requires_grad_())
+    assert torch.autograd.gradcheck(module, both_ways, eps=1e-6, atol=1e-5)
