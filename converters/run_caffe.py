@@ -31,11 +31,15 @@ for index, name in enumerate(names if stored.files else ()):
     net.blobs[name].reshape(*array.shape)
     net.blobs[name].data[...] = array
 net.reshape()
-net.forward()
-made = list(net.blobs)
+made = {name: blob.data.copy() for name, blob in net.blobs.items() if name in names}
+for index in range(len(net.layers)):
+    net._forward(index, index)
+    for top in net._top_ids(index):
+        made[net._blob_names[top]] = net._blobs[top].data.copy()
 open(place + "/made.txt", "w", encoding="utf-8", errors="surrogateescape").write("\\n".join(made))
-np.savez(place + "/blobs.npz", *[net.blobs[name].data for name in made])
+np.savez(place + "/blobs.npz", *made.values())
 """
+"""Each blob is taken down when its layer has run: later ones may write over memory that they share with it."""
 
 _FATAL = re.compile(r"F\d{4} |\[libprotobuf")
 """How a line begins that tells why Caffe stops: glog's fatal lines, F and the date, and protobuf's."""

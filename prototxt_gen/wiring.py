@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
+from prototxt_gen import layers
 from prototxt_gen.analysis import Analysis, Row
-from prototxt_gen.errors import NetError
+from prototxt_gen.errors import NetError, UnsupportedError
 from prototxt_gen.ir import Layer, Net, Value, show
+
+LEARNED = ""
+"""Stands for the name of a learned blob, which is no blob of the net."""
 
 
 def in_place(layer: Layer, index: int) -> bool:
@@ -34,6 +38,46 @@ def written_twice(net: Net) -> Iterator[tuple[Layer, str]]:
                     (one for one in net.layers if one is not layer and layer.bottoms[index] in one.bottoms), layer
                 )
                 yield layer, f"it writes over {top.blob!r}, which layer {other.name!r} of line {other.line} takes too"
+
+
+def overwritten(net: Net) -> Iterator[tuple[Layer, str]]:
+    """Yield (layer, problem) where a layer in place changes memory that another blob shares, or a learned blob itself.
+
+    Some types give their top their bottom's memory (Blob::ShareData in src/caffe/layers/split_layer.cpp,
+    flatten_layer.cpp, reshape_layer.cpp, slice_layer.cpp, concat_layer.cpp): who takes the bottom later on gets what
+    was written over it. Dropout writes in place what is there already, where it does not train.
+    """
+    last = {value: index for index, layer in enumerate(net.layers) for value in layer.bottoms}
+    memory: dict[Value, list[Value]] = {}
+    """The values in the memory of each, itself among them; those that share it have one list."""
+    for index, layer in enumerate(net.layers):
+        for place, top in enumerate(layer.tops):
+            writes = in_place(layer, place)
+            below = layer.bottoms[place] if writes else _shared(layer, index)
+            shared = memory.setdefault(below, [below]) if below else []
+            if writes and layer.type != "Dropout":
+                shared[:] = [value for value in shared if last.get(value, -1) > index or value.blob == LEARNED]
+                yield from ((layer, _told(net, top, value, last)) for value in shared)
+            memory[top] = shared
+            shared.append(top)
+
+
+def _shared(layer: Layer, index: int) -> Value | None:
+    """Return the value whose memory the layer's tops get; one that stands for its learned blob, if it has no bottom."""
+    room = layers.find(layer.type)
+    if room is None or not room.shares_memory(layer):
+        return None
+    return layer.bottoms[0] if layer.bottoms else Value(LEARNED, index)
+
+
+def _told(net: Net, top: Value, value: Value, last: Mapping[Value, int]) -> str:
+    if value.blob == LEARNED:
+        return f"it writes over {top.blob!r}, and so over what layer {net.layers[value.version].name!r} has learned"
+    other = net.layers[last[value]]
+    return (
+        f"it writes over {top.blob!r}, whose memory in Caffe is that of {value.blob!r} too, and layer {other.name!r} "
+        f"of line {other.line} takes that later"
+    )
 
 
 def misshapen(rows: Sequence[Row]) -> Iterator[tuple[Layer, str]]:
@@ -63,5 +107,7 @@ def faults(analysis: Analysis) -> Iterator[NetError]:
     """Yield an error for everything of this kind that is wrong with a net of one phase."""
     for layer, problem in (*written_twice(analysis.net), *misshapen(analysis.rows)):
         yield layer.error(problem)
+    for layer, problem in overwritten(analysis.net):
+        yield UnsupportedError(f"layer {layer.name!r} ({layer.type}): {problem}; that is not done here")
     for layer in analysis.net.layers:
         yield from map(layer.error, miscounted(layer))

@@ -164,7 +164,7 @@ def test_layers_of_one_type() -> None:
 
 def test_view_says_what_is_missing(net: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "netron", None)
-    assert 'pip install "prototxt-gen[draw]"' in run("view", net, code=1).stderr
+    assert "pip install 'prototxt-gen[draw]'" in run("view", net, code=1).stderr
 
 
 def test_view_serves_the_file(net: Path, monkeypatch: pytest.MonkeyPatch) -> None:

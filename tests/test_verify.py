@@ -216,6 +216,21 @@ def test_unpooling_is_compared_with_caffes_own(tmp_path: Path) -> None:
 
 
 @pytest.mark.caffe
+def test_a_blob_counts_as_its_layer_made_it(tmp_path: Path) -> None:
+    """Flatten's top has the memory of its bottom: in Caffe the ReLU changes both."""
+    text = (
+        'input: "x" input_shape { dim: 1 dim: 2 dim: 4 dim: 6 }\n'
+        'layer { name: "t" type: "TanH" bottom: "x" top: "t" }\n'
+        'layer { name: "f" type: "Flatten" bottom: "t" top: "f" }\n'
+        'layer { name: "r" type: "ReLU" bottom: "f" top: "f" }\n'
+    )
+    one = opened(tmp_path, text)
+    found = verify(one, seeded(one), ("pycaffe", "torch", "onnx"))
+    assert found.reference == "pycaffe" and found.verified
+    assert {c.blob for c in found.compared[0].comparisons} == {"t", "f"}
+
+
+@pytest.mark.caffe
 def test_a_net_without_inputs_runs_in_caffe(tmp_path: Path) -> None:
     filler = 'data_filler { type: "constant" value: 2 }'
     text = (

@@ -11,7 +11,7 @@ from prototxt_gen.errors import NetError, UnsupportedError, nearest
 from prototxt_gen.ir import NOBODY, Layer, Value
 from prototxt_gen.layers.base import LayerType
 from prototxt_gen.phases import is_ending, is_source
-from prototxt_gen.wiring import misshapen, written_twice
+from prototxt_gen.wiring import misshapen, overwritten, written_twice
 
 MOST_HINTS, MOST_BLOBS = 100, 5000
 """Nearest names are looked for this often, and in nets of no more blobs than this."""
@@ -43,6 +43,11 @@ def _why_dangling(phase: Phase, layer: Layer, made: Value | None, elsewhere: boo
 def blobs_made_twice(phase: Phase) -> Iterator[Problem]:
     for layer, message in written_twice(phase.net):
         yield of_layer(ERROR, "made-twice", layer, message)
+
+
+def shared_memory(phase: Phase) -> Iterator[Problem]:
+    for layer, message in overwritten(phase.net):
+        yield of_layer(WARNING, "shared-memory", layer, message)
 
 
 def duplicate_names(phase: Phase) -> Iterator[Problem]:
@@ -144,6 +149,7 @@ def not_checked(phase: Phase) -> Iterator[Problem]:
 BLOB_RULES = (
     dangling_bottoms,
     blobs_made_twice,
+    shared_memory,
     duplicate_names,
     wrong_arity,
     wrong_shapes,

@@ -122,6 +122,10 @@ class LayerType:
         """Return a module whose forward takes the bottoms and returns the top, or a tuple of the tops."""
         raise UnsupportedError(f"layer {layer.name!r} ({layer.type}): it has no PyTorch form")
 
+    def shares_memory(self, layer: Layer) -> bool:
+        """Whether Caffe gives the tops the memory of the first bottom, or of a learned blob, instead of a copy."""
+        return False
+
     def overwritten(self, layer: Layer, bottoms: Sequence[Shape]) -> tuple[str, ...]:
         """Return the roles whose gradient Caffe writes anew in each backward pass; of iter_size the last counts."""
         return ()

@@ -49,6 +49,9 @@ class Concat(LayerType):
             raise layer.error(f"bottoms differ, {show_all(bottoms)}; they may differ along axis {axis} only")
         return [(*bottoms[0][:axis], sum(bottom[axis] for bottom in bottoms), *bottoms[0][axis + 1 :])]
 
+    def shares_memory(self, layer: Layer) -> bool:
+        return len(layer.bottoms) == 1
+
     def torch(self, layer: Layer, bottoms: Sequence[Shape]) -> nn.Module:
         import torch
         from torch import nn

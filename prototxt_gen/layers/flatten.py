@@ -51,6 +51,9 @@ class Flatten(LayerType):
         start, end, _ = flattened_axes(layer, bottoms[0])
         return [(*bottoms[0][:start], math.prod(bottoms[0][start:end]), *bottoms[0][end:])]
 
+    def shares_memory(self, layer: Layer) -> bool:
+        return True
+
     def torch(self, layer: Layer, bottoms: Sequence[Shape]) -> nn.Module:
         from torch import nn
 

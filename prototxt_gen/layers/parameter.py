@@ -45,6 +45,9 @@ class Parameter(LayerType):
         p = layer.get(ParameterParameter)
         return {"weight": BlobSpec(p.shape.dim, p.blob_filler)}
 
+    def shares_memory(self, layer: Layer) -> bool:
+        return True
+
     def torch(self, layer: Layer, bottoms: Sequence[Shape]) -> nn.Module:
         import torch
         from torch import nn

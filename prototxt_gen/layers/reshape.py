@@ -117,6 +117,9 @@ class Reshape(LayerType):
             raise layer.error(f"the elements of its bottom {show(bottoms[0])} do not fit the shape {wanted}")
         return [top]
 
+    def shares_memory(self, layer: Layer) -> bool:
+        return layer.get(ReshapeParameter).pixelshuffler == 1
+
     def torch(self, layer: Layer, bottoms: Sequence[Shape]) -> nn.Module:
         from torch import nn
 

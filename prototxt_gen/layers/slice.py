@@ -64,6 +64,9 @@ class Slice(LayerType):
         axis = slice_axis(layer, bottoms[0])
         return [(*bottoms[0][:axis], size, *bottoms[0][axis + 1 :]) for size in sizes(layer, bottoms[0])]
 
+    def shares_memory(self, layer: Layer) -> bool:
+        return len(layer.tops) == 1
+
     def torch(self, layer: Layer, bottoms: Sequence[Shape]) -> nn.Module:
         import torch
         from torch import nn

@@ -33,6 +33,9 @@ class Split(LayerType):
         refuse_in_place(layer)
         return [bottoms[0]] * len(layer.tops)
 
+    def shares_memory(self, layer: Layer) -> bool:
+        return True
+
     def torch(self, layer: Layer, bottoms: Sequence[Shape]) -> nn.Module:
         from torch import nn
 

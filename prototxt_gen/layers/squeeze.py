@@ -45,6 +45,9 @@ class Squeeze(LayerType):
     def _axes(self, layer: Layer, bottom: Shape) -> list[int]:
         return [canonical(layer, axis, bottom) for axis in layer.get(SqueezeParameter).axis]
 
+    def shares_memory(self, layer: Layer) -> bool:
+        return True
+
     def torch(self, layer: Layer, bottoms: Sequence[Shape]) -> nn.Module:
         from torch import nn
 

@@ -69,11 +69,14 @@ def forward(net: Any, shapes: Any, one: Behaviour, rng: np.random.Generator, pla
         net.blobs[blob].reshape(*array.shape)
         net.blobs[blob].data[...] = array
     net.reshape()
-    net.forward()
+    made = dict.fromkeys(net.blobs, np.zeros(0)) | inputs
+    for index in range(len(net.layers)):  # later ones may write over memory that they share
+        net._forward(index, index)
+        made |= {net._blob_names[top]: net._blobs[top].data.copy() for top in net._top_ids(index)}
     np.savez(place / f"inputs{suffix}.npz", *inputs.values())
     (place / "names.txt").write_text("\n".join(net.blobs), encoding="utf-8")
     (place / "outputs.txt").write_text("\n".join(net.outputs), encoding="utf-8")
-    np.savez(place / f"blobs{suffix}.npz", *(blob.data for blob in net.blobs.values()))
+    np.savez(place / f"blobs{suffix}.npz", *made.values())
 
 
 if __name__ == "__main__":

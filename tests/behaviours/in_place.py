@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.behaviours.notation import B
 
 _NONSENSE = "Caffe reads what it has just written"
+_SHARED = "Caffe reads memory that another blob was written over"
 _FINE = (
     "ReLU", "ReLU relu_param { negative_slope: 0.1 }", "PReLU", "ELU", "Sigmoid", "TanH", "BNLL", "Exp", "Dropout",
     "Power power_param { power: 2 shift: 1 }", "Threshold", "Swish", "Clip clip_param { min: -1 max: 1 }",
@@ -49,5 +50,21 @@ BEHAVIOURS = (
     B("in place: Eltwise sum", "a 2 3; b 2 3", "copy: Power a > x\ne: Eltwise x b > x", not_here=_NONSENSE),
     B("in place: Eltwise maximum", "a 2 3; b 2 3", not_here=_NONSENSE,
       layers="copy: Power a > x\ne: Eltwise x b > x | eltwise_param { operation: MAX }"),
+    B("shared memory: a blob written over after it was read", "data 2 3 4 4",
+      "c: TanH data > c\nf: Flatten c > f\np: Power c > p | power_param { scale: 2 }\nr: ReLU f > f\n"
+      "g: Flatten p > g\ne: Eltwise f g > e"),
+    B("shared memory: a blob written over before it is read", "data 2 3 4 4", not_here=_SHARED,
+      layers="c: TanH data > c\nf: Flatten c > f\nr: ReLU f > f\np: Power c > p | power_param { scale: 2 }"),
+    B("shared memory: a copy of Split", "data 2 3", not_here=_SHARED,
+      layers="c: TanH data > c\ns: Split c > a b\nr: ReLU a > a\ne: Eltwise a b > e"),
+    B("shared memory: of what was reshaped twice", "data 2 3 4 4", not_here=_SHARED,
+      layers="c: TanH data > c\nf: Flatten c > f\n"
+      "g: Reshape f > g | reshape_param { shape { dim: 0 dim: 2 dim: -1 } }\nr: ReLU g > g\nt: AbsVal f > t"),
+    B("shared memory: a Slice of one piece", "data 2 3", not_here=_SHARED,
+      layers="c: TanH data > c\ns: Slice c > a\nr: ReLU a > a\np: Power c > p"),
+    B("shared memory: one of two pieces is a copy", "data 2 4",
+      "c: TanH data > c\ns: Slice c > a b\nr: ReLU a > a\np: Power c > p\nq: Concat a b > q"),
+    B("shared memory: an input's", "data 2 3 4 4", not_here=_SHARED,
+      layers="f: Flatten data > f\nr: ReLU f > f\np: Power data > p | power_param { scale: 2 }"),
     B("in place: Scale by a second bottom", "a 2 3 4; b 3", "copy: Power a > x\ns: Scale x b > x\nafter: TanH x > y"),
 )  # fmt: skip
