@@ -24,7 +24,7 @@ from prototxt_gen.caffemodel.types import NewLayer
 from prototxt_gen.errors import WeightsError
 from prototxt_gen.render import net_text
 from prototxt_gen.solver import Solver
-from prototxt_gen.train import caffe_nets
+from prototxt_gen.train import caffe_backward, caffe_nets
 from prototxt_gen.train.backend import Settings, Step
 from prototxt_gen.train.child import Child
 from prototxt_gen.train.finetune import in_inverse_std, matched
@@ -34,7 +34,7 @@ from prototxt_gen.train.snapshots import weights_of, write_state
 
 
 class PycaffeBackend:
-    """See the module. Nets are made in the constructor; NetError where Caffe refuses them."""
+    """See the module. Nets are made in the constructor; NetError where Caffe refuses them, or cannot train them."""
 
     def __init__(self, solver: Solver, settings: Settings) -> None:
         self.solver, self.settings = solver, settings
@@ -48,6 +48,7 @@ class PycaffeBackend:
             self._write_nets()
             self.child = Child("prototxt_gen.train.pycaffe_child", self.folder / "caffe.log")
             self.shapes = self._start()
+            self._refuse_inert()
         except BaseException:
             self.close()
             raise
@@ -70,6 +71,14 @@ class PycaffeBackend:
         solver = str(self.folder / "solver.prototxt")
         shapes = self.child.ask("start", solver=solver, tests=tests, gpu=self.settings.gpu)
         return {name: [tuple(shape) for shape in blobs] for name, blobs in shapes.items()}
+
+    def _refuse_inert(self) -> None:
+        """UnsupportedError where a learned layer is below one whose backward pass, tried here, does nothing."""
+        for layer in caffe_backward.suspects(self.net, self.shapes):
+            shapes = self.child.ask("blob_shapes", blobs=[bottom.blob for bottom in layer.bottoms])
+            self._write("alone.prototxt", caffe_backward.alone(layer, shapes))
+            if not self.child.ask("goes_back", net=str(self.folder / "alone.prototxt")):
+                raise caffe_backward.refusal(layer)
 
     @property
     def iteration(self) -> int:

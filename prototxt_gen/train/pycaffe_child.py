@@ -14,6 +14,9 @@ from prototxt_gen.train.serving import Order, serve
 AUTOMATIC = "(automatic)"
 """What Caffe calls the top of each loss that was written without one. Source: src/caffe/net.cpp Net::AppendTop."""
 
+_UNWRITTEN = np.float32(1e30)
+"""Stands in a gradient until something is written there."""
+
 
 class Session:
     """A solver and its test nets in Caffe."""
@@ -46,6 +49,21 @@ class Session:
     def started(self) -> Any:
         """Return the shapes of every layer's blobs."""
         return {name: [list(blob.data.shape) for blob in blobs] for name, blobs in self.net.params.items()}
+
+    def blob_shapes(self, order: Order) -> Any:
+        """Return the shapes of blobs of the net that is trained."""
+        return [list(self.net.blobs[name].data.shape) for name in order["blobs"]]
+
+    def goes_back(self, order: Order) -> Any:
+        """Return whether the backward pass of a net writes, or shares, the gradient of one of its inputs."""
+        net = self.caffe.Net(order["net"], self.caffe.TRAIN)
+        net.forward()
+        for name in net.inputs:
+            net.blobs[name].diff[...] = _UNWRITTEN
+        for name in net.outputs:
+            net.blobs[name].diff[...] = 0
+        net.backward()
+        return not all((net.blobs[name].diff == _UNWRITTEN).all() for name in net.inputs)
 
     def step(self, order: Order) -> Any:
         """Run one iteration; everything random in it comes from the seed given."""
