@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from click.testing import CliRunner
 
 from converters import read_subject, to_torch
 from converters.convert import write_torch
 from converters.inputs import seeded
 from converters.pytorch.file import load_folder, run_module
+from converters.pytorch.trace import UntraceableError, trace
 from converters.runtimes import run_onnx, run_torch
 from converters.verification import difference
 from prototxt_gen import analyse, layers, parse_net
@@ -100,3 +103,21 @@ layer {{ name: "c" type: "Convolution" bottom: "data" top: "c"
   convolution_param {{ num_output: 2 axis: {axis} {kernel} }} }}"""
     done = write_torch(read_subject(*files(tmp_path, text)), tmp_path / "net")
     assert done.report is not None and done.report.verified
+
+
+@pytest.mark.parametrize("act", [
+    lambda x: x[x > 0].sum(),
+    lambda x: x[0, x[0] > 0].sum(),
+    lambda x: (x > 0).nonzero().shape[0] * x,
+    lambda x: torch.where(x > 0)[0].shape[0] * x,
+    lambda x: torch.masked_select(x, x > 0).mean(),
+])  # fmt: skip
+def test_what_goes_by_the_numbers_is_not_traced(act: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    """A size that the numbers of one run have would be written down for all."""
+
+    class Act(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return act(x)
+
+    with pytest.raises(UntraceableError):
+        trace(Act(), [(2, 6)], ())

@@ -20,6 +20,7 @@ from prototxt_gen.ir import Shape
 _ESCAPES = frozenset(
     {"__bool__", "__int__", "__float__", "__index__", "__complex__", "__array__", "item", "tolist", "numpy"}
 )
+_SIZED_BY_NUMBERS = frozenset({"nonzero", "argwhere", "masked_select", "unique", "unique_consecutive", "bincount"})
 _SMALL = 16
 """Tensors made of Python numbers are written out up to so many; larger ones are kept as buffers."""
 
@@ -82,7 +83,7 @@ class _Recorder(TorchFunctionMode):
         if function is None:
             return func(*args, **(kwargs or {}))
         method = function.removesuffix(".__get__").rsplit(".", 1)[-1]
-        if method in _ESCAPES:
+        if method in _ESCAPES or method in _SIZED_BY_NUMBERS or _is_masked(method, args):
             raise UntraceableError(f"it uses {function}")
         made = func(*args, **(kwargs or {}))
         if method in ("shape", "size", "__len__") and args and isinstance(args[0], Tensor):
@@ -150,6 +151,15 @@ class _Recorder(TorchFunctionMode):
 
 def _is_in_place(function: str) -> bool:
     return Call(function, (), {}, (), True).in_place
+
+
+def _is_masked(method: str, args: Sequence[Any]) -> bool:
+    """Whether a call picks elements by a mask, or asks where one holds: how many there are depends on the numbers."""
+    if method == "where":
+        return len(args) == 1
+    index = args[1] if method == "__getitem__" else ()
+    parts = index if isinstance(index, tuple) else (index,)
+    return any(isinstance(part, Tensor) and part.dtype in (torch.bool, torch.uint8) for part in parts)
 
 
 def _is_idle(function: str, args: Sequence[Any], kwargs: dict[str, Any], made: Any) -> bool:
