@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import resource
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -62,6 +64,34 @@ def test_a_snapshot_that_cannot_be_written_costs_no_earlier_one(tmp_path: Path) 
         support.history(state)
         support.weights(state.with_suffix(".caffemodel"))
     assert not list((folder / "out").glob(".*"))
+
+
+@pytest.mark.parametrize("backend", ["pycaffe", "torch"])
+def test_a_folder_that_is_removed_under_way_is_made_anew_and_that_is_told(backend: str, tmp_path: Path) -> None:
+    """Rows of metrics.csv would go to a file that has no name any more, without a word."""
+    folder = support.folder(tmp_path)
+    process = support.begin(folder, "--backend", backend, "--max-iter", "1000000", "--snapshot-every", "50")
+    wait_for(process, folder / "out" / "small_iter_50.solverstate")
+    (folder / "out").rename(folder / "gone")
+    wait_for(process, folder / "out" / "metrics.csv", 1000)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert err.count("out/metrics.csv was removed under way: it begins anew") == 1
+    assert list((folder / "out").glob("*.solverstate"))
+
+
+def test_a_stream_that_was_closed_is_no_fault(tmp_path: Path) -> None:
+    """A file opened later would get its number, and be taken for it by Caffe's process."""
+    folder = support.folder(tmp_path)
+    command = f"{sys.executable} -m prototxt_gen train solver.prototxt --backend pycaffe --max-iter 2 2>&-"
+    done = subprocess.run(
+        command, shell=True, cwd=folder, stdout=subprocess.PIPE, text=True, timeout=120,
+        env={**os.environ, "PYTHONPATH": str(support.ROOT)}, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0
+    assert "trained to iteration 2" in done.stdout
+    assert (folder / "out" / "metrics.csv").read_text().count("\n") == 3
 
 
 def test_a_data_set_that_is_cut_short_under_way_is_told(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import sys
 
 import click
@@ -36,9 +37,19 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command line; an error of ours is one sentence on stderr and exit code 1."""
+    _open_what_was_closed()
     for stream in (sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
             reconfigure(errors="backslashreplace")  # a terminal that is not UTF-8 gets escapes, not a traceback
     gc.set_threshold(200_000, 20, 100)  # a net of 100,000 layers is millions of objects, and next to no garbage
     cli()
+
+
+def _open_what_was_closed() -> None:
+    """Make the null device of a stream that was closed (2>&-): else a file opened later is taken for it."""
+    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(number, True)
+    os.close(number)
+    sys.stdout = sys.stdout or open(1, "w")  # noqa: SIM115  (open until the end)
+    sys.stderr = sys.stderr or open(2, "w")  # noqa: SIM115

@@ -59,7 +59,8 @@ class Files:
 
     def snapshot(self, backend: Backend) -> Path | None:
         """Write a snapshot."""
-        self.recorder.flush()
+        if not self.recorder.flush():
+            self.display.say(f"{self.recorder.path} was removed under way: it begins anew, without what came before")
         state = self.snapshots.save(backend)
         self.display.say(f"snapshot: {state}")
         return state

@@ -53,6 +53,12 @@ class Table:
         self._file: IO[str] = self.path.open("a", newline="")
         self._writer = csv.DictWriter(self._file, self.columns)
 
+    def begin_anew(self) -> None:
+        """Go on in a new file, without the rows so far: the one that was written to has been removed."""
+        self.close()
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._rewrite([])
+
     def flush(self) -> None:
         """Put the rows written so far into the file."""
         self._file.flush()

@@ -27,7 +27,12 @@ class Recorder:
         self._losses: deque[float] = deque(maxlen=schedule.average_loss)
         self._tested: tuple[int, Mapping[str, float]] | None = None
         self.title = title
-        self.first = first
+        self._next = first
+
+    @property
+    def path(self) -> Path:
+        """The name of metrics.csv."""
+        return self._table.path
 
     def smoothed(self) -> float:
         """Return the mean loss of the last `average_loss` iterations, as Caffe shows it (UpdateSmoothedLoss)."""
@@ -36,6 +41,7 @@ class Recorder:
     def stepped(self, step: Step) -> None:
         """Take down one iteration."""
         self._losses.append(step.loss)
+        self._next = step.iteration + 1
         row = {"iteration": step.iteration, "loss": step.loss, "rate": step.rate}
         outputs = {f"train/{name}": value for name, value in step.outputs.items()}
         self._table.add(row | self._test_of(step.iteration) | outputs)
@@ -58,11 +64,16 @@ class Recorder:
         scores, self._tested = dict(self._tested[1]), None
         return scores
 
-    def flush(self) -> None:
-        """Put everything so far into the files."""
+    def flush(self) -> bool:
+        """Put everything so far into the files; False where they have been removed, and are begun anew."""
+        there = self.path.exists()
+        if not there:
+            self._table.begin_anew()
+            self._events = open_events(self.path.parent, self._next)
         self._table.flush()
         if self._events:
             self._events.flush()
+        return there
 
     def close(self) -> list[Path]:
         """Complete the files and draw the curve; return the pictures."""
@@ -73,7 +84,7 @@ class Recorder:
             if file is not None:
                 file.close()
         try:
-            return curve.draw(self._table.path, self._table.path.parent, self.title)
+            return curve.draw(self.path, self.path.parent, self.title)
         except ImportError:
             click.echo("no curve is drawn: it needs matplotlib (pip install matplotlib)", err=True)
             return []
