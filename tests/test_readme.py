@@ -12,7 +12,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from prototxt_gen import analyse, model, parse_net, weights
+from prototxt_gen import analyse, layers, model, parse_net, weights
 from prototxt_gen.cli import cli
 from prototxt_gen.dialect import dialect
 from tests.sane_weights import sane_weights
@@ -68,3 +68,7 @@ def test_light_commands_run(words: list[str], workplace: Path) -> None:
     force = ["--force"] if "-o" in words else []
     result = CliRunner().invoke(cli, [*words, *force])
     assert result.exit_code == 0, result.output
+
+
+def test_as_many_layer_types_as_told() -> None:
+    assert f"{len(layers.every())} layer types" in README.read_text(encoding="utf-8")
