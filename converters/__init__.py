@@ -41,6 +41,8 @@ def read_subject(
 ) -> Subject:
     """Read a net (a prototxt's path, or a Net) and its weights (a .caffemodel's or .h5's path, or Weights) together.
 
+    A net that learns nothing needs no weights: they are None.
+
     `shapes` are those of inputs and data layers by blob, N×C×H×W; `dialect` and `bn_statistic` ("inverse_std" or
     "variance") tell what the file does not; `ignore_fields` names fields of forks that change nothing.
     Raises PrototxtGenError: PrototxtError, NetError, UnsupportedError or WeightsError, all faults in one text.

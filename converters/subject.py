@@ -12,7 +12,7 @@ from converters.preprocessing import Preprocessing, told_by
 from prototxt_gen import layers, phases
 from prototxt_gen import weights as weighing
 from prototxt_gen.analysis import Analysis, analyse, resized
-from prototxt_gen.errors import UnsupportedError
+from prototxt_gen.errors import UnsupportedError, WeightsError
 from prototxt_gen.ir import NOBODY, Layer, Net, Shape, Value, show
 from prototxt_gen.lowering import is_fed, ready, sources, without_fields
 from prototxt_gen.message import Message
@@ -23,7 +23,8 @@ from prototxt_gen.weights import Weights
 
 M = TypeVar("M", bound=Message)
 NetLike = str | PathLike[str] | Net
-WeightsLike = str | PathLike[str] | Weights
+WeightsLike = str | PathLike[str] | Weights | None
+"""None: of a net that learns nothing."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ def open_subject(net: NetLike, weights: WeightsLike, how: Reading | None = None)
         read,
         found,
         None if isinstance(net, Net) else Path(net),
-        None if isinstance(weights, Weights) else Path(weights),
+        None if weights is None or isinstance(weights, Weights) else Path(weights),
         not changed and _is_plain(analysis, read),
         (*told, *remarks, *read.remarks, *_assumed(analysis)),
     )
@@ -139,7 +140,19 @@ def _read(path: str | PathLike[str]) -> Net:
 def _weights(weights: WeightsLike, analysis: Analysis, how: Reading) -> Weights:
     if isinstance(weights, Weights):
         return weights
+    if weights is None:
+        _refuse_without_weights(analysis)
+        return Weights({})
     return weighing.read(fspath(weights), analysis, how.dialect, how.statistic)
+
+
+def _refuse_without_weights(analysis: Analysis) -> None:
+    learned = [row.layer for row in analysis.rows if row.blobs]
+    if learned:
+        first = f"{learned[0].name!r} ({learned[0].type})"
+        more = f" and {len(learned) - 1} more layers" if len(learned) > 1 else ""
+        where = analysis.net.source or analysis.net.name
+        raise WeightsError(f"{where}: it needs weights, for layer {first}{more}: give a .caffemodel after it")
 
 
 def _of_phase(net: Net, how: Reading) -> tuple[Net, list[str]]:

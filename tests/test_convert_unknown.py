@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
@@ -13,7 +14,7 @@ from converters.verification import verify
 from prototxt_gen import analyse, parse_net
 from prototxt_gen.cli import cli
 from prototxt_gen.dialect import dialect
-from prototxt_gen.errors import UnsupportedError
+from prototxt_gen.errors import UnsupportedError, WeightsError
 from prototxt_gen.lowering import ready
 from prototxt_gen.weights import write
 from tests.sane_weights import sane_weights
@@ -92,3 +93,12 @@ def test_what_makes_constants_is_no_place_for_unknown_fields() -> None:
     analysis = analyse(parse_net(net()))
     with pytest.raises(UnsupportedError, match=r"dummy_data_param\.mystery is not understood"):
         read_subject(parse_net(text), sane_weights(analysis))
+
+
+def test_a_net_that_learns_nothing_needs_no_weights() -> None:
+    bare = parse_net(
+        'name: "n" input: "x" input_shape { dim: 2 } layer { name: "r" type: "ReLU" bottom: "x" top: "r" }'
+    )
+    assert verify(read_subject(bare, None), {"x": np.array([-1, 2], "float32")}, ("torch", "onnx")).verified
+    with pytest.raises(WeightsError, match=r"n: it needs weights, for layer 'c' \(Convolution\)"):
+        read_subject(parse_net(net()), None)

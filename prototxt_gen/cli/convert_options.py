@@ -76,15 +76,12 @@ def subject(net: Path, weights: Path | None, **given: Any) -> Subject:
     """
     from converters.subject import open_subject
     from prototxt_gen.ir import Net
-    from prototxt_gen.weights import Weights
 
     load_plugins(given["plugins"])
     _, read = options.read_any(net)
     if not isinstance(read, Net):
         raise PrototxtGenError(f"{net}: a solver, not a net; give the net's own file")
-    made = open_subject(net, weights if weights is not None else Weights({}), read_as(read, given))
-    if weights is None:
-        _refuse_without_weights(made)
+    made = open_subject(net, weights, read_as(read, given))
     return _with_preprocessing(made, given)
 
 
@@ -94,16 +91,6 @@ def load_plugins(files: Iterable[Path]) -> None:
 
     for file in files:
         plugins.load(file)
-
-
-def _refuse_without_weights(made: Subject) -> None:
-    learned = [row.layer for row in made.analysis.rows if row.blobs]
-    if learned:
-        first = f"{learned[0].name!r} ({learned[0].type})"
-        more = f" and {len(learned) - 1} more layers" if len(learned) > 1 else ""
-        raise PrototxtGenError(
-            f"{made.prototxt}: it needs weights, for layer {first}{more}: give a .caffemodel after it"
-        )
 
 
 def read_as(net: Net, given: dict[str, Any]) -> Reading:
