@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from prototxt_gen import layers
+from prototxt_gen import analyse, layers, parse_net, weights
 from prototxt_gen.errors import NetError, UnsupportedError
 from prototxt_gen.ir import Layer
 from prototxt_gen.layers.example import Example
+from prototxt_gen.torch_net import TorchNet, as_tensors
 from tests import golden
+from tests.caffe_support import input_layer, make_net
 from tests.test_laws import as_tuple
 
 Array = np.ndarray[Any, Any]
@@ -181,6 +184,27 @@ def test_state_is_carried_where_a_sequence_goes_on(type_: str) -> None:
     torch.testing.assert_close(parts, whole)
     module.reset()  # type: ignore[operator]
     assert not torch.allclose(module(x[2:], cont[2:]), whole[2:])
+
+
+@pytest.mark.caffe
+@pytest.mark.parametrize("type_", ["LSTM", "RNN"])
+def test_streams_left_out_keep_their_state(type_: str, tmp_path: Path) -> None:
+    """Caffe's blobs keep their memory where they shrink and grow again within it; where they outgrow it, it is new."""
+    text = f"""layer {{ name: "r" type: "{type_}" bottom: "x" bottom: "cont" top: "h" recurrent_param {{ num_output: 3
+        weight_filler {{ type: "uniform" min: -0.5 max: 0.5 }} }} }}"""
+    text = input_layer("x", (3, 4, 5)) + input_layer("cont", (3, 4)) + text
+    caffes = make_net(tmp_path, text)
+    caffes.save(str(tmp_path / "n.caffemodel"))
+    analysis = analyse(parse_net(text))
+    ours = TorchNet(analysis, weights.read(str(tmp_path / "n.caffemodel"), analysis)).eval()
+    for streams in (4, 2, 3, 4, 6, 5, 6):
+        given = {"x": RNG.standard_normal((3, streams, 5)), "cont": np.ones((3, streams))}
+        for name, array in given.items():
+            caffes.blobs[name].reshape(*array.shape)
+            caffes.blobs[name].data[...] = array
+        caffes.reshape()
+        (top,) = as_tuple(ours(*as_tensors(given).values()))
+        np.testing.assert_allclose(top.detach().numpy(), caffes.forward()["h"], atol=1e-6, err_msg=str(streams))
 
 
 BATCHES = [

@@ -61,12 +61,15 @@ class Recurrent(nn.Module):
             return tuple(state[0].detach() for state in given)
         zero = inputs.new_zeros(inputs.shape[1], self.blob(f"W_h{self.letter}").shape[1])
         kept = self.carried.get(self.training, ())
-        fits = kept and kept[0].shape == zero.shape
-        return kept if fits else (zero,) * self.states
+        enough = kept and len(kept[0]) >= len(zero)
+        return tuple(each[: len(zero)] for each in kept) if enough else (zero,) * self.states
 
     def keep(self, top: Tensor, state: tuple[Tensor, ...]) -> Tensor:
+        """Carry the state on. Where a batch has fewer streams than one before, those that are left out keep theirs."""
         if self.marked:
-            self.carried[self.training] = tuple(each.detach() for each in state)
+            older = self.carried.get(self.training, ()) or state
+            joined = (torch.cat([new, old[len(new) :]]) for new, old in zip(state, older, strict=True))
+            self.carried[self.training] = tuple(each.detach() for each in joined)
         return top
 
     def finish(self, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
