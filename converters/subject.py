@@ -159,9 +159,7 @@ def _of_phase(net: Net, how: Reading) -> tuple[Net, list[str]]:
     """Return the net of the phase; blobs that only the other phase has a data layer for come from that one."""
     stages, level = how.stages or net.params.state.stage, how.level or net.params.state.level
     found = net.at(how.phase, stages, level)
-    for layer in found.layers:
-        if layer.type in _BY_PHASE and layer.params.has("phase") and layer.params.phase != how.phase:
-            raise layer.error(f"phase: {layer.params.phase}, though the net is of the {how.phase} phase; not done here")
+    phases.refuse_other_phases(found, how.phase)
     other = net.at("TEST" if how.phase == "TRAIN" else "TRAIN", stages, level)
     missing = {value.blob for layer in found.layers for value in layer.bottoms if value.version == NOBODY}
     lent = [layer for layer in other.layers if _is_data(layer) and missing & {top.blob for top in layer.tops}]
@@ -174,10 +172,6 @@ def _of_phase(net: Net, how: Reading) -> tuple[Net, list[str]]:
     ]
     plain = [replace(layer, params=layer.params.replace(include=None, exclude=None)) for layer in lent]
     return found.relinked([*plain, *found.layers]), told
-
-
-_BY_PHASE = ("BN", "BatchNorm", "Dropout")
-"""Types that compute in training what they do not else, which a layer's own `phase` settles whatever the net's is."""
 
 
 def _is_data(layer: Layer) -> bool:

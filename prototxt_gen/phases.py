@@ -9,6 +9,16 @@ PHASES = ("TRAIN", "TEST")
 METRICS = frozenset({"Accuracy", "Silence", "HDF5Output", "DetectionEvaluate"})
 """Types at the end of a net that tell or swallow, and compute nothing a net is made for."""
 
+_BY_PHASE = frozenset({"BN", "BatchNorm", "Dropout"})
+"""Types that compute in training what they do not else, which a layer's own `phase` settles whatever the net's is."""
+
+
+def refuse_other_phases(net: Net, phase: str) -> None:
+    """Raise NetError for a layer that would run in another phase than the net's. Source: src/caffe/net.cpp Net::Init."""
+    for layer in net.layers:
+        if layer.type in _BY_PHASE and layer.params.has("phase") and layer.params.phase != phase:
+            raise layer.error(f"phase: {layer.params.phase}, though the net is of the {phase} phase; not done here")
+
 
 def phases_of(net: Net) -> tuple[str, ...]:
     """Return the phases that a net, as read, is meant for.

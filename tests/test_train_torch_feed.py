@@ -127,6 +127,11 @@ def test_what_cannot_be_fed(layer: str, error: type[Exception], message: str) ->
     [
         (INPUT + 'layer { name: "p" type: "Power" bottom: "data" top: "p" }', {}, "it has no loss in phase TRAIN"),
         (INPUT + TERMS.replace("loss_weight: 0.25", "loss_weight: 1 loss_weight: 1"), {}, "'sum'.*loss_weight"),
+        (
+            INPUT + 'layer { name: "d" type: "Dropout" bottom: "data" top: "data" phase: TEST }' + TERMS,
+            {},
+            r"'d' \(Dropout\): phase: TEST, though the net is of the TRAIN phase",
+        ),
         (INPUT + TERMS, {"precision": "fp8"}, "there is no precision 'fp8'"),
         (INPUT + TERMS, {"gpu": 99}, "there is no card 99"),
         (INPUT + TERMS.replace('type: "xavier"', 'type: "xaviar"', 1), {}, "'first'.*its weight: .*'xavier'"),

@@ -25,6 +25,7 @@ from prototxt_gen.errors import WeightsError
 from prototxt_gen.ir import Layer, Net
 from prototxt_gen.layers.bn import INVERSE_STD
 from prototxt_gen.lowering import ready
+from prototxt_gen.phases import refuse_other_phases
 from prototxt_gen.solver import Solver
 from prototxt_gen.torch_net import TorchNet
 from prototxt_gen.train.backend import Settings, Step
@@ -102,6 +103,7 @@ class TorchBackend:
         self.objective: Any = self._objective(settings)
 
     def _feed(self, net: Net, phase: str, settings: Settings, given: Given | None) -> Feed:
+        refuse_other_phases(net, phase)
         rank, ranks = self.processes.rank, self.processes.ranks
         made = Feed(net, Place(phase, self.seed, self.solver.source, settings.workers, rank, ranks), given)
         self._feeds.append(made)
