@@ -14,7 +14,10 @@ _BY_PHASE = frozenset({"BN", "BatchNorm", "Dropout"})
 
 
 def refuse_other_phases(net: Net, phase: str) -> None:
-    """Raise NetError for a layer that would run in another phase than the net's. Source: src/caffe/net.cpp Net::Init."""
+    """Raise NetError for a layer that would run in another phase than the net's.
+
+    Source: src/caffe/net.cpp Net::Init.
+    """
     for layer in net.layers:
         if layer.type in _BY_PHASE and layer.params.has("phase") and layer.params.phase != phase:
             raise layer.error(f"phase: {layer.params.phase}, though the net is of the {phase} phase; not done here")
