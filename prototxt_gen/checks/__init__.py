@@ -9,6 +9,7 @@ from typing import NamedTuple
 from prototxt_gen.analysis import analyse
 from prototxt_gen.checks.blob_rules import BLOB_RULES
 from prototxt_gen.checks.file_rules import FILE_RULES
+from prototxt_gen.checks.gradient_rules import GRADIENT_RULES
 from prototxt_gen.checks.problem import ERROR, NOTE, WARNING, Phase, Problem, SolverFile, Whole, of_file
 from prototxt_gen.checks.solver_rules import SOLVER_RULES, exists, missing_data
 from prototxt_gen.checks.training_rules import TRAINING_RULES
@@ -23,7 +24,7 @@ from prototxt_gen.upgrade import Tree
 
 __all__ = ["ERROR", "NOTE", "WARNING", "Problem", "Run", "broken", "check_net", "check_solver", "runs_of"]
 
-PHASE_RULES = (*BLOB_RULES, *TRAINING_RULES)
+PHASE_RULES = (*BLOB_RULES, *TRAINING_RULES, *GRADIENT_RULES)
 STRICT = frozenset({"unknown-field", "unknown-type"})
 """Warnings that `strict` makes errors."""
 Given = Callable[[Net], Mapping[str, Shape]]
