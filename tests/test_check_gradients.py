@@ -32,10 +32,10 @@ READERS = (
 )  # fmt: skip
 OTHERS = (
     "AbsVal", "BN bn_param { slope_filler { value: 1 } }", "BNLL", "BatchNorm", "Bias",
-    "Clip clip_param { min: -1 max: 1 }", "Interp interp_param { zoom_factor: 2 }", "Log log_param { shift: 30 }", "PReLU",
-    "Permute", "ReLU", "Scale", "LRN lrn_param { norm_region: WITHIN_CHANNEL }",
-    "MVN mvn_param { normalize_variance: false }", "Pooling pooling_param { global_pooling: true }", "Power power_param { power: 2 shift: 1 }", "Power",
-    "Tile tile_param { tiles: 2 }",
+    "Clip clip_param { min: -1 max: 1 }", "Interp interp_param { zoom_factor: 2 }", "Log log_param { shift: 30 }",
+    "PReLU", "Permute", "ReLU", "Scale", "LRN lrn_param { norm_region: WITHIN_CHANNEL }",
+    "MVN mvn_param { normalize_variance: false }", "Pooling pooling_param { global_pooling: true }",
+    "Power power_param { power: 2 shift: 1 }", "Power", "Tile tile_param { tiles: 2 }",
 )  # fmt: skip
 
 
@@ -95,7 +95,7 @@ def test_the_sentence_names_both_layers() -> None:
     net("TanH propagate_down: false"),
     net("Normalize param { lr_mult: 0 }"),
     net("TanH").replace('layer { name: "loss"', 'layer { include { phase: TEST } name: "loss"'),
-], ids=["nothing changed", "nothing learned below", "no gradient goes down", "no scale learned", "no loss"])  # fmt: skip
+], ids=["nothing changed", "nothing learned", "no gradient goes down", "no scale learned", "no loss"])  # fmt: skip
 def test_it_is_silent_where_nothing_is_lost(text: str) -> None:
     assert not told(text)
 

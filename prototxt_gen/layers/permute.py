@@ -80,6 +80,11 @@ class Permute(_Reordered):
             raise layer.error(f"its order {', '.join(map(str, named))} names an axis its bottom {show(bottom)} lacks")
         return (*named, *(axis for axis in range(len(bottom)) if axis not in named))
 
+    def shares_memory(self, layer: Layer) -> bool:
+        """Where it leaves the axes as they are. Source: PermuteLayer::Forward_cpu."""
+        named = layer.get(PermuteParameter).order
+        return list(named) == list(range(len(named)))
+
     examples = (
         Example("channels last", ((2, 3, 4, 5),), "permute_param { order: 0 order: 2 order: 3 order: 1 }"),
         Example("rest in order", ((2, 3, 4, 5),), "permute_param { order: 2 }"),

@@ -60,6 +60,10 @@ BEHAVIOURS = (
     B("shared memory: of what was reshaped twice", "data 2 3 4 4", not_here=_SHARED,
       layers="c: TanH data > c\nf: Flatten c > f\n"
       "g: Reshape f > g | reshape_param { shape { dim: 0 dim: 2 dim: -1 } }\nr: ReLU g > g\nt: AbsVal f > t"),
+    B("shared memory: a Permute of nothing", "data 2 3 4", not_here=_SHARED,
+      layers="c: TanH data > c\ns: Permute c > a | permute_param { order: 0 order: 1 }\nr: ReLU a > a\np: Power c > p"),
+    B("shared memory: a Permute is a copy", "data 2 3 4",
+      "c: TanH data > c\ns: Permute c > a | permute_param { order: 0 order: 2 }\nr: ReLU a > a\np: Power c > p"),
     B("shared memory: a Slice of one piece", "data 2 3", not_here=_SHARED,
       layers="c: TanH data > c\ns: Slice c > a\nr: ReLU a > a\np: Power c > p"),
     B("shared memory: one of two pieces is a copy", "data 2 4",
