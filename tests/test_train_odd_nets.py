@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from prototxt_gen.errors import UnsupportedError
 from prototxt_gen.solver import read_solver
 from prototxt_gen.train.backend import Settings, create
 from tests import torch_support as support
@@ -106,6 +107,38 @@ def test_an_odd_net_is_trained_as_in_caffe(net: str, tmp_path: Path) -> None:
     difference, where = support.worst(support.blobs_of(ours), caffes.blobs())
     assert difference < 1e-5, where
     assert not support.equal(start, caffes.blobs())
+
+
+SHARED = (
+    DATA
+    + """
+layer { name: "one" type: "InnerProduct" bottom: "data" top: "one" param { name: "w" FIRST }
+  inner_product_param { num_output: 18 weight_filler { type: "xavier" } } }
+layer { name: "two" type: "InnerProduct" bottom: "one" top: "body" param { name: "w" SECOND }
+  inner_product_param { num_output: 18 weight_filler { type: "xavier" } } }
+"""
+    + LEARNER.replace("SPEC", "")
+)
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_shared_blob_that_is_frozen_in_one_layer_is_not_learned_nor_clipped_by(first: bool, tmp_path: Path) -> None:
+    """Caffe takes its gradient from the other layer alone, and counts it in clip_gradients; so that is refused."""
+    text = SHARED.replace("FIRST", "lr_mult: 0" if first else "").replace("SECOND", "" if first else "lr_mult: 0")
+    solver = 'base_lr: 0.1 lr_policy: "fixed"'
+    file, batches = support.write(tmp_path, text, solver), _batches(text)
+    caffes, ours = CaffeSolver(file), support.backend(file, batches)
+    caffes.solver.net.save(str(tmp_path / "start.caffemodel"))
+    ours.load_weights(tmp_path / "start.caffemodel")
+    for iteration in range(2):
+        assert ours.step().loss == pytest.approx(caffes.step(batches(iteration)), rel=1e-5)
+    difference, where = support.worst(support.blobs_of(ours), caffes.blobs())
+    assert difference < 1e-5, where
+    clipped = support.write(tmp_path, text, f"{solver} clip_gradients: 1")
+    with pytest.raises(UnsupportedError, match=r"layer 'one' .* shares param 'w' with layer 'two'.*clip_gradients"):
+        support.backend(clipped, batches)
+    both = text.replace('name: "w" ', 'name: "w" lr_mult: 0 ').replace("lr_mult: 0 lr_mult: 0", "lr_mult: 0")
+    support.backend(support.write(tmp_path, both, f"{solver} clip_gradients: 1"), batches)
 
 
 def test_losses_without_names_are_all_counted_with_caffe(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from prototxt_gen.caffemodel.types import SolverState
 from prototxt_gen.errors import PrototxtGenError, UnsupportedError, WeightsError
 from prototxt_gen.ir import show
 from prototxt_gen.layers.base import BlobSpec
-from prototxt_gen.schema import ParamSpec
+from prototxt_gen.schema import ParamSpec, SolverParameter
 from prototxt_gen.torch_net import Learned, Step, TorchNet
 from prototxt_gen.train.fillers import fill, rng_for
 from prototxt_gen.train.optimisers import Learnable, Optimiser
@@ -41,6 +41,8 @@ class Slot:
     multipliers: ParamSpec
     place: int | None = None
     forced: bool = False
+    partly: str = ""
+    """A layer that shares it and disagrees whether it has a gradient there: one has lr_mult 0, which holds for all."""
 
     @property
     def learned(self) -> Learned | None:
@@ -58,7 +60,7 @@ def slots_of(net: TorchNet) -> list[Slot]:
         for role, own in owned(step):
             if own.name in named:
                 index = named[own.name]
-                found[index] = replace(found[index], multipliers=_merged(found[index].multipliers, own, step))
+                found[index] = _shared(found[index], own, step)
                 continue
             if own.name:
                 named[own.name] = len(found)
@@ -82,6 +84,13 @@ def owned(step: Step) -> Iterator[tuple[str, ParamSpec]]:
     yield from zip(step.roles, (*given, *[ParamSpec()] * (len(step.roles) - len(given))), strict=True)
 
 
+def _shared(slot: Slot, own: ParamSpec, step: Step) -> Slot:
+    """Return the slot with what another layer says that shares its blob."""
+    disagrees = not slot.forced and bool(own.lr_mult) != bool(slot.multipliers.lr_mult)
+    partly = step.layer.name if disagrees else slot.partly
+    return replace(slot, multipliers=_merged(slot.multipliers, own, step), partly=partly)
+
+
 def _merged(first: ParamSpec, other: ParamSpec, step: Step) -> ParamSpec:
     for name in ("lr_mult", "decay_mult"):
         if not other.has(name):
@@ -93,6 +102,21 @@ def _merged(first: ParamSpec, other: ParamSpec, step: Step) -> ParamSpec:
             )
         first = first.replace(**{name: value})
     return first
+
+
+def refuse_clipping(slots: Sequence[Slot], solver: SolverParameter) -> None:
+    """UnsupportedError where clip_gradients would count the gradient of some of the layers that share a frozen blob.
+
+    Source: src/caffe/net.cpp Net::Init (param_propagate_down is by layer), Net::AppendParam (lr_mult is by blob).
+    """
+    for slot in slots if solver.clip_gradients >= 0 else ():
+        if slot.partly and slot.multipliers.lr_mult == 0:
+            layer, name = slot.step.layer, slot.multipliers.name
+            raise UnsupportedError(
+                f"layer {layer.name!r} ({layer.type}): it shares param {name!r} with layer {slot.partly!r}, one with "
+                "lr_mult: 0 and one without, so Caffe's clip_gradients counts the gradient of one of them, which is "
+                "not done here: give both lr_mult: 0"
+            )
 
 
 def _placed(slots: Sequence[Slot]) -> list[Slot]:

@@ -40,6 +40,7 @@ from prototxt_gen.train.learnables import (
     learnables,
     overwritten,
     put_histories,
+    refuse_clipping,
     slots_of,
 )
 from prototxt_gen.train.objective import Objective, with_loss_tops
@@ -95,6 +96,7 @@ class TorchBackend:
             for net, count in zip(self.solver.test_nets(), self.params.test_iter, strict=True)
         ]
         self.slots, self.labels = slots_of(self.net), labels_of(self.net)
+        refuse_clipping(self.slots, self.params)
         freeze_others(self.net, self.slots)
         self.learned = [one.parameter for one in learnables(self.slots)]
         self.overwritten = overwritten(self.net, self.slots)
