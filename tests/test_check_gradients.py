@@ -1,4 +1,4 @@
-"""`check` warns where a layer writes over the top that Caffe takes another's gradient from, and only there."""
+"""What `check` tells of gradients that Caffe gets wrong, beside Caffe: tops written over, windows beyond the image."""
 
 from __future__ import annotations
 
@@ -103,3 +103,24 @@ def test_it_is_silent_where_nothing_is_lost(text: str) -> None:
 def test_it_is_about_training() -> None:
     assert told(net("TanH"))
     assert not told(net("TanH"), "TEST")
+
+
+@pytest.mark.caffe
+@pytest.mark.parametrize(("pool", "size", "beyond"), [
+    ("MAX", 6, True), ("AVE", 6, True), ("MAX", 5, False), ("MAX", 7, False), ("AVE", 8, False),
+])  # fmt: skip
+def test_a_window_without_a_pixel_is_told(pool: str, size: int, beyond: bool, tmp_path: Path) -> None:
+    """Two pixels, then one that is left out: of six, the third window would begin at the seventh."""
+    caffe = real_caffe()
+    text = f"""input: "x" input_shape {{ dim: 1 dim: 1 dim: 4 dim: {size} }}
+    layer {{ name: "p" type: "Pooling" bottom: "x" top: "p"
+      pooling_param {{ pool: {pool} kernel_h: 2 stride_h: 2 kernel_w: 2 stride_w: 3 }} }}"""
+    (tmp_path / "net.prototxt").write_text(text)
+    made = caffe.Net(str(tmp_path / "net.prototxt"), caffe.TEST)
+    made.forward()
+    last = float(made.blobs["p"].data[0, 0, 0, -1])
+    assert (np.isnan(last) or last < -1e38) == beyond
+    (problems,) = [[str(p) for p in check_net(parse_net(text)) if p.code == "empty-window"]]
+    assert bool(problems) == beyond
+    if beyond:
+        assert "its last windows begin beyond its bottom 1x1x4x6" in problems[0]

@@ -13,6 +13,7 @@ from prototxt_gen.checks.gradient_rules import GRADIENT_RULES
 from prototxt_gen.checks.problem import ERROR, NOTE, WARNING, Phase, Problem, SolverFile, Whole, of_file
 from prototxt_gen.checks.solver_rules import SOLVER_RULES, exists, missing_data
 from prototxt_gen.checks.training_rules import TRAINING_RULES
+from prototxt_gen.checks.window_rules import WINDOW_RULES
 from prototxt_gen.errors import PrototxtError
 from prototxt_gen.ir import Layer, Net, Shape
 from prototxt_gen.phases import phases_of
@@ -24,7 +25,7 @@ from prototxt_gen.upgrade import Tree
 
 __all__ = ["ERROR", "NOTE", "WARNING", "Problem", "Run", "broken", "check_net", "check_solver", "runs_of"]
 
-PHASE_RULES = (*BLOB_RULES, *TRAINING_RULES, *GRADIENT_RULES)
+PHASE_RULES = (*BLOB_RULES, *TRAINING_RULES, *GRADIENT_RULES, *WINDOW_RULES)
 STRICT = frozenset({"unknown-field", "unknown-type"})
 """Warnings that `strict` makes errors."""
 Given = Callable[[Net], Mapping[str, Shape]]
