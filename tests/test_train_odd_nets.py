@@ -147,6 +147,8 @@ def test_losses_without_names_are_all_counted_with_caffe(tmp_path: Path) -> None
     twice = small.PLAIN.replace('bottom: "label" top: "loss" }', 'bottom: "label" }') + SECOND
     folder = small.folder(tmp_path / "two", net=twice)
     both = _first_loss(folder)
+    out, _ = small.train(folder, "--backend", "pycaffe", "--max-iter", "1")
+    assert "test/accuracy: " in out and "test/loss" not in out
     assert both == pytest.approx(2 * _first_loss(small.folder(tmp_path / "one", net=small.PLAIN)), rel=1e-5)
 
 
