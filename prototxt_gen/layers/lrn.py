@@ -70,12 +70,12 @@ class LRN(LayerType):
         self, g: Graph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, np.ndarray[Any, Any]]
     ) -> str | Sequence[str]:
         (x,) = bottoms
-        p, size = layer.get(LRNParameter), layer.get(LRNParameter).local_size
-        if p.norm_region == "ACROSS_CHANNELS":
-            return g.op("LRN", x, size=size, alpha=p.alpha, beta=p.beta, bias=p.k)
-        squares = g.op("Mul", x, x)
-        mean = g.op("AveragePool", squares, kernel_shape=(size,) * 2, pads=(size // 2,) * 4, count_include_pad=1)
-        base = g.op("Add", g.op("Mul", mean, g.const(p.alpha, "alpha")), g.const(1.0, "one"))
+        p = layer.get(LRNParameter)
+        across = p.norm_region == "ACROSS_CHANNELS"
+        if across and p.alpha > 0 and p.beta > 0:
+            return g.op("LRN", x, size=p.local_size, alpha=p.alpha, beta=p.beta, bias=p.k)
+        mean = (_mean_across if across else _mean_within)(g, g.op("Mul", x, x), p.local_size)
+        base = g.op("Add", g.op("Mul", mean, g.const(p.alpha, "alpha")), g.const(p.k if across else 1.0, "k"))
         return g.op("Mul", x, g.op("Pow", base, g.const(-p.beta, "minus_beta")))
 
     examples = (
@@ -90,3 +90,15 @@ class LRN(LayerType):
         ),
         Example("within channel, wide", ((1, 2, 3, 4),), "lrn_param { local_size: 5 norm_region: WITHIN_CHANNEL }"),
     )
+
+
+def _mean_across(g: Graph, squares: str, size: int) -> str:
+    """Means over nearby channels by a pooling: ONNX Runtime's LRN takes an alpha and a beta above 0 alone."""
+    stacked = g.op("Unsqueeze", squares, g.const([1], "channels_as_an_axis"))
+    pads = (size // 2, 0, 0) * 2
+    mean = g.op("AveragePool", stacked, kernel_shape=(size, 1, 1), pads=pads, count_include_pad=1)
+    return g.op("Squeeze", mean, g.const([1], "channels_as_an_axis"))
+
+
+def _mean_within(g: Graph, squares: str, size: int) -> str:
+    return g.op("AveragePool", squares, kernel_shape=(size,) * 2, pads=(size // 2,) * 4, count_include_pad=1)
