@@ -173,8 +173,7 @@ def _who(layer: Layer) -> str:
     return f"layer {layer.name!r} ({layer.type})"
 
 
-Stored = Mapping[str, Sequence[StoredLayer]]
-"""The file's layers by name."""
+Stored = Mapping[str, Sequence[StoredLayer]]  # the file's layers by name
 
 
 def _share(analysis: Analysis, stored: Stored, made: dict[str, dict[str, Array]]) -> None:
@@ -182,8 +181,10 @@ def _share(analysis: Analysis, stored: Stored, made: dict[str, dict[str, Array]]
     order = {(name, role): stored[name][-1].index for name, roles in made.items() for role in roles}
     shapes = {(row.layer.name, role): spec.shape for row in analysis.rows for role, spec in row.blobs.items()}
     for place, source in sharing.resolved(analysis.rows, order).items():
-        if place != source:
-            made[place[0]][place[1]] = made[source[0]][source[1]].reshape(shapes[place])
+        made[place[0]][place[1]] = made[source[0]][source[1]].reshape(shapes[place])
+    for row in analysis.rows:  # one that was not in the file came last, and rooms go by the order of roles
+        if made.get(row.layer.name, {}).keys() == row.blobs.keys():
+            made[row.layer.name] = {role: made[row.layer.name][role] for role in row.blobs}
 
 
 def _missing(analysis: Analysis, stored: Stored, made: Mapping[str, Mapping[str, Array]]) -> Iterator[str]:
