@@ -15,6 +15,7 @@ from prototxt_gen.errors import NetError, UnsupportedError
 from prototxt_gen.ir import Layer, Value
 from prototxt_gen.layers.base import BlobSpec, LayerType
 from prototxt_gen.lowering import is_fed, lower_all, results, sources
+from prototxt_gen.module_tree import hang
 from prototxt_gen.weights import Array, Weights
 
 Call = Callable[..., Any]
@@ -124,10 +125,12 @@ class TorchNet(nn.Module):
         runnable = [row for row in analysis.rows if not is_fed(row.layer)]
         self.inputs = sources(self.net)
         body = Analysis(self.net, tuple(runnable), analysis.shapes)
-        self.steps: list[Step] = lower_all(body, self._step, "PyTorch")
+        self.steps: list[Step] = []  # attributes first, so that no layer takes the name of one
+        self.numbers: dict[Value, int] = {}
+        self._tasks: dict[tuple[Value, ...], list[Task]] = {}
+        self.steps = lower_all(body, self._step, "PyTorch")
         made = (*self.inputs, *(top for step in self.steps for top in step.layer.tops))
         self.numbers = {value: number for number, value in enumerate(made)}
-        self._tasks: dict[tuple[Value, ...], list[Task]] = {}
         if shared:
             self._share()
         if weights is not None:
@@ -138,7 +141,7 @@ class TorchNet(nn.Module):
         room = layers.room(row.layer)
         shapes = [shape for shape in row.bottoms if shape is not None]
         module = room.torch(row.layer, shapes)
-        path = _hang(self, row.layer.name, module)
+        path = hang(self, row.layer.name, module)
         return Step(row.layer, room, module, path, tuple(row.blobs), row.blobs, _learned(room, module, row.blobs))
 
     def _share(self) -> None:
@@ -260,38 +263,6 @@ def _statistics(step: Step) -> list[tuple[str, str]]:
     """Return the roles of a layer's moving statistics and the names they are shared by."""
     pairs = zip(step.roles, step.layer.params.param, strict=False)
     return [(role, spec.name) for role, spec in pairs if step.specs[role].statistic]
-
-
-def _hang(root: nn.Module, name: str, module: nn.Module) -> str:
-    """Hang a module into the tree at its slash-separated name; return the dotted path.
-
-    Where a part of the way is a layer itself (`conv1` and `conv1/bn`), the rest is joined to it: `conv1_bn`.
-    """
-    parts = [identifier(part) for part in name.split("/")]
-    place, way = root, []
-    for index, part in enumerate(parts[:-1]):
-        held = place._modules.get(part)
-        if held is not None and type(held) is not nn.Module:
-            parts[index:] = ["_".join(parts[index:])]
-            break
-        if held is None:
-            place.add_module(part, nn.Module())
-        place = place.get_submodule(part)
-        way.append(part)
-    leaf = _free(place, parts[-1])
-    place.add_module(leaf, module)
-    return ".".join([*way, leaf])
-
-
-def identifier(part: str) -> str:
-    """Return a name that Python takes as an attribute."""
-    made = "".join(c if c.isalnum() or c == "_" else "_" for c in part) or "_"
-    return f"_{made}" if made[0].isdigit() else made
-
-
-def _free(place: nn.Module, name: str) -> str:
-    taken = dir(place)
-    return next(n for n in (name, *(f"{name}_{i}" for i in range(2, len(taken) + 3))) if n not in taken)
 
 
 def as_tensors(arrays: Mapping[str, Array]) -> dict[str, Tensor]:

@@ -29,6 +29,7 @@ FLOORS = (
 HEAVY = ("torch", "onnx", "onnxruntime", "caffe", "google", "h5py", "lmdb", "cv2", "PIL", "matplotlib", "safetensors")
 MAY_IMPORT = {
     "prototxt_gen.torch_net": {"torch"},
+    "prototxt_gen.module_tree": {"torch"},
     **{
         f"prototxt_gen.train.{name}": {"torch"}
         for name in [

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from keyword import iskeyword, kwlist
 
 from torch import Tensor, nn
 
@@ -20,7 +21,8 @@ from converters.pytorch.snippets import CHECK, HOLDING, LOAD, STUBS
 from converters.subject import Subject
 from prototxt_gen.errors import UnsupportedError
 from prototxt_gen.ir import Value
-from prototxt_gen.torch_net import TorchNet, identifier
+from prototxt_gen.module_tree import identifier
+from prototxt_gen.torch_net import TorchNet
 
 _RESERVED = {"self", "nn", "torch", "F", "holding", "within", "load", "Path", "checked"}
 
@@ -175,7 +177,8 @@ class _ModelWriter:
         stem = "".join(part[:1].upper() + part[1:] for part in re.split(r"[^0-9A-Za-z]+", inner.path[-1]) if part)
         stem = re.sub(r"\d+$", "", stem) or "Block"
         stem = f"Block{stem}" if stem[0].isdigit() or stem == "Net" else stem
-        taken = {*self.classes, "Net"}
+        bundled = {name for one in self.pieces if one.bundle for name in one.bundle.definitions}
+        taken = {*self.classes, *bundled, *_RESERVED, *kwlist, "Net"}
         name = next(n for n in (stem, *(f"{stem}{i}" for i in range(2, len(taken) + 3))) if n not in taken)
         self.classes[name] = body
         return name
@@ -239,11 +242,9 @@ class _Names:
 
 
 def _variable(blob: str) -> str:
-    import keyword
-
     made = re.sub(r"\W", "_", blob, flags=re.ASCII) or "_"
     made = f"_{made}" if made[0].isdigit() else made
-    return f"{made}_" if keyword.iskeyword(made) or made in _RESERVED else made
+    return f"{made}_" if iskeyword(made) or made in _RESERVED else made
 
 
 def _laid_out(init: Sequence[str], arguments: Sequence[str], forward: Sequence[str]) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from converters.pytorch.pieces import Piece
-from prototxt_gen.torch_net import identifier
+from prototxt_gen.module_tree import identifier
 
 Path = tuple[str, ...]
 
