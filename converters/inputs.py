@@ -133,4 +133,4 @@ def _picture(subject: Subject, path: Path) -> Array:
     pixels = images.resize(images.decode(data, shape[1] == 3, str(path)), (shape[2], shape[3]))
     ordered = pixels[..., ::-1] if subject.preprocessing.channel_order == "RGB" else pixels
     one = subject.preprocessing.apply(images.to_chw(ordered)[None])
-    return np.ascontiguousarray(np.broadcast_to(one, shape))
+    return np.array(np.broadcast_to(one, shape))

@@ -82,7 +82,7 @@ def run_onnx_file(path: Path, inputs: Mapping[str, Array], more: Sequence[str] =
         if missing:
             raise NetError(f"{path}: its input {missing[0]!r} is not an input of the net")
         outputs = wanted or [one.name for one in session.get_outputs()]
-        fed = {name: np.ascontiguousarray(inputs[name]) for name in names}
+        fed = {name: np.asarray(inputs[name], order="C") for name in names}
         try:
             made = session.run(outputs, fed)
         except Exception as error:  # ONNX Runtime's errors have no common base

@@ -294,6 +294,6 @@ def run_layer(subject: Subject, layer: Layer, bottoms: Sequence[Array]) -> list[
     if blobs := subject.weights.of(layer.name):
         room.load(module, blobs)
     with torch.no_grad():
-        made = module(*(torch.from_numpy(np.ascontiguousarray(bottom, "float32")) for bottom in bottoms))
+        made = module(*(torch.from_numpy(np.asarray(bottom, "float32", order="C")) for bottom in bottoms))
     tops = made if isinstance(made, (tuple, list)) else (made,)
     return [top.detach().numpy() for top in tops]

@@ -122,7 +122,7 @@ def load_pt2(path: Path) -> nn.Module:
 
 def run_module(subject: Subject, module: nn.Module, inputs: Mapping[str, Array]) -> dict[str, Array]:
     """Run a written module; return the net's outputs by blob name."""
-    fed = [torch.from_numpy(np.ascontiguousarray(inputs[value.blob])) for value in sources(subject.net)]
+    fed = [torch.from_numpy(np.asarray(inputs[value.blob], order="C")) for value in sources(subject.net)]
     with torch.no_grad():
         made = module(*fed)
     tops = made if isinstance(made, (tuple, list)) else (made,)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
 
 import torch
@@ -30,6 +31,8 @@ class Piece:
     traced: Trace | None = None
     tensors: Mapping[str, Tensor] = field(default_factory=dict)
     bundle: Bundle | None = None
+    gives_tuple: bool = False
+    """Whether the module gives a tuple, though there is one top."""
 
     def statements(self, home: str, bottoms: Sequence[str], taken: set[str]) -> tuple[list[str], list[str]]:
         """Return the lines, and the expression of each top, for a module at `home` and these bottoms."""
@@ -43,7 +46,7 @@ class Piece:
         if self.bundle is None and tops == len(bottoms):
             return [], [f"{home}({bottom})" for bottom in bottoms]
         call = f"{home}({', '.join(bottoms)})"
-        return [], [call] if tops == 1 else [f"{call}[{index}]" for index in range(tops)]
+        return [], [call] if tops == 1 and not self.gives_tuple else [f"{call}[{index}]" for index in range(tops)]
 
     def looks(self) -> tuple[object, ...]:
         """Return what makes two pieces the same but for the numbers they learned."""
@@ -61,11 +64,11 @@ def piece(layer: Layer, module: nn.Module, path: str, shapes: Sequence[Shape], s
     if stock is not None:
         return Piece(layer, path, stock)
     if hasattr(module, "carried"):  # a state that lives from run to run: no trace holds that
-        return _bundled(layer, module, path)
+        return _bundled(layer, module, path, shapes)
     try:
         found = _trace(module, shapes, symbolic)
     except UntraceableError:
-        return _bundled(layer, module, path)
+        return _bundled(layer, module, path, shapes)
     return Piece(layer, path, _holder("nn.Module()", held := _held(found, module), {}), found, held)
 
 
@@ -89,7 +92,7 @@ def _held(found: Trace, module: nn.Module) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in (own | found.constants).items() if name in used}
 
 
-def _bundled(layer: Layer, module: nn.Module, path: str) -> Piece:
+def _bundled(layer: Layer, module: nn.Module, path: str, shapes: Sequence[Shape]) -> Piece:
     try:
         found = bundled(module)
     except UntraceableError as error:
@@ -97,7 +100,17 @@ def _bundled(layer: Layer, module: nn.Module, path: str) -> Piece:
             f"layer {layer.name!r} ({layer.type}): it cannot be written as PyTorch source: {error}"
         ) from None
     held = dict([*module.named_parameters(), *module.named_buffers()])
-    return Piece(layer, path, _holder(found.expression, held, found.attributes), None, held, found)
+    made = _holder(found.expression, held, found.attributes)
+    return Piece(layer, path, made, None, held, found, len(layer.tops) == 1 and _gives_tuple(module, shapes))
+
+
+def _gives_tuple(module: nn.Module, shapes: Sequence[Shape]) -> bool:
+    """Run a copy on zeros, as the source does not tell; where zeros are of no use it is taken to give a tensor."""
+    try:
+        with torch.no_grad():
+            return isinstance(deepcopy(module)(*(torch.zeros(shape) for shape in shapes)), tuple)
+    except Exception:  # whatever a module, which may be a plugin's, raises about its bottoms
+        return False
 
 
 def _holder(made: str, held: Mapping[str, Tensor], attributes: Mapping[str, str]) -> str | None:
