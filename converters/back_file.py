@@ -56,8 +56,7 @@ def write_back(
 
 
 def _read(model: Path, net: Net, how: Reading) -> tuple[Analysis, Weights]:
-    state = net.params.state
-    one = net.at(phases_of(net)[-1], state.stage, state.level)
+    one = net.at(phases_of(net)[-1], net.params.state.stage)
     analysis = ready(understood(one, how.ignored)[0], how.shapes)
     return analysis, weights.read(model, analysis, how.dialect, how.statistic)
 

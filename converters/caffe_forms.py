@@ -45,7 +45,7 @@ def rewritten(net: Net, path: Path, form: str, how: Reading) -> Rewritten:
     if form not in FORMS:
         raise PrototxtGenError(f"form {form!r}: there are {', '.join(FORMS)}")
     whole = without_fields(net, how.ignored)
-    test = whole.at(how.phase, how.stages or net.params.state.stage, how.level or net.params.state.level)
+    test = _at(whole, how)
     analysis = ready(test, how.shapes)
     found = weights.read(path, analysis, how.dialect, how.statistic)
     given = {value.blob: analysis.shapes[value] for value in sources(test)}
@@ -59,8 +59,11 @@ def rewritten(net: Net, path: Path, form: str, how: Reading) -> Rewritten:
 
 
 def _phase(net: Net, how: Reading, given: Mapping[str, tuple[int, ...]]) -> Analysis:
-    state = net.params.state
-    return analyse(net.at(how.phase, how.stages or state.stage, how.level or state.level), given)
+    return analyse(_at(net, how), given)
+
+
+def _at(net: Net, how: Reading) -> Net:
+    return net.at(how.phase, (*net.params.state.stage, *how.stages), how.level)
 
 
 def meant(made: Rewritten, statistic: str, target: Dialect) -> Rewritten:

@@ -12,9 +12,9 @@ from converters.preprocessing import Preprocessing, told_by
 from prototxt_gen import layers, phases
 from prototxt_gen import weights as weighing
 from prototxt_gen.analysis import Analysis, analyse, resized
-from prototxt_gen.errors import UnsupportedError, WeightsError
+from prototxt_gen.errors import NetError, UnsupportedError, WeightsError
 from prototxt_gen.ir import NOBODY, Layer, Net, Shape, Value, show
-from prototxt_gen.lowering import is_fed, ready, sources, without_fields
+from prototxt_gen.lowering import is_fed, ready, results, sources, without_fields
 from prototxt_gen.message import Message
 from prototxt_gen.passes.deploy import deploy
 from prototxt_gen.passes.head import following_head
@@ -89,6 +89,8 @@ def open_subject(net: NetLike, weights: WeightsLike, how: Reading | None = None)
     shapes = {**(resized(stripped, how.size) if how.size else {}), **how.shapes}
     given = {**shapes}
     ready_net, remarks = _without_training(stripped, given)
+    if remarks and not results(ready_net):
+        raise NetError(f"{whole.source or whole.name}: nothing is left that computes an output: {remarks[0]}")
     analysis = ready(ready_net, given)
     read = _weights(weights, analysis, how)
     changed = bool(remarks or told or given) or how != Reading(dialect=how.dialect, statistic=how.statistic)
@@ -157,7 +159,7 @@ def _refuse_without_weights(analysis: Analysis) -> None:
 
 def _of_phase(net: Net, how: Reading) -> tuple[Net, list[str]]:
     """Return the net of the phase; blobs that only the other phase has a data layer for come from that one."""
-    stages, level = how.stages or net.params.state.stage, how.level or net.params.state.level
+    stages, level = (*net.params.state.stage, *how.stages), how.level
     found = net.at(how.phase, stages, level)
     phases.refuse_other_phases(found, how.phase)
     other = net.at("TEST" if how.phase == "TRAIN" else "TRAIN", stages, level)

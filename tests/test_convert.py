@@ -308,3 +308,12 @@ def test_only_a_net_that_learns_needs_weights(files: tuple[Path, Path], tmp_path
     refused = CliRunner().invoke(cli, ["convert", "pytorch", str(files[0])])
     assert refused.exit_code == 1
     assert "it needs weights, for layer 'stem/conv' (Convolution) and 3 more layers" in str(refused.stderr)
+
+
+def test_a_net_of_nothing_but_losses_is_refused(tmp_path: Path) -> None:
+    text = 'input: "a" input_shape { dim: 2 dim: 3 } input: "b" input_shape { dim: 2 dim: 3 }\n'
+    (tmp_path / "net.prototxt").write_text(
+        text + 'layer { name: "gap" type: "EuclideanLoss" bottom: "a" bottom: "b" top: "gap" }'
+    )
+    with pytest.raises(NetError, match=r"nothing is left that computes an output: .*'gap' \(EuclideanLoss\)"):
+        read_subject(tmp_path / "net.prototxt", None)

@@ -49,10 +49,10 @@ class Run(NamedTuple):
 
 
 def runs_of(net: Net, phase: str | None = None, stages: Sequence[str] = (), level: int = 0) -> list[Run]:
-    """Return the ways a net is meant to be run; phase, stages and level go before what the file says."""
+    """Return the ways a net is meant to be run; phase and level go before what the file says."""
     state = net.params.state
     phases = (phase,) if phase else phases_of(net.map(_with_one_kind_of_rules))
-    return [Run(one, tuple(stages or state.stage), level or state.level) for one in phases]
+    return [Run(one, (*state.stage, *stages), level or state.level) for one in phases]
 
 
 def check_net(

@@ -113,9 +113,11 @@ def chosen_phase(net: Net, phase: str | None) -> str:
 
 
 def in_phase(net: Net, phase: str | None, stages: tuple[str, ...], level: int) -> Net:
-    """Return the net of a phase, see `chosen_phase`; stages and level are those asked for, else the file's own."""
-    state = net.params.state
-    return net.at(chosen_phase(net, phase), stages or state.stage, level or state.level)
+    """Return the net of a phase, see `chosen_phase`; the file's own stages count beside those asked for, its level not.
+
+    Source: src/caffe/net.cpp Net::Net(param_file, phase, level, stages).
+    """
+    return net.at(chosen_phase(net, phase), (*net.params.state.stage, *stages), level)
 
 
 def read_whole(path: Path) -> Net:
