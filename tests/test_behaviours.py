@@ -1,4 +1,4 @@
-"""Every behaviour of `tests.behaviours`, from its files through to ONNX Runtime and PyTorch, against real Caffe."""
+"""Every behaviour of `tests.behaviours`, from its files to ONNX Runtime, PyTorch and model.py, against real Caffe."""
 
 from __future__ import annotations
 
@@ -142,6 +142,7 @@ def test_behaviour(judge: Judge, tmp_path: Path) -> None:
     check_torch(judge)
     if judge.behaviour.onnx:
         check_onnx(judge, tmp_path)
+        check_folder(judge, tmp_path)
 
 
 def check_refused(judge: Judge) -> None:
@@ -191,6 +192,18 @@ def check_onnx(judge: Judge, folder: Path) -> None:
     more, wanted = judge.inputs("2"), judge.blobs("2")
     if more and wanted and all(fits(more[name].shape, dims) for name, dims in folded.inputs.items()):
         judge.compare(run(folded, more, folder / "more.onnx"), wanted, "ONNX with one image more")
+
+
+def check_folder(judge: Judge, folder: Path) -> None:
+    """The outputs of the net as it is written in Python."""
+    from converters.pytorch.file import load_folder, run_module, write_folder
+    from prototxt_gen.torch_net import TorchNet
+
+    subject = judge.subject()
+    inputs, wanted = judge.inputs(), judge.blobs()
+    assert inputs is not None and wanted is not None
+    write_folder(subject, TorchNet(subject.analysis, subject.weights), folder / "torch")
+    judge.compare(run_module(subject, load_folder(folder / "torch"), inputs), wanted, "model.py")
 
 
 def fits(shape: Sequence[int], dims: Sequence[int | str]) -> bool:

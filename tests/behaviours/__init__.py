@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tests.behaviours import (
     channels,
+    corners,
     detection,
     elementwise,
     forks,
@@ -28,4 +29,5 @@ BEHAVIOURS = (
     *nets.BEHAVIOURS,
     *stored.BEHAVIOURS,
     *refusals.BEHAVIOURS,
+    *corners.BEHAVIOURS,
 )

@@ -49,7 +49,7 @@ def run(caffe: Any, one: Behaviour, place: Path) -> None:
     forward(net, one.shapes, one, rng, place, "")
     if one.shapes:
         batch = next(iter(one.shapes.values()))[:1]
-        more = {blob: (s[0] + 1, *s[1:]) if s[:1] == batch else s for blob, s in one.shapes.items()}
+        more = {blob: (s[0] + 1, *s[1:]) if s and s[:1] == batch else s for blob, s in one.shapes.items()}
         with suppress(caffe.CheckError, ValueError):  # a net for one batch size only, or draws that are
             forward(net, more, one, rng, place, "2")
 
