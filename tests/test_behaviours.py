@@ -195,15 +195,17 @@ def check_onnx(judge: Judge, folder: Path) -> None:
 
 
 def check_folder(judge: Judge, folder: Path) -> None:
-    """The outputs of the net as it is written in Python."""
+    """The outputs of the net as it is written in Python, with one image more too."""
     from converters.pytorch.file import load_folder, run_module, write_folder
     from prototxt_gen.torch_net import TorchNet
 
     subject = judge.subject()
-    inputs, wanted = judge.inputs(), judge.blobs()
-    assert inputs is not None and wanted is not None
     write_folder(subject, TorchNet(subject.analysis, subject.weights), folder / "torch")
-    judge.compare(run_module(subject, load_folder(folder / "torch"), inputs), wanted, "model.py")
+    written = load_folder(folder / "torch")
+    for suffix in ("", "2"):
+        inputs, wanted = judge.inputs(suffix), judge.blobs(suffix)
+        if inputs is not None and wanted is not None:
+            judge.compare(run_module(subject, written, inputs), wanted, f"model.py{suffix}")
 
 
 def fits(shape: Sequence[int], dims: Sequence[int | str]) -> bool:

@@ -51,10 +51,12 @@ class Power(Neuron):
             return float(np.float32(p.shift) ** np.float32(p.power)) if p.power else 1.0
 
     def torch(self, layer: Layer, bottoms: Sequence[Shape]) -> nn.Module:
+        import torch
+
         p, constant = layer.get(PowerParameter), self.constant(layer)
         words = f"({p.shift} + {p.scale}·x)^{p.power}"
         if constant is not None:
-            return elementwise(lambda x: x.new_full(x.shape, constant), words)
+            return elementwise(lambda x: torch.full_like(x, constant), words)
         return elementwise(lambda x: _power(p.shift + p.scale * x, p.power), words)
 
     def onnx(
