@@ -252,17 +252,17 @@ def _share_one(owner: Step, owned: str, step: Step, role: str) -> None:
         else:
             mine.borrow(theirs)
             del step.learned[role]
-    elif step.specs[role].statistic and _statistics(owner) == _statistics(step) and owner.room is step.room:
+    elif _statistics(owner) == _statistics(step) and all(_statistics(step)) and owner.room is step.room:
         for theirs_, mine_ in zip(owner.module.modules(), step.module.modules(), strict=True):
             mine_._buffers.update(theirs_._buffers)
     else:
         raise UnsupportedError(f"layer {step.layer.name!r} ({step.layer.type}): its {role} cannot be shared in PyTorch")
 
 
-def _statistics(step: Step) -> list[tuple[str, str]]:
-    """Return the roles of a layer's moving statistics and the names they are shared by."""
-    pairs = zip(step.roles, step.layer.params.param, strict=False)
-    return [(role, spec.name) for role, spec in pairs if step.specs[role].statistic]
+def _statistics(step: Step) -> list[str]:
+    """Return the names that a layer's moving statistics are shared by, empty for those that are not; [""] for none."""
+    names = [spec.name for spec in step.layer.params.param] + [""] * len(step.roles)
+    return [name for role, name in zip(step.roles, names, strict=False) if step.specs[role].statistic] or [""]
 
 
 def as_tensors(arrays: Mapping[str, Array]) -> dict[str, Tensor]:

@@ -145,8 +145,7 @@ def _meant(roles: dict[str, Array], meaning: str) -> dict[str, Array]:
 
 def _blobs(row: Row, found: Sequence[StoredLayer], faults: list[str]) -> dict[str, Array]:
     """Return the arrays of one layer; what is wrong goes to `faults`. Of two layers of one name the last counts."""
-    layer, specs = row.layer, dict(row.blobs)
-    who = _who(layer)
+    layer, specs, who = row.layer, dict(row.blobs), _who(row.layer)
     holding = [one for one in found if one.blobs]
     if not holding:
         return {}
@@ -154,7 +153,8 @@ def _blobs(row: Row, found: Sequence[StoredLayer], faults: list[str]) -> dict[st
     if holding[-1].version == "HDF5" and len(blobs) < len(specs):  # there, shared ones are left out
         specs = {role: spec for place, (role, spec) in enumerate(specs.items()) if place in holding[-1].positions}
     try:
-        specs = _as_stored(layer, specs, [blob.shape for blob in blobs])
+        if holding[-1].positions in ((), tuple(range(len(blobs)))):
+            specs = _as_stored(layer, specs, [blob.shape for blob in blobs])
     except WeightsError as error:
         faults.append(str(error))
         return {}
@@ -182,9 +182,9 @@ def _share(analysis: Analysis, stored: Stored, made: dict[str, dict[str, Array]]
     shapes = {(row.layer.name, role): spec.shape for row in analysis.rows for role, spec in row.blobs.items()}
     for place, source in sharing.resolved(analysis.rows, order).items():
         made[place[0]][place[1]] = made[source[0]][source[1]].reshape(shapes[place])
-    for row in analysis.rows:  # one that was not in the file came last, and rooms go by the order of roles
-        if made.get(row.layer.name, {}).keys() == row.blobs.keys():
-            made[row.layer.name] = {role: made[row.layer.name][role] for role in row.blobs}
+    for row in analysis.rows:  # one not in the file came last, and rooms go by the order of roles
+        if (found := made.get(row.layer.name, {})).keys() == row.blobs.keys():
+            made[row.layer.name] = {role: found[role] for role in row.blobs}
 
 
 def _missing(analysis: Analysis, stored: Stored, made: Mapping[str, Mapping[str, Array]]) -> Iterator[str]:
