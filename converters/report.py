@@ -6,7 +6,8 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from converters.verification import Comparison, Outcome, Report
+from converters.comparing import Comparison
+from converters.verification import Outcome, Report
 
 
 def rows(report: Report) -> list[tuple[str, ...]]:

@@ -28,16 +28,19 @@ Array = np.ndarray[Any, Any]
 Blobs = dict[str, Array]
 
 
-def run_torch(subject: Subject, inputs: Mapping[str, Array]) -> Blobs:
-    """Run the net as a PyTorch module on the CPU, in the TEST phase."""
+def run_torch(subject: Subject, inputs: Mapping[str, Array], double: bool = False) -> Blobs:
+    """Run the net as a PyTorch module on the CPU, in the TEST phase; `double`: in double precision."""
     need("torch")
     import torch
 
     from prototxt_gen.torch_net import TorchNet, as_tensors
 
     net = TorchNet(subject.analysis, subject.weights).eval()
+    given = as_tensors(inputs)
+    if double:
+        net, given = net.double(), {name: tensor.double() for name, tensor in given.items()}
     with torch.no_grad():
-        blobs = net.run(as_tensors(inputs))
+        blobs = net.run(given)
     last = subject.last_values()
     return {name: blobs[value].detach().numpy() for name, value in last.items() if value in blobs}
 

@@ -15,13 +15,13 @@ import torch
 from click.testing import CliRunner
 
 from converters import read_subject, to_onnx, to_torch
+from converters.comparing import difference
 from converters.convert import write_onnx, write_torch
 from converters.inputs import seeded
 from converters.onnx_file import save
 from converters.onnx_net import lower
 from converters.pytorch.file import load_folder, load_pt2, run_module
 from converters.runtimes import onnx_session, run_onnx_file, run_torch
-from converters.verification import difference
 from prototxt_gen import analyse, build, parse_net
 from prototxt_gen.cli import cli
 from prototxt_gen.dialect import dialect

@@ -11,10 +11,11 @@ import pytest
 from click.testing import CliRunner
 
 from converters import read_subject
+from converters.comparing import difference
 from converters.convert import write_onnx, write_torch
 from converters.inputs import seeded
 from converters.runtimes import run_torch
-from converters.verification import difference, verify
+from converters.verification import verify
 from prototxt_gen import analyse, parse_net
 from prototxt_gen.cli import cli
 from prototxt_gen.dialect import DIALECTS, dialect

@@ -11,12 +11,12 @@ import torch
 from click.testing import CliRunner
 
 from converters import read_subject, to_torch
+from converters.comparing import difference
 from converters.convert import write_torch
 from converters.inputs import seeded
 from converters.pytorch.file import load_folder, run_module
 from converters.pytorch.trace import UntraceableError, trace
 from converters.runtimes import run_onnx, run_torch
-from converters.verification import difference
 from prototxt_gen import analyse, layers, parse_net
 from prototxt_gen.cli import cli
 from prototxt_gen.dialect import dialect

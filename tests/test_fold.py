@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from converters import read_subject
+from converters.comparing import difference
 from converters.inputs import seeded
 from converters.onnx_net import lower
 from converters.runtimes import run_onnx_net, run_torch
-from converters.verification import difference
 from prototxt_gen import analyse, parse_net
 from prototxt_gen.passes.fold import fold
 from prototxt_gen.weights import Weights

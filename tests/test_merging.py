@@ -9,9 +9,9 @@ import pytest
 from click.testing import CliRunner
 
 from converters import read_subject
+from converters.comparing import difference
 from converters.inputs import seeded
 from converters.runtimes import run_torch
-from converters.verification import difference
 from prototxt_gen import analyse, caffemodel, parse_net
 from prototxt_gen.cli import cli
 from prototxt_gen.dialect import dialect

@@ -114,8 +114,8 @@ def test_the_other_meaning_of_bn_is_another_net() -> None:
     blobs["b"]["variance"] = blobs["b"].pop("inverse_std")
     from dataclasses import replace
 
+    from converters.comparing import difference
     from converters.runtimes import run_torch
-    from converters.verification import difference
 
     other = replace(made, weights=replace(made.weights, blobs=blobs))
     inputs = seeded(made)

@@ -13,9 +13,10 @@ import pytest
 from click.testing import CliRunner
 
 from converters import read_subject, report
+from converters.comparing import MOST_CARRIED, difference
 from converters.inputs import given, seeded
 from converters.runtimes import RUNTIMES, run_onnx_of, run_torch
-from converters.verification import NotVerifiedError, difference, verify
+from converters.verification import NotVerifiedError, verify
 from prototxt_gen import analyse, parse_net
 from prototxt_gen.cli import cli
 from prototxt_gen.dialect import dialect
@@ -137,6 +138,25 @@ def test_rounding_is_no_excuse_for_a_large_difference() -> None:
     other = {name: array + 0.5 for name, array in fed.items()}
     found = verify(one, fed, ("torch",), {"other": lambda s, _: run_torch(s, other)})
     assert not found.verified
+
+
+def test_what_rounding_alone_does_to_a_net_is_no_fault() -> None:
+    """Around a million, single precision has steps of 1/16; a runtime that rounds otherwise is as far from ours."""
+    text = (
+        'input: "data" input_shape { dim: 1 dim: 8 }'
+        'layer { name: "up" type: "Power" bottom: "data" top: "up" power_param { shift: 1e6 } }'
+        'layer { name: "down" type: "Power" bottom: "up" top: "down" power_param { shift: -1e6 } }'
+    )
+    one = read_subject(parse_net(text), None)
+    fed = {"data": np.linspace(-1, 1, 8, dtype="float32").reshape(1, 8) + np.float32(0.013)}
+
+    def other(fault: float) -> Any:
+        return lambda s, i: {"down": run_torch(s, i, double=True)["down"] + fault}
+
+    (found,) = verify(one, fed, ("torch",), {"other": other(0)}).compared
+    assert found.comparisons[0].error > MOST_CARRIED
+    assert found.ok and "rounding alone moves it by" in found.comparisons[0].note
+    assert not verify(one, fed, ("torch",), {"other": other(0.7)}).verified
 
 
 @pytest.mark.parametrize(
