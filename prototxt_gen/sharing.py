@@ -58,6 +58,6 @@ def resolved(rows: Sequence[Row], found: Mapping[Place, int]) -> dict[Place, Pla
     for places in groups(rows).values():
         there = [place for place in places if place in found]
         if there:
-            last = max(there, key=lambda place: found[place])
+            last = max(reversed(there), key=lambda place: found[place])  # of one layer's own the last blob
             taken.update(dict.fromkeys(places, last))
     return taken

@@ -17,8 +17,8 @@ from prototxt_gen.analysis import Analysis, Row
 from prototxt_gen.caffemodel.types import CaffeModel, NewLayer, StoredLayer
 from prototxt_gen.dialect import DIALECTS, Dialect
 from prototxt_gen.errors import WeightsError
-from prototxt_gen.ir import Layer, Shape, show
-from prototxt_gen.layers.base import BlobSpec
+from prototxt_gen.fitting import fitted, who
+from prototxt_gen.ir import Layer
 
 Array = np.ndarray[Any, Any]
 STATISTICS = ("inverse_std", "variance")
@@ -101,9 +101,11 @@ def read(
     made: dict[str, dict[str, Array]] = {}
     for row in analysis.rows:
         if row.blobs and row.layer.name in made:
-            faults.append(f"{_who(row.layer)}: an earlier layer has its name, and Caffe gives that one the weights")
+            faults.append(f"{who(row.layer)}: an earlier layer has its name, and Caffe gives that one the weights")
         elif row.blobs:
-            made[row.layer.name] = _blobs(row, stored.get(row.layer.name, []), faults)
+            made[row.layer.name] = fitted(row, stored.get(row.layer.name, []), faults)
+        elif row.known:  # a layer that learns nothing may have nothing
+            fitted(row, stored.get(row.layer.name, []), faults)
     _share(analysis, stored, made)
     faults += _missing(analysis, stored, made)
     if faults:
@@ -143,36 +145,6 @@ def _meant(roles: dict[str, Array], meaning: str) -> dict[str, Array]:
     return {meaning if role == "inverse_std" else role: array for role, array in roles.items()}
 
 
-def _blobs(row: Row, found: Sequence[StoredLayer], faults: list[str]) -> dict[str, Array]:
-    """Return the arrays of one layer; what is wrong goes to `faults`. Of two layers of one name the last counts."""
-    layer, specs, who = row.layer, dict(row.blobs), _who(row.layer)
-    holding = [one for one in found if one.blobs]
-    if not holding:
-        return {}
-    blobs = holding[-1].blobs
-    if holding[-1].version == "HDF5" and len(blobs) < len(specs):  # there, shared ones are left out
-        specs = {role: spec for place, (role, spec) in enumerate(specs.items()) if place in holding[-1].positions}
-    try:
-        if holding[-1].positions in ((), tuple(range(len(blobs)))):
-            specs = _as_stored(layer, specs, [blob.shape for blob in blobs])
-    except WeightsError as error:
-        faults.append(str(error))
-        return {}
-    if len(blobs) != len(specs):
-        faults.append(f"{who}: {len(blobs)} blobs in the file, the net has {len(specs)} ({', '.join(specs)})")
-        return {}
-    for (role, spec), blob in zip(specs.items(), blobs, strict=True):
-        if not same_layout(blob.shape, spec.shape):
-            faults.append(f"{who}: its {role} is {show(blob.shape)} in the file, {show(spec.shape)} in the net")
-    if any(not same_layout(blob.shape, spec.shape) for blob, spec in zip(blobs, specs.values(), strict=True)):
-        return {}
-    return {role: _as(blob.array(), spec) for (role, spec), blob in zip(specs.items(), blobs, strict=True)}
-
-
-def _who(layer: Layer) -> str:
-    return f"layer {layer.name!r} ({layer.type})"
-
-
 Stored = Mapping[str, Sequence[StoredLayer]]  # the file's layers by name
 
 
@@ -194,27 +166,7 @@ def _missing(analysis: Analysis, stored: Stored, made: Mapping[str, Mapping[str,
         told = not found and any(one.blobs for one in stored.get(row.layer.name, ()))
         without = [role for role in row.blobs if role not in found]
         if without and not told and found.keys() <= row.blobs.keys():
-            yield f"{_who(row.layer)}: no weights for its {', '.join(without)}"
-
-
-def _as_stored(layer: Layer, specs: dict[str, BlobSpec], shapes: Sequence[Shape]) -> dict[str, BlobSpec]:
-    """Return the specs in the file's order; roles that only the file knows of take the shapes it has."""
-    roles = layers.room(layer).stored_roles(layer, shapes)
-    if roles is None:
-        return specs
-    return {role: specs.get(role, BlobSpec(shape)) for role, shape in zip(roles, shapes, strict=True)}
-
-
-def _as(array: Array, spec: BlobSpec) -> Array:
-    return array.reshape(spec.shape)
-
-
-def same_layout(one: Shape, other: Shape) -> bool:
-    """Whether two shapes differ by axes of size 1 alone, so that the same numbers mean the same.
-
-    Old files have four axes always, and forks write BN's blobs as C, 1×C or 1×C×1×1.
-    """
-    return [dim for dim in one if dim != 1] == [dim for dim in other if dim != 1]
+            yield f"{who(row.layer)}: no weights for its {', '.join(without)}"
 
 
 _MOST_NAMED = 5
@@ -293,7 +245,7 @@ def _variance(layer: Layer, inverse: Array, eps: float) -> Array:
     most = eps**-0.5 if eps else np.inf
     if (inverse > most * (1 + 1e-6)).any():
         raise WeightsError(
-            f"{_who(layer)}: an inverse standard deviation of {np.nanmax(inverse):g}: with its eps of {eps:g} no "
+            f"{who(layer)}: an inverse standard deviation of {np.nanmax(inverse):g}: with its eps of {eps:g} no "
             f"variance gives more than {most:g}"
         )
     made: Array = np.maximum(inverse**-2 - eps, 0)

@@ -19,7 +19,7 @@ FLOORS = (
     "errors text fields message schema ir",
     "layers",
     "builder upgrade reader solver dialect protobufs render analysis causes phases passes lowering weights "
-    "caffemodel files printable sharing wiring",
+    "caffemodel files fitting printable sharing wiring",
     "",  # whatever is not named: blocks, models, train, torch_net, data, checks, draw, pycaffe, …
     "converters",
     "evaluate demo",

@@ -150,7 +150,7 @@ def check_refused(judge: Judge) -> None:
     file = judge.place / "net.prototxt"
     with pytest.raises(PrototxtGenError) as caught:
         analysis = judge.analysis()
-        if (judge.place / "net.caffemodel").exists():
+        if any(judge.place.glob("net.caffemodel*")):
             weights.read(judge.model, analysis)
         for problem in check_net(read(file), parse(read_text(file))):
             if problem.severity == ERROR:

@@ -13,9 +13,10 @@ import numpy as np
 from prototxt_gen import caffemodel
 from prototxt_gen.caffemodel.types import Blob, NewLayer
 from prototxt_gen.errors import WeightsError
+from prototxt_gen.fitting import same_layout
 from prototxt_gen.ir import Layer, Net, Shape, show
 from prototxt_gen.layers.bn import INVERSE_STD, BNParameter
-from prototxt_gen.weights import same_layout, statistic_of
+from prototxt_gen.weights import statistic_of
 
 Array = np.ndarray[Any, Any]
 Shapes = Mapping[str, Sequence[Shape]]

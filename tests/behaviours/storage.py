@@ -73,6 +73,36 @@ def one_too_many(net: Any, place: Path) -> Path | None:
     return _changed(net, place, change)
 
 
+def last_differs(net: Any, place: Path) -> Path | None:
+    """With other numbers in the last blob of all."""
+
+    def change(model: Any) -> None:
+        [layer for layer in model.layer if layer.blobs][-1].blobs[-1].data[0] += 3
+
+    return _changed(net, place, change)
+
+
+def empty_copy(net: Any, place: Path) -> Path | None:
+    """With a second layer of the last one's name, which holds nothing."""
+    return _changed(net, place, lambda model: model.layer.add(name=model.layer[-1].name, type=model.layer[-1].type))
+
+
+def odd_copy(net: Any, place: Path) -> Path | None:
+    """With a second layer of the last one's name, as it should be; the first has its axes the wrong way round."""
+
+    def change(model: Any) -> None:
+        first = model.layer[-1]
+        model.layer.add().CopyFrom(first)
+        first.blobs[0].shape.dim[:] = first.blobs[0].shape.dim[::-1]
+
+    return _changed(net, place, change)
+
+
+def needless(net: Any, place: Path) -> Path | None:
+    """With a blob in the last layer, whatever it is."""
+    return _changed(net, place, lambda model: model.layer[-1].blobs.add(data=[1.0]).shape.dim.append(1))
+
+
 def transposed(net: Any, place: Path) -> Path | None:
     """With the first blob's first two axes the wrong way round: as many numbers, another shape."""
 
@@ -233,6 +263,10 @@ STORAGES: dict[str, Store] = {
     "missing": missing,
     "one too many": one_too_many,
     "transposed": transposed,
+    "last differs": last_differs,
+    "empty copy": empty_copy,
+    "odd copy": odd_copy,
+    "needless": needless,
     "V1": version1,
     "V0": version0,
 }

@@ -35,6 +35,15 @@ BEHAVIOURS = (
       f: InnerProduct a > b | inner_product_param { num_output: 6 }"""),
     stored("one too many", refused=True),
     stored("transposed", refused=True),
+    stored("empty copy", refused=True),
+    stored("odd copy", refused=True),
+    stored("needless", _NET + "\nrelu2: ReLU fc > fc", refused=True),
+    B("stored: shared within one layer, its two blobs differ", "data 2 4", storage="last differs",
+      layers='s: Scale data > s | scale_param { bias_term: true } param { name: "w" } param { name: "w" }'),
+    B("stored: shared by three, the last counts", "data 2 4", storage="last differs", layers="""
+      a: PReLU data > a | param { name: "w" }
+      b: PReLU a > b | param { name: "w" }
+      c: PReLU b > c | param { name: "w" }"""),
     B("stored: shared weights", "a 2 5; b 2 5", storage="h5", layers="""
       fa: InnerProduct a > fa | inner_product_param { num_output: 3 } param { name: "w" } param { name: "b" }
       fb: InnerProduct b > fb | inner_product_param { num_output: 3 } param { name: "w" } param { name: "b" }"""),
