@@ -71,20 +71,16 @@ def _layers(tree: Tree) -> list[Tree]:
 
 
 def _layer(tree: Tree) -> Layer:
-    strings: dict[str, list[str]] = {"name": [], "type": [], "bottom": [], "top": []}
-    rest: list[Field] = []
+    ends: dict[str, list[Value]] = {"bottom": [], "top": []}
     for field in tree:
-        found = strings.get(field.name)
-        if found is None:
-            rest.append(field)
-        else:
-            found.append(_string(field))
+        if field.name in ends:
+            ends[field.name].append(Value(_string(field)))
     return Layer(
-        "".join(strings["name"][-1:]),
-        "".join(strings["type"][-1:]),
-        tuple(map(Value, strings["bottom"])),
-        tuple(map(Value, strings["top"])),
-        LayerParameter.from_text(rest),
+        _one_string(tree, "name"),
+        _one_string(tree, "type"),
+        tuple(ends["bottom"]),
+        tuple(ends["top"]),
+        LayerParameter.from_text([field for field in tree if field.name not in _LAYER_STRUCTURE]),
         tree[0].line if tree else 0,
     )
 
@@ -99,8 +95,12 @@ def _string(field: Field) -> str:
 
 
 def _one_string(tree: Tree, name: str) -> str:
-    found = [_string(field) for field in tree if field.name == name]
-    return found[-1] if found else ""
+    found = [field for field in tree if field.name == name]
+    if len(found) > 1:
+        raise PrototxtError(
+            f"line {found[1].line}: {name} is given twice, first in line {found[0].line}", found[1].line
+        )
+    return _string(found[0]) if found else ""
 
 
 def _message(field: Field) -> Tree:

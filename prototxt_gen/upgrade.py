@@ -113,8 +113,11 @@ def _merge_padding(layer: Tree, padding: Tree) -> Tree:
 
 
 def _v0_to_v1(layer: Tree) -> Tree:
+    """Of what is around the V0 layer Caffe takes the ends alone."""
+    if not is_v0(layer):
+        return layer
     type_ = type_name(_v0_type(layer))
-    outer = [field for field in layer if field.name != "layer"]
+    outer = [field for field in layer if field.name in ("bottom", "top")]
     own, transform = [], []
     for name, value, line in _v0_inner(layer):
         field = Field(_V0_FIELDS.get(name, name.removeprefix("det_")), value, line)
@@ -142,11 +145,20 @@ def _v1_to_v2(layer: Tree) -> Tree:
             specs.extend({} for _ in range(index + 1 - len(specs)))
             specs[index][field.name] = Field(_SPEC_FIELDS[field.name], field.value, field.line)
         elif field.name == "type":
-            out.append(Field("type", type_name(str(field.value)), field.line))
+            out.append(Field("type", _v1_type(field), field.line))
         else:
             out.append(field)
     params = (Field("param", tuple(spec.values()), _line(spec, layer)) for spec in specs)
     return move_transforms((*out, *params))
+
+
+def _v1_type(field: Field) -> str:
+    """Return the V2 name of a V1 type, which may be given by its number."""
+    from prototxt_gen.caffemodel.reading import V1_TYPES
+
+    if isinstance(field.value, int) and 0 < field.value < len(V1_TYPES):
+        return V1_TYPES[field.value]
+    return type_name(str(field.value))
 
 
 _SPEC_FIELDS = {"param": "name", "blob_share_mode": "share_mode", "blobs_lr": "lr_mult", "weight_decay": "decay_mult"}

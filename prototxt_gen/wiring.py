@@ -10,7 +10,7 @@ from prototxt_gen.analysis import Analysis, Row
 from prototxt_gen.errors import NetError, UnsupportedError
 from prototxt_gen.ir import Layer, Net, Value, show
 
-LEARNED = ""
+LEARNED = "\0"
 """Stands for the name of a learned blob, which is no blob of the net."""
 
 

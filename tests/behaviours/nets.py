@@ -147,6 +147,26 @@ input: "data" input_shape { dim: 2 dim: 5 }
 layers { bottom: "data" top: "a" name: "a" type: POWER power_param { shift: 1 } include: { phase: TEST } }
 layers { bottom: "data" top: "a" name: "a" type: POWER power_param { shift: 9 } exclude: { phase: TEST } }
 """),
+    B("text: V1 types by their numbers", "data 2 5", storage="V1", text="""
+input: "data" input_shape { dim: 2 dim: 5 }
+layers { bottom: "data" top: "a" name: "a" type: 14 inner_product_param { num_output: 3 } }
+layers { bottom: "a" top: "b" name: "b" type: 35 }
+layers { bottom: "b" top: "c" name: "c" type: 0x12 }
+"""),
+    B("text: V0, V1 fields around it do not count", "data 2 5 1 1", text="""
+input: "data" input_dim: 2 input_dim: 5 input_dim: 1 input_dim: 1
+layers { layer { name: "a" type: "relu" } name: "b" type: TANH relu_param { negative_slope: 0.5 } bottom: "data" top: "a" }
+"""),
+    B("text: no names at all", "data 2 5", onnx=False, text="""
+input: "data" input_shape { dim: 2 dim: 5 }
+layer { name: "" type: "InnerProduct" bottom: "data" top: "" inner_product_param { num_output: 3 } }
+layer { name: "r" type: "ReLU" bottom: "" top: "" }
+layer { name: "o" type: "TanH" bottom: "" top: "o" }
+"""),
+    B("text: a type given twice", refused=True, text="""
+input: "data" input_shape { dim: 2 dim: 5 }
+layer { name: "a" type: "ReLU" type: "TanH" bottom: "data" top: "a" }
+"""),
     B("text: V0 layers", "data 2 3 8 8", storage="V0", text="""
 name: "v0" input: "data" input_dim: 2 input_dim: 3 input_dim: 8 input_dim: 8
 layers { layer { name: "pad1" type: "padding" pad: 1 } bottom: "data" top: "pad1" }
