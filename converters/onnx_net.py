@@ -130,6 +130,8 @@ class Lowering:
         self.graph, self.analysis, self.weights = Graph(opset), analysis, weights
         self.sources = sources(analysis.net)
         self._final = {value.blob: value for value in analysis.net.values()}
+        if "" in self._final:
+            raise UnsupportedError(f"{analysis.net.source}: a blob's name is empty, which in ONNX stands for no blob")
         self._inputs = {value.blob for value in self.sources}
         self.names: dict[Value, str] = {}
         for value in self.sources:

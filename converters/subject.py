@@ -89,8 +89,9 @@ def open_subject(net: NetLike, weights: WeightsLike, how: Reading | None = None)
     shapes = {**(resized(stripped, how.size) if how.size else {}), **how.shapes}
     given = {**shapes}
     ready_net, remarks = _without_training(stripped, given)
-    if remarks and not results(ready_net):
-        raise NetError(f"{whole.source or whole.name}: nothing is left that computes an output: {remarks[0]}")
+    if not results(ready_net):
+        why = f"nothing is left that computes an output: {remarks[0]}" if remarks else "no layer computes an output"
+        raise NetError(f"{whole.source or whole.name}: {why}")
     analysis = ready(ready_net, given)
     read = _weights(weights, analysis, how)
     changed = bool(remarks or told or given) or how != Reading(dialect=how.dialect, statistic=how.statistic)

@@ -317,3 +317,21 @@ def test_a_net_of_nothing_but_losses_is_refused(tmp_path: Path) -> None:
     )
     with pytest.raises(NetError, match=r"nothing is left that computes an output: .*'gap' \(EuclideanLoss\)"):
         read_subject(tmp_path / "net.prototxt", None)
+
+
+def test_a_net_whose_rules_leave_no_layer_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "net.prototxt"
+    file.write_text(
+        'input: "a" input_shape { dim: 2 dim: 3 }\n'
+        'layer { name: "r" type: "ReLU" bottom: "a" top: "r" include { min_level: 1 } }'
+    )
+    with pytest.raises(NetError, match=r"net\.prototxt: no layer computes an output$"):
+        read_subject(file, None)
+    assert read_subject(file, None, level=1).analysis.net.layers
+
+
+def test_a_blob_without_a_name_has_no_onnx_form(tmp_path: Path) -> None:
+    file = tmp_path / "net.prototxt"
+    file.write_text('input: "a" input_shape { dim: 2 dim: 3 } layer { name: "r" type: "ReLU" bottom: "a" top: "" }')
+    with pytest.raises(UnsupportedError, match=r"net\.prototxt: a blob's name is empty, which in ONNX stands for no"):
+        to_onnx(file, None)
