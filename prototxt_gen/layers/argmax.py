@@ -42,6 +42,7 @@ class ArgMax(LayerType):
     Blobs: none.
     Differs: of equal values Caffe takes the last first; PyTorch's topk takes any, ONNX's the first. out_max_val gives
     with axis the values alone, without axis both: N×2×top_k, positions then values. There is no gradient.
+    NaN is the greatest in PyTorch; where Caffe puts it is left to the C++ library, and ONNX leaves it open.
     """
 
     type = "ArgMax"

@@ -49,7 +49,8 @@ class Eltwise(LayerType):
     Blobs: none.
     Differs: the gradient of a maximum goes to one bottom where several are equal (of the first two to the second, else
     to the first); PyTorch's shares it out. stable_prod_grad: false divides the product by each bottom, which is the
-    same gradient except at zeros, where Caffe gives NaN and this does not.
+    same gradient except at zeros, where Caffe gives NaN and this does not. A coeff of 0 leaves its bottom out in Caffe;
+    here infinity and NaN times 0 are NaN.
     """
 
     type = "Eltwise"

@@ -141,7 +141,8 @@ class Pooling(LayerType):
     window would start at or beyond in + pad; a second top of MAX holds the place h·W + w of each maximum.
     Blobs: none.
     Differs: from PyTorch, ONNX: without padding no window is dropped, even if it starts beyond the image (its maximum
-    is -FLT_MAX, its mask -1). AVE divides by the window cut off at the padded size. A NaN is never the maximum here.
+    is -FLT_MAX, its mask -1). AVE divides by the window cut off at the padded size. Caffe's maximum passes
+    over NaN, and is -FLT_MAX of nothing but minus infinity; PyTorch's is NaN and minus infinity, ONNX leaves NaN open.
     """
 
     type = "Pooling"

@@ -54,7 +54,7 @@ class ReLU(Neuron):
     Source: src/caffe/layers/relu_layer.cpp ReLULayer::Forward_cpu, Backward_cpu; relu6 from synopsys-caffe's.
     Shape: that of its bottom.
     Blobs: none.
-    Differs: from PyTorch, ONNX: not at all.
+    Differs: from PyTorch, ONNX: minus infinity gives 0 there; Caffe multiplies it by the slope, and 0 times it is NaN.
     """
 
     type = "ReLU"
