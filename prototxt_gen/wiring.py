@@ -48,35 +48,40 @@ def overwritten(net: Net) -> Iterator[tuple[Layer, str]]:
     was written over it. Dropout writes in place what is there already, where it does not train.
     """
     last = {value: index for index, layer in enumerate(net.layers) for value in layer.bottoms}
-    memory: dict[Value, list[Value]] = {}
-    """The values in the memory of each, itself among them; those that share it have one list."""
+    memory: Memory = {}
     for index, layer in enumerate(net.layers):
         for place, top in enumerate(layer.tops):
-            writes = in_place(layer, place)
-            below = layer.bottoms[place] if writes else _shared(layer, index)
-            shared = memory.setdefault(below, [below]) if below else []
-            if writes and layer.type != "Dropout":
-                shared[:] = [value for value in shared if last.get(value, -1) > index or value.blob == LEARNED]
-                yield from ((layer, _told(net, top, value, last)) for value in shared)
+            shared = _memory(layer, place, memory)
+            if in_place(layer, place) and layer.type != "Dropout":
+                shared[:] = [one for one in shared if isinstance(one, Layer) or last.get(one, -1) > index]
+                for one in shared:
+                    yield layer, f"it writes over {top.blob!r}, {_lost(net, one, last)}"
             memory[top] = shared
             shared.append(top)
 
 
-def _shared(layer: Layer, index: int) -> Value | None:
-    """Return the value whose memory the layer's tops get; one that stands for its learned blob, if it has no bottom."""
+Memory = dict[Value, list[Value | Layer]]
+"""What lies in the memory of each value, itself among it; who shares it has the same list. A layer: what it learned."""
+
+
+def _memory(layer: Layer, place: int, memory: Memory) -> list[Value | Layer]:
+    """Return what lies where the layer's top of this place is written."""
     room = layers.find(layer.type)
-    if room is None or not room.shares_memory(layer):
-        return None
-    return layer.bottoms[0] if layer.bottoms else Value(LEARNED, index)
+    if not in_place(layer, place) and (room is None or not room.shares_memory(layer)):
+        return []
+    if not layer.bottoms:
+        return [layer]
+    below = layer.bottoms[place if in_place(layer, place) else 0]
+    return memory.setdefault(below, [below])
 
 
-def _told(net: Net, top: Value, value: Value, last: Mapping[Value, int]) -> str:
-    if value.blob == LEARNED:
-        return f"it writes over {top.blob!r}, and so over what layer {net.layers[value.version].name!r} has learned"
-    other = net.layers[last[value]]
+def _lost(net: Net, one: Value | Layer, last: Mapping[Value, int]) -> str:
+    if isinstance(one, Layer):
+        return f"and so over what layer {one.name!r} has learned"
+    reader = net.layers[last[one]]
     return (
-        f"it writes over {top.blob!r}, whose memory in Caffe is that of {value.blob!r} too, and layer {other.name!r} "
-        f"of line {other.line} takes that later"
+        f"whose memory in Caffe is that of {one.blob!r} too, and layer {reader.name!r} of line {reader.line} takes "
+        "that later"
     )
 
 

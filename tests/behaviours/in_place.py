@@ -68,6 +68,8 @@ BEHAVIOURS = (
       layers="c: TanH data > c\ns: Slice c > a\nr: ReLU a > a\np: Power c > p"),
     B("shared memory: one of two pieces is a copy", "data 2 4",
       "c: TanH data > c\ns: Slice c > a b\nr: ReLU a > a\np: Power c > p\nq: Concat a b > q"),
+    B("shared memory: what a Parameter has learned", "data 2 3", not_here=_SHARED,
+      layers="w: Parameter > w | parameter_param { shape { dim: 2 dim: 3 } }\nr: ReLU w > w\ne: Eltwise data w > e"),
     B("shared memory: an input's", "data 2 3 4 4", not_here=_SHARED,
       layers="f: Flatten data > f\nr: ReLU f > f\np: Power data > p | power_param { scale: 2 }"),
     B("in place: Scale by a second bottom", "a 2 3 4; b 3", "copy: Power a > x\ns: Scale x b > x\nafter: TanH x > y"),
