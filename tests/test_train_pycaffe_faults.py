@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from prototxt_gen.caffemodel import NewLayer
 from prototxt_gen.errors import PrototxtGenError, WeightsError
 from prototxt_gen.train.child import Child, in_our_words, last_words
 from prototxt_gen.train.finetune import matched
+from prototxt_gen.train.signals import Stopped
 from tests import train_support as support
 from tests.caffe_support import real_caffe
 from tests.train_support import wait_for
@@ -105,6 +107,36 @@ def test_a_data_set_that_is_cut_short_under_way_is_told(tmp_path: Path) -> None:
     assert "Traceback" not in err
     assert "cut short" in err
     assert (folder / "out" / "small_iter_50.caffemodel").exists()
+
+
+class Interrupted:
+    """A pipe whose first line is broken off by a signal: before it is read, after it, or in the middle."""
+
+    def __init__(self, pipe: Any, when: str) -> None:
+        self.pipe, self.when = pipe, when
+
+    def readline(self) -> str:
+        when, self.when = self.when, ""
+        if when:
+            if when != "before":
+                self.pipe.read(3) if when == "within" else self.pipe.readline()
+            raise Stopped
+        return str(self.pipe.readline())
+
+    def close(self) -> None:
+        self.pipe.close()
+
+
+@pytest.mark.parametrize("when", ["before", "within", "after"])
+def test_an_order_follows_one_that_a_signal_broke_off(tmp_path: Path, when: str) -> None:
+    """Wherever the exception struck, the next answer is the next order's, and nobody waits for one that was read."""
+    child = Child("tests.echoing_child", tmp_path / "log")
+    child.ask("start")
+    child.process.stdout = Interrupted(child.process.stdout, when)  # type: ignore[assignment]
+    with pytest.raises(Stopped):
+        child.ask("say", words="one")
+    assert [child.ask("say", words=words) for words in ("two", "three")] == ["two", "three"]
+    child.close()
 
 
 def test_an_order_that_a_dead_child_never_took_does_not_hide_what_it_died_of(tmp_path: Path) -> None:

@@ -38,32 +38,31 @@ class Child:
                 [sys.executable, "-m", module], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors,
                 env={**os.environ, **told}, start_new_session=True, text=True, bufsize=1,
             )  # fmt: skip
-        self._unanswered = 0
+        self._orders = 0
 
     def ask(self, do: str, **order: Any) -> Any:
-        """Give an order and return its answer. One that was interrupted before is waited for first."""
+        """Give an order and return its answer. A signal's exception may break it off anywhere: another can follow."""
         assert self.process.stdin is not None
-        while self._unanswered:
-            self._read()
+        self._orders += 1
         try:
-            self.process.stdin.write(json.dumps({"do": do, **order}) + "\n")
+            self.process.stdin.write(json.dumps({"do": do, "order": self._orders, **order}) + "\n")
         except BrokenPipeError:
             raise self._end() from None
-        self._unanswered += 1
-        answer = self._read()
+        answer = self._answer_to(self._orders)
         self._shorten_log()
         if "error" in answer:
             raise PrototxtGenError(in_our_words(answer["error"]))
         return answer["ok"]
 
-    def _read(self) -> dict[str, Any]:
+    def _answer_to(self, order: int) -> dict[str, Any]:
+        """Return the answer to an order; those to orders that were broken off, whole or in part, are passed over."""
         assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        if not line:
-            raise self._end()
-        self._unanswered -= 1
-        answer: dict[str, Any] = json.loads(line)
-        return answer
+        for line in iter(self.process.stdout.readline, ""):
+            with suppress(json.JSONDecodeError):
+                answer: dict[str, Any] = json.loads(line)
+                if answer["order"] == order:
+                    return answer
+        raise self._end()
 
     def _end(self) -> PrototxtGenError:
         """Return what a child that is gone died of."""

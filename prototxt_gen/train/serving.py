@@ -38,7 +38,8 @@ def serve(make: Callable[[Order], Session]) -> None:
     session: list[Session] = []
     with contextlib.suppress(BrokenPipeError):
         for line in sys.stdin:
-            answers.write(json.dumps(_answer(make, session, json.loads(line))) + "\n")
+            order = json.loads(line)
+            answers.write(json.dumps({"order": order["order"], **_answer(make, session, order)}) + "\n")
         answers.flush()
     os._exit(0)  # Caffe's prefetch threads and Python's end get into each other's way
 
