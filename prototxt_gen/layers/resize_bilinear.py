@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from prototxt_gen.errors import UnsupportedError
-from prototxt_gen.ir import Layer, Shape, show
-from prototxt_gen.layers.axes import refuse_in_place
+from prototxt_gen.ir import Layer, Shape
 from prototxt_gen.layers.base import LayerType
 from prototxt_gen.layers.example import Example
+from prototxt_gen.layers.resize_size import first_axis, resized, top_size
 from prototxt_gen.message import Message, boolean, float32, int32, string
 
 if TYPE_CHECKING:
@@ -30,22 +30,6 @@ class ResizeBilinearParameter(Message, field="resize_bilinear_param", number=226
     scale_width = float32(6, 1.0)
     half_pixel_centers = boolean(7)
     pytorch_half_pixel = boolean(8)
-
-    @property
-    def first_axis(self) -> int:
-        """The axis of the height."""
-        return 1 if self.data_format == "NHWC" else 2
-
-    def size(self, bottom: Shape) -> tuple[int, int]:
-        """Return the height and width of the top."""
-        import numpy as np
-
-        high, wide = bottom[self.first_axis :][:2]
-        scaled = [int(np.float32(n) * np.float32(s)) for n, s in ((high, self.scale_height), (wide, self.scale_width))]
-        return (
-            self.output_height if self.has("output_height") else scaled[0],
-            self.output_width if self.has("output_width") else scaled[1],
-        )
 
 
 def neighbours(p: ResizeBilinearParameter, size: int, top: int) -> tuple[Array, Array, Array]:
@@ -84,19 +68,11 @@ class ResizeBilinear(LayerType):
 
     def shapes(self, layer: Layer, bottoms: Sequence[Shape]) -> Sequence[Shape]:
         (bottom,), p = bottoms, layer.get(ResizeBilinearParameter)
-        refuse_in_place(layer)
         if p.data_format not in ("NHWC", "NCHW"):
             raise UnsupportedError(
                 f"layer {layer.name!r} ({layer.type}): data_format {p.data_format} is not understood"
             )
-        if len(bottom) != 4:
-            raise layer.error(f"it takes a bottom of 4 axes, not {show(bottom)}")
-        if p.align_corners + p.half_pixel_centers + p.pytorch_half_pixel > 1:
-            raise layer.error("align_corners, half_pixel_centers and pytorch_half_pixel exclude each other")
-        size = p.size(bottom)
-        if min(size) < 1:
-            raise layer.error(f"its top would be {show(size)} pixels")
-        return [(bottom[0], *size, bottom[3]) if p.first_axis == 1 else (*bottom[:2], *size)]
+        return [resized(layer, p, bottom, ("align_corners", "half_pixel_centers", "pytorch_half_pixel"))]
 
     def torch(self, layer: Layer, bottoms: Sequence[Shape]) -> nn.Module:
         import torch
@@ -106,7 +82,7 @@ class ResizeBilinear(LayerType):
 
         class ResizeBilinear(nn.Module):
             def forward(self, x: Tensor) -> Tensor:
-                for axis, top in reversed(list(enumerate(p.size(tuple(x.shape)), p.first_axis))):
+                for axis, top in reversed(list(enumerate(top_size(p, tuple(x.shape)), first_axis(p)))):
                     low, high, way = (torch.from_numpy(a).to(x.device) for a in neighbours(p, x.shape[axis], top))
                     begin, end = x.index_select(axis, low), x.index_select(axis, high)
                     x = begin + (end - begin) * way.to(x.dtype).view((-1,) + (1,) * (3 - axis))
@@ -119,7 +95,7 @@ class ResizeBilinear(LayerType):
     ) -> str | Sequence[str]:
         (x,), p = bottoms, layer.get(ResizeBilinearParameter)
         shape = g.shape(x)
-        for axis, top in reversed(list(enumerate(p.size(shape), p.first_axis))):
+        for axis, top in reversed(list(enumerate(top_size(p, shape), first_axis(p)))):
             low, high, way = neighbours(p, shape[axis], top)
             begin, end = g.op("Gather", x, low, axis=axis), g.op("Gather", x, high, axis=axis)
             step = g.op("Mul", g.op("Sub", end, begin), way.reshape((-1,) + (1,) * (3 - axis)))

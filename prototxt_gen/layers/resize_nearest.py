@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from prototxt_gen.ir import Layer, Shape, show
-from prototxt_gen.layers.axes import refuse_in_place
 from prototxt_gen.layers.base import LayerType
 from prototxt_gen.layers.example import Example
+from prototxt_gen.layers.resize_size import first_axis, resized, top_size
 from prototxt_gen.layers.upsample import repeat_module, repeat_onnx, repeated
 from prototxt_gen.message import Message, boolean, float32, int32, string
 
@@ -102,41 +102,18 @@ class ResizeNearestNeighbor(LayerType):
     params = (ResizeNearestNeighborParameter,)
 
     def shapes(self, layer: Layer, bottoms: Sequence[Shape]) -> Sequence[Shape]:
-        (bottom,) = bottoms
-        refuse_in_place(layer)
-        if len(bottom) != 4:
-            raise layer.error(f"it takes a bottom of 4 axes, not {show(bottom)}")
         p = layer.get(ResizeNearestNeighborParameter)
-        if p.align_corners + p.half_pixel_centers + p.half_pixel_onnx > 1:
-            raise layer.error("align_corners, half_pixel_centers and half_pixel_onnx exclude each other")
-        size = self._size(p, bottom)
-        if min(size) < 1:
-            raise layer.error(f"its top would be {show(size)} pixels")
-        return [(bottom[0], *size, bottom[3]) if self._first_axis(p) == 1 else (*bottom[:2], *size)]
-
-    def _first_axis(self, p: ResizeNearestNeighborParameter) -> int:
-        """Return the axis of the height."""
-        return 1 if p.data_format == "NHWC" else 2
-
-    def _size(self, p: ResizeNearestNeighborParameter, bottom: Shape) -> tuple[int, int]:
-        import numpy as np
-
-        high, wide = bottom[self._first_axis(p) :][:2]
-        scaled = [int(np.float32(here) * np.float32(s)) for here, s in ((high, p.scale_height), (wide, p.scale_width))]
-        return (
-            p.output_height if p.has("output_height") else scaled[0],
-            p.output_width if p.has("output_width") else scaled[1],
-        )
+        return [resized(layer, p, bottoms[0], ("align_corners", "half_pixel_centers", "half_pixel_onnx"))]
 
     def torch(self, layer: Layer, bottoms: Sequence[Shape]) -> nn.Module:
         import torch
         from torch import nn
 
-        p, room = layer.get(ResizeNearestNeighborParameter), self
+        p = layer.get(ResizeNearestNeighborParameter)
 
         class ResizeNearest(nn.Module):
             def forward(self, x: Tensor) -> Tensor:
-                for axis, top in enumerate(room._size(p, tuple(x.shape)), room._first_axis(p)):
+                for axis, top in enumerate(top_size(p, tuple(x.shape)), first_axis(p)):
                     x = x.index_select(axis, torch.from_numpy(sources(p, x.shape[axis], top)).to(x.device))
                 return x
 
@@ -147,7 +124,7 @@ class ResizeNearestNeighbor(LayerType):
     ) -> str | Sequence[str]:
         (x,), p = bottoms, layer.get(ResizeNearestNeighborParameter)
         shape = g.shape(x)
-        for axis, top in enumerate(self._size(p, shape), self._first_axis(p)):
+        for axis, top in enumerate(top_size(p, shape), first_axis(p)):
             x = g.op("Gather", x, sources(p, shape[axis], top), axis=axis)
         return x
 
