@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +19,11 @@ from prototxt_gen.train.policies import Policy
 from prototxt_gen.train.torch_backend import TorchBackend
 from prototxt_gen.weights import Weights
 from tests import golden_solvers as golden
+from tests.torch_support import _one_thread
+
+__all__ = ["_one_thread"]
 
 Array = np.ndarray[Any, Any]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    """Tensors this small are slower on many threads."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from prototxt_gen.errors import UnsupportedError
 from prototxt_gen.solver import read_solver
@@ -15,17 +13,10 @@ from prototxt_gen.train.backend import Settings, create
 from tests import torch_support as support
 from tests import train_support as small
 from tests.caffe_support import real_caffe
-from tests.torch_support import Batches, CaffeSolver
+from tests.torch_support import Batches, CaffeSolver, _one_thread
 
+__all__ = ["_one_thread"]
 pytestmark = pytest.mark.caffe
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 DATA = """

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +17,11 @@ from prototxt_gen.train.learnables import histories
 from prototxt_gen.train.torch_backend import TorchBackend
 from tests import torch_support as support
 from tests import train_support as small
+from tests.torch_support import _one_thread
 
+__all__ = ["_one_thread"]
 ROOT = Path(__file__).resolve().parents[1]
 Array = np.ndarray[Any, Any]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 BODY = """

@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 import prototxt_gen
 from prototxt_gen import caffemodel
 from prototxt_gen.render import net_text
 from tests import torch_support as support
-from tests.torch_support import Batches, CaffeSolver
+from tests.torch_support import Batches, CaffeSolver, _one_thread
 
+__all__ = ["_one_thread"]
 pytestmark = pytest.mark.caffe
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def _compare(file: Path, weights: Path | None, batches: Batches, channels_last: bool = True) -> None:

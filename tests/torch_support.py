@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
+import torch
 
 from prototxt_gen.solver import read_solver
 from prototxt_gen.train.backend import Settings
@@ -21,6 +23,15 @@ layer {{ name: "data" type: "Input" top: "data" top: "label"
   input_param {{ shape {{ dim: {batch} dim: {channels} dim: {size} dim: {size} }} shape {{ dim: {batch} }} }} }}
 """
 _TWICE = "param { lr_mult: 1 } param { lr_mult: 2 }"
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread() -> Iterator[None]:
+    """Of the module that imports it: its sums then come out the same each time."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def _net(name: str, batch: int, channels: int, size: int, body: str) -> str:
