@@ -40,7 +40,7 @@ generated: $(READY)
 golden: caffe
 	GLOG_minloglevel=2 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m tests.golden $(TYPE)
 ifndef TYPE
-	GLOG_minloglevel=2 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m tests.golden_solvers
+	GLOG_minloglevel=2 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m tests.golden.solvers
 endif
 
 benchmarks: caffe

@@ -36,9 +36,9 @@ setup(
     ],
     package_dir={"prototxt_gen.templates": "templates"},
     package_data={
-        "prototxt_gen": ["py.typed", "schemas/*.txt"],
+        "prototxt_gen": ["py.typed", "schema/forks/*.txt"],
         "prototxt_gen.templates": ["*.j2"],
-        "prototxt_gen.pycaffe": ["Dockerfile*", "overlay/**/*"],
+        "prototxt_gen.real_caffe": ["Dockerfile*", "overlay/**/*"],
     },
     install_requires=["click>=8.1", "jinja2>=3.1", "numpy>=1.26", "protobuf>=5.29", "rich>=13"],
     extras_require={

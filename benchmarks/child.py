@@ -13,7 +13,7 @@ _POLL = 0.005
 CONVERT = """
 import sys, time
 from pathlib import Path
-import converters.onnx_file, converters.onnx_net, prototxt_gen.render
+import converters.onnx_export.onnx_writer, converters.onnx_export.net_to_onnx, prototxt_gen.net.render
 from converters import read_subject
 from converters.convert import write_onnx
 from prototxt_gen import layers

@@ -51,7 +51,7 @@ print(time.perf_counter() - start)
 def vgg(folder: Path) -> tuple[Path, Path]:
     """Write VGG-16's net with random weights, 553 MB; return prototxt and weights."""
     from prototxt_gen import Builder, Value, analyse, net_text
-    from prototxt_gen.dialect import dialect
+    from prototxt_gen.schema.dialect import dialect
     from prototxt_gen.weights import Weights, write
 
     b = Builder("VGG-16")

@@ -44,12 +44,12 @@ print("images/s", int(batch) / sorted(times)[len(times) // 2])
 
 def write_net(folder: Path) -> tuple[Path, Path, Path]:
     """Write Attention-56 with random weights that keep its numbers in bounds; return prototxt, weights, ONNX file."""
-    from converters.convert import write_onnx
-    from converters.subject import open_subject
+    from converters.common.net_with_weights import open_subject
+    from converters.write_models import write_onnx
     from prototxt_gen import analyse, build, net_text
-    from prototxt_gen.dialect import dialect
+    from prototxt_gen.schema.dialect import dialect
     from prototxt_gen.weights import write
-    from tests.sane_weights import sane_weights
+    from tests.support.sane_weights import sane_weights
 
     net = build("attention-56")
     analysis = analyse(net)

@@ -19,7 +19,7 @@ GIB = 2**30
 def write_net(folder: Path) -> tuple[Path, Path]:
     """Write InnerProduct layers with random weights, one after another; return prototxt and weights."""
     from prototxt_gen import Builder, analyse, net_text
-    from prototxt_gen.dialect import dialect
+    from prototxt_gen.schema.dialect import dialect
     from prototxt_gen.weights import Weights, write
 
     b = Builder("large")
@@ -42,7 +42,7 @@ def write_net(folder: Path) -> tuple[Path, Path]:
 
 def error_of(onnx: Path, model: Path) -> float:
     """Return how far the ONNX file's output is from NumPy's on the .caffemodel's arrays, relative to the largest."""
-    from converters.runtimes import run_onnx_file
+    from converters.verification.runtimes import run_onnx_file
     from prototxt_gen import caffemodel
 
     x = np.random.default_rng(1).standard_normal((1, WIDTH), dtype="float32")

@@ -18,13 +18,13 @@ from typing import Any
 
 from benchmarks.table import machine, write_down
 from converters import read_subject
-from converters.convert import write_onnx, write_torch
-from converters.inputs import seeded
-from converters.pytorch.file import load_folder, run_module
-from converters.runtimes import run_onnx_of
-from converters.subject import Subject
-from converters.verification import Outcome, Report, verify
-from prototxt_gen.errors import PrototxtGenError
+from converters.common.net_with_weights import Subject
+from converters.pytorch_export.output_files import load_folder, run_module
+from converters.verification.comparison_inputs import seeded
+from converters.verification.runtimes import run_onnx_of
+from converters.verification.verify import Outcome, Report, verify
+from converters.write_models import write_onnx, write_torch
+from prototxt_gen.common.errors import PrototxtGenError
 
 TITLE = "Real models"
 FOLDER = Path(__file__).parents[2] / "shared" / "models"

@@ -182,9 +182,9 @@ def _run(peer: Peer, env: Path, out: Path, x: Path) -> Any:
 def true_output(net: tuple[Path, Path], x: Any) -> Any:
     """Return what the net gives in real Caffe; in PyTorch where there is none, or its protobuf refuses the size."""
     from converters import read_subject
-    from converters.runtimes import RUNTIMES
-    from prototxt_gen.errors import PrototxtGenError, RuntimeMissingError
-    from prototxt_gen.lowering import results
+    from converters.verification.runtimes import RUNTIMES
+    from prototxt_gen.common.errors import PrototxtGenError, RuntimeMissingError
+    from prototxt_gen.net.lowering_checks import results
 
     subject = read_subject(*net)
     (output,) = results(subject.net)

@@ -20,7 +20,7 @@ import numpy as np
 from benchmarks.table import Result
 from prototxt_gen import model
 from prototxt_gen.data.make import make
-from prototxt_gen.solver import read_solver
+from prototxt_gen.net.solver import read_solver
 from prototxt_gen.train.backend import Settings, create
 
 TITLE = "Training"

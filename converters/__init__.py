@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     import onnx
     from torch import nn
 
-    from converters.preprocessing import Preprocessing
-    from converters.subject import NetLike, Subject, WeightsLike
-    from converters.verification import Report
+    from converters.common.net_with_weights import NetLike, Subject, WeightsLike
+    from converters.common.preprocessing import Preprocessing
+    from converters.verification.verify import Report
 
 __all__ = ["read_subject", "to_onnx", "to_torch", "verify"]
 
@@ -49,7 +49,7 @@ def read_subject(
     """
     from dataclasses import replace
 
-    from converters.subject import Reading, open_subject
+    from converters.common.net_with_weights import Reading, open_subject
 
     how = Reading(
         phase, tuple(stages), level, dict(shapes or {}), tuple(input_size), dialect, bn_statistic, tuple(ignore_fields)
@@ -80,7 +80,7 @@ def to_onnx(
     nothing written, where it does not compute what the net does. UnsupportedError lists every layer that has no exact
     ONNX form.
     """
-    from converters.convert import lower_onnx, write_onnx
+    from converters.write_models import lower_onnx, write_onnx
 
     subject = read_subject(net, weights, **reading)
     options: dict[str, Any] = {"fold_bn": fold, "dynamic_size": dynamic_size} | ({"opset": opset} if opset else {})
@@ -104,11 +104,11 @@ def to_torch(
     `format`: "folder", a model.py that needs nothing of ours and model.safetensors, or "pt2", by torch.export.
     `reading` is what `read_subject` takes; errors as in `to_onnx`.
     """
-    from prototxt_gen.torch_net import TorchNet
+    from prototxt_gen.runtime.torch_net import TorchNet
 
     subject = read_subject(net, weights, **reading)
     if out is not None:
-        from converters.convert import write_torch
+        from converters.write_models import write_torch
 
         write_torch(subject, Path(out), format, force=force, verified=verify)
     return TorchNet(subject.analysis, subject.weights)
@@ -127,8 +127,8 @@ def verify(
 
     `inputs`: float32 arrays by blob name; seeded ones otherwise. `reading` is what `read_subject` takes.
     """
-    from converters.inputs import seeded
-    from converters.verification import verify as run
+    from converters.verification.comparison_inputs import seeded
+    from converters.verification.verify import verify as run
 
     subject = read_subject(net, weights, **reading)
     return run(subject, inputs if inputs is not None else seeded(subject, seed), against)

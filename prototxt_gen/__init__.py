@@ -14,31 +14,31 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from prototxt_gen.analysis import analyse as analyse
-    from prototxt_gen.builder import Builder as Builder
-    from prototxt_gen.errors import PrototxtGenError as PrototxtGenError
+    from prototxt_gen.common.errors import PrototxtGenError as PrototxtGenError
     from prototxt_gen.ir import Layer as Layer
     from prototxt_gen.ir import Net as Net
     from prototxt_gen.ir import Value as Value
     from prototxt_gen.models import build as build
     from prototxt_gen.models import model as model
-    from prototxt_gen.reader import parse_net as parse_net
-    from prototxt_gen.reader import read as read
-    from prototxt_gen.render import net_text as net_text
-    from prototxt_gen.solver import read_solver as read_solver
+    from prototxt_gen.net.builder import Builder as Builder
+    from prototxt_gen.net.prototxt_reader import parse_net as parse_net
+    from prototxt_gen.net.prototxt_reader import read as read
+    from prototxt_gen.net.render import net_text as net_text
+    from prototxt_gen.net.solver import read_solver as read_solver
 
 _HOMES = {
     "analyse": "analysis",
-    "Builder": "builder",
-    "PrototxtGenError": "errors",
+    "Builder": "net.builder",
+    "PrototxtGenError": "common.errors",
     "Layer": "ir",
     "Net": "ir",
     "Value": "ir",
     "build": "models",
     "model": "models",
-    "parse_net": "reader",
-    "read": "reader",
-    "net_text": "render",
-    "read_solver": "solver",
+    "parse_net": "net.prototxt_reader",
+    "read": "net.prototxt_reader",
+    "net_text": "net.render",
+    "read_solver": "net.solver",
 }
 __all__ = list(_HOMES)
 __version__ = "0.1.0"

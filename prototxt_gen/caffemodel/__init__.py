@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from prototxt_gen.caffemodel import h5, reading, writing
 from prototxt_gen.caffemodel.types import Blob, CaffeModel, NewLayer, SolverState, StoredLayer
 from prototxt_gen.caffemodel.wire import map_file
-from prototxt_gen.errors import WeightsError
+from prototxt_gen.common.errors import WeightsError
 
 __all__ = [
     "Blob",

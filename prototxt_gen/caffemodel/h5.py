@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from prototxt_gen.caffemodel.reading import MOST_AXES, check_shape
 from prototxt_gen.caffemodel.types import Blob, CaffeModel, NewLayer, SolverState, Span, StoredLayer, shown
 from prototxt_gen.caffemodel.wire import WireError
-from prototxt_gen.errors import PrototxtGenError, RuntimeMissingError, WeightsError
-from prototxt_gen.files import replacing
+from prototxt_gen.common.errors import PrototxtGenError, RuntimeMissingError, WeightsError
+from prototxt_gen.common.files import replacing
 
 if TYPE_CHECKING:
     import h5py

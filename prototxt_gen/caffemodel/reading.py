@@ -16,7 +16,7 @@ import numpy as np
 
 from prototxt_gen.caffemodel.types import Blob, CaffeModel, Further, SolverState, Span, StoredLayer, shown
 from prototxt_gen.caffemodel.wire import FIXED32, FIXED64, LEN, VARINT, Field, Wire, WireError, expect, signed
-from prototxt_gen.errors import WeightsError
+from prototxt_gen.common.errors import WeightsError
 
 MOST_AXES = 32  # kMaxBlobAxes
 MOST_DIM = 2**31 - 1  # Caffe's dims are int

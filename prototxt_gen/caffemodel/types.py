@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prototxt_gen.caffemodel.wire import LEN, VARINT, forget
-from prototxt_gen.errors import WeightsError
+from prototxt_gen.common.errors import WeightsError
 
 Version = Literal["V0", "V1", "V2", "HDF5"]
 Phase = Literal["TRAIN", "TEST"]

@@ -14,7 +14,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from prototxt_gen.errors import WeightsError
+from prototxt_gen.common.errors import WeightsError
 
 VARINT, FIXED64, LEN, GROUP, GROUP_END, FIXED32 = range(6)
 WIRE_NAMES = ("varint", "64-bit", "length-delimited", "group", "end of group", "32-bit")

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from prototxt_gen.caffemodel.reading import DOUBLE, FLOAT, HALF, MOST_AXES
 from prototxt_gen.caffemodel.types import PHASE_FIELD, PHASES, Blob, Bytes, NewLayer, StoredLayer, shown
 from prototxt_gen.caffemodel.wire import encode_head, encode_number, encode_varint
-from prototxt_gen.errors import WeightsError
-from prototxt_gen.files import replacing
+from prototxt_gen.common.errors import WeightsError
+from prototxt_gen.common.files import replacing
 
 Chunks = list[Bytes]
 TAKEN = {1: "name", 2: "type", 3: "bottom", 4: "top", 7: "blobs", PHASE_FIELD: "phase"}

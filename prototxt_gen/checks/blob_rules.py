@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from prototxt_gen import layers
-from prototxt_gen.causes import root_causes
+from prototxt_gen.analysis.unknown_shapes import root_causes
 from prototxt_gen.checks.problem import ERROR, NOTE, WARNING, Phase, Problem, of_file, of_layer
-from prototxt_gen.errors import NetError, UnsupportedError, nearest
+from prototxt_gen.common.errors import NetError, UnsupportedError, nearest
 from prototxt_gen.ir import NOBODY, Layer, Value
 from prototxt_gen.layers.base import LayerType
-from prototxt_gen.phases import is_ending, is_source
-from prototxt_gen.wiring import misshapen, overwritten, written_twice
+from prototxt_gen.net.blob_conflicts import misshapen, overwritten, written_twice
+from prototxt_gen.net.phase_rules import is_ending, is_source
 
 MOST_HINTS, MOST_BLOBS = 100, 5000
 """Nearest names are looked for this often, and in nets of no more blobs than this."""

@@ -9,9 +9,9 @@ from typing import Any
 
 from prototxt_gen.analysis import Analysis, Row
 from prototxt_gen.ir import Layer, Net, Value
-from prototxt_gen.phases import is_loss
-from prototxt_gen.solver import Solver
-from prototxt_gen.upgrade import Tree
+from prototxt_gen.net.phase_rules import is_loss
+from prototxt_gen.net.solver import Solver
+from prototxt_gen.net.upgrade import Tree
 
 ERROR, WARNING, NOTE = "error", "warning", "note"
 """Caffe would refuse it or compute something else; it may not be meant; something could not be checked."""

@@ -7,11 +7,11 @@ from itertools import pairwise
 from pathlib import Path
 
 from prototxt_gen import layers
-from prototxt_gen.checks.file_rules import verdict, walk
 from prototxt_gen.checks.problem import ERROR, WARNING, Problem, SolverFile, of_file, of_layer
-from prototxt_gen.errors import nearest
+from prototxt_gen.checks.prototxt_rules import verdict, walk
+from prototxt_gen.common.errors import nearest
 from prototxt_gen.ir import Net
-from prototxt_gen.schema import TransformationParameter
+from prototxt_gen.schema.caffe_proto import TransformationParameter
 
 POLICIES = {
     "fixed": (),

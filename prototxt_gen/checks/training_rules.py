@@ -10,11 +10,11 @@ from prototxt_gen.analysis import Row
 from prototxt_gen.checks.problem import ERROR, WARNING, Phase, Problem, of_file, of_layer
 from prototxt_gen.ir import Layer, show
 from prototxt_gen.layers.base import BlobSpec
-from prototxt_gen.layers.batch_norm import BatchNormParameter
-from prototxt_gen.layers.bn import BNParameter
-from prototxt_gen.message import Message
-from prototxt_gen.phases import is_loss, is_source
-from prototxt_gen.schema import FillerParameter, ParamSpec
+from prototxt_gen.layers.normalization.batch_norm import BatchNormParameter
+from prototxt_gen.layers.normalization.bn import BNParameter
+from prototxt_gen.net.phase_rules import is_loss, is_source
+from prototxt_gen.schema.caffe_proto import FillerParameter, ParamSpec
+from prototxt_gen.schema.message import Message
 
 LEAST_BATCH = 32
 """Images on one GPU below which batch statistics are too noisy; the paper's readers were told so by its author."""

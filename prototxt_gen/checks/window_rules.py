@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from prototxt_gen.analysis import Row
 from prototxt_gen.checks.problem import WARNING, Phase, Problem, of_layer
 from prototxt_gen.ir import show
-from prototxt_gen.layers.pooling import PoolingParameter, pool_window
+from prototxt_gen.layers.vision.pooling import PoolingParameter, pool_window
 
 _TOP = {
     "MAX": "their maximum is -3.4e38, and in training Caffe adds their gradient to memory before the blob's",

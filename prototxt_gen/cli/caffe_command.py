@@ -14,7 +14,7 @@ from prototxt_gen.cli import options
 from prototxt_gen.cli.output import echo_json
 
 if TYPE_CHECKING:
-    from prototxt_gen.pycaffe import Status
+    from prototxt_gen.real_caffe import Status
 
 _python = click.option(
     "--python", type=options.FILE, default=sys.executable, show_default="this one", help="The Python it is for."
@@ -32,9 +32,9 @@ def caffe() -> None:
 @click.option("--force", is_flag=True, help="Build and install anew, whatever is in the cache.")
 def install(python: Path, apt: bool, force: bool) -> None:
     """Build Caffe, install it and test it: minutes the first time, seconds from the cache."""
-    from prototxt_gen import pycaffe
+    from prototxt_gen import real_caffe
 
-    click.echo(pycaffe.install(python, apt=apt, force=force))
+    click.echo(real_caffe.install(python, apt=apt, force=force))
 
 
 @caffe.command()
@@ -43,9 +43,9 @@ def install(python: Path, apt: bool, force: bool) -> None:
 @click.pass_context
 def status(context: click.Context, python: Path, as_json: bool) -> None:
     """Say which Caffe is there: version, solvers, features, layer types. Exit 1 where there is none that loads."""
-    from prototxt_gen import pycaffe
+    from prototxt_gen import real_caffe
 
-    found = pycaffe.status(python)
+    found = real_caffe.status(python)
     if as_json:
         echo_json(asdict(found) | {"installed": found.installed})
     else:

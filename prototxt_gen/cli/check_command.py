@@ -12,8 +12,8 @@ import click
 
 from prototxt_gen.cli import options
 from prototxt_gen.cli.output import echo_json
-from prototxt_gen.errors import PrototxtError
-from prototxt_gen.printable import safe
+from prototxt_gen.common.errors import PrototxtError
+from prototxt_gen.common.printable import safe
 
 if TYPE_CHECKING:
     from prototxt_gen.checks import Problem

@@ -10,10 +10,10 @@ import click
 
 from prototxt_gen.cli import options, reading
 from prototxt_gen.cli.output import echo_json
-from prototxt_gen.printable import safe
+from prototxt_gen.common.printable import safe
 
 if TYPE_CHECKING:
-    from prototxt_gen.evaluate.classifying import Sight
+    from prototxt_gen.evaluate.classification import Sight
 
 
 @click.command()
@@ -40,8 +40,8 @@ def classify(
     **given: Any,
 ) -> None:
     """Print the classes NET with WEIGHTS sees in PICTURES, and draw its attention masks over them, module by module."""
-    from prototxt_gen.evaluate.classifying import classify
-    from prototxt_gen.evaluate.opening import Asked, class_names, recipe_for
+    from prototxt_gen.evaluate.classification import classify
+    from prototxt_gen.evaluate.eval_data import Asked, class_names, recipe_for
 
     asked = Asked(crops=given.pop("crops"), resize=given.pop("resize"))
     backend, output = given.pop("backend"), given.pop("output")
@@ -52,7 +52,7 @@ def classify(
     assert model.subject is not None  # only converted files have none
     seen = classify(model.subject, recipe, pictures, class_names(None, labels), backend, output, pattern)
     if target is not None:
-        from prototxt_gen.evaluate.masks import write
+        from prototxt_gen.evaluate.attention_maps import write
 
         for path in write(target, [one.drawn(top=1) for one in seen], force):
             click.echo(f"masks: {safe(str(path))}", err=True)

@@ -9,7 +9,7 @@ import click
 
 from prototxt_gen.cli import options
 from prototxt_gen.cli.convert_options import READING, STATISTIC, decorated, echo_notes, load_plugins, read_as
-from prototxt_gen.errors import PrototxtGenError
+from prototxt_gen.common.errors import PrototxtGenError
 
 _HOME = {"merged": "buptwangfei", "batchnorm-scale": "bvlc", "folded": "bvlc"}
 
@@ -36,7 +36,7 @@ def bn(
     merged: BN, with its four blobs in one layer, as several forks have it. batchnorm-scale: BatchNorm and Scale, as
     BVLC's Caffe has it. folded: gone into the layers before it.
     """
-    from converters.caffe_forms import write_form
+    from converters.caffemodel_export.rewrite_bn import write_form
 
     load_plugins(given["plugins"])
     if weights is None:

@@ -43,8 +43,8 @@ def caffemodel(
     in .pt or .pth, or .onnx. Or it is a .caffemodel of any age, or .h5: it is written as V2, or HDF5, and with --net in
     another fork's numbers.
     """
-    from converters.back_file import Asked, write_back
-    from converters.subject import Reading
+    from converters.caffemodel_export.write_caffemodel import Asked, write_back
+    from converters.common.net_with_weights import Reading
 
     load_plugins(plugins)
     read = options.read_whole(net) if net else None

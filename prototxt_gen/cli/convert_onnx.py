@@ -29,7 +29,7 @@ def onnx(
     **given: Any,
 ) -> None:
     """Convert NET with WEIGHTS to ONNX, and run it against real Caffe, if it is there, and PyTorch."""
-    from converters.convert import write_onnx
+    from converters.write_models import write_onnx
 
     out = output or (given["weights"] or given["net"]).with_suffix(".onnx")
     chosen = {"fold_bn": not no_fold, "dynamic_size": dynamic_size} | ({"opset": opset} if opset else {})

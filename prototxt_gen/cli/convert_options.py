@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from prototxt_gen.cli import options
-from prototxt_gen.errors import PrototxtGenError
-from prototxt_gen.printable import safe_lines
+from prototxt_gen.common.errors import PrototxtGenError
+from prototxt_gen.common.printable import safe_lines
 
 if TYPE_CHECKING:
-    from converters.convert import Conversion
-    from converters.preprocessing import Preprocessing
-    from converters.subject import Reading, Subject
+    from converters.common.net_with_weights import Reading, Subject
+    from converters.common.preprocessing import Preprocessing
+    from converters.write_models import Conversion
     from prototxt_gen.ir import Net
 
 
@@ -74,7 +74,7 @@ def subject(net: Path, weights: Path | None, **given: Any) -> Subject:
 
     A net that learns nothing needs no weights.
     """
-    from converters.subject import open_subject
+    from converters.common.net_with_weights import open_subject
     from prototxt_gen.ir import Net
 
     load_plugins(given["plugins"])
@@ -87,7 +87,7 @@ def subject(net: Path, weights: Path | None, **given: Any) -> Subject:
 
 def load_plugins(files: Iterable[Path]) -> None:
     """Load the files of --plugin."""
-    from prototxt_gen import plugins
+    from prototxt_gen.layers import plugins
 
     for file in files:
         plugins.load(file)
@@ -95,7 +95,7 @@ def load_plugins(files: Iterable[Path]) -> None:
 
 def read_as(net: Net, given: dict[str, Any]) -> Reading:
     """Return how the options of READING say a net and its weights are to be read."""
-    from converters.subject import Reading
+    from converters.common.net_with_weights import Reading
 
     return Reading(
         phase=(given["phase"] or "TEST").upper(),
@@ -111,7 +111,7 @@ def read_as(net: Net, given: dict[str, Any]) -> Reading:
 
 def preprocessing_told(found: Preprocessing, given: dict[str, Any]) -> Preprocessing:
     """Return the preprocessing that was found, with what the options of PREPROCESSING give in its place."""
-    from converters.preprocessing import changed, read_mean
+    from converters.common.preprocessing import changed, read_mean
 
     order = given.get("channel_order")
     told = {
@@ -141,7 +141,7 @@ def echo_notes(remarks: Iterable[str]) -> None:
 
 def echo_conversion(done: Conversion) -> None:
     """Say on stderr what is to be known of a conversion, and print the files on stdout."""
-    from converters.report import sentences
+    from converters.verification.verification_report import sentences
 
     echo_notes(done.remarks)
     for sentence in sentences(done.report) if done.report else ["not verified, as told"]:

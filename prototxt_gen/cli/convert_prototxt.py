@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from prototxt_gen.cli import options
-from prototxt_gen.errors import NetError
-from prototxt_gen.printable import safe
+from prototxt_gen.common.errors import NetError
+from prototxt_gen.common.printable import safe
 
 if TYPE_CHECKING:
     from prototxt_gen.ir import Net, Shape
-    from prototxt_gen.passes.training import Data
+    from prototxt_gen.passes.to_train_val import Data
 
 
 @click.command(name="prototxt")
@@ -44,7 +44,7 @@ def prototxt(
     **data: Any,
 ) -> None:
     """Write NET anew: as V2 whatever it was, and changed as the options say. Comments are not kept."""
-    from prototxt_gen.files import refuse_overwriting, write_text
+    from prototxt_gen.common.files import refuse_overwriting, write_text
 
     if to_deploy and to_train_val:
         raise click.UsageError("--to-deploy or --to-train-val, not both")
@@ -66,14 +66,14 @@ def prototxt(
 
 def _text(net: Net, given: Mapping[str, Mapping[str, Shape]]) -> str:
     from prototxt_gen.analysis import top_shapes
-    from prototxt_gen.render import net_text
+    from prototxt_gen.net.render import net_text
 
     return net_text(net, top_shapes(net, given))
 
 
 def _deploy(net: Net, given: Mapping[str, Shape]) -> Net:
-    from prototxt_gen.passes.deploy import deploy
-    from prototxt_gen.schema import TransformationParameter
+    from prototxt_gen.passes.to_deploy import deploy
+    from prototxt_gen.schema.caffe_proto import TransformationParameter
 
     for layer in net.at("TEST").layers:
         transform = layer.get(TransformationParameter)
@@ -90,7 +90,7 @@ def _train_val(
     net: Net, given: Mapping[str, Shape], chosen: dict[str, Any], freeze_bn: bool
 ) -> tuple[Net, dict[str, Mapping[str, Shape]]]:
     """Return the train_val, and the shapes that its data layers make in each phase."""
-    from prototxt_gen.passes.training import train_val
+    from prototxt_gen.passes.to_train_val import train_val
 
     shape = _image_shape(net, given)
     data = _data(shape, chosen)
@@ -102,7 +102,7 @@ def _train_val(
 
 def _image_shape(net: Net, given: Mapping[str, Shape]) -> Shape:
     from prototxt_gen.analysis import analyse
-    from prototxt_gen.lowering import sources
+    from prototxt_gen.net.lowering_checks import sources
 
     test = net.at("TEST")
     shapes = [analyse(test, given).shapes.get(value) for value in sources(test)]
@@ -113,7 +113,7 @@ def _image_shape(net: Net, given: Mapping[str, Shape]) -> Shape:
 
 def _data(shape: Shape, chosen: dict[str, Any]) -> Data:
     """Return the data layers' settings: those chosen, and what the input's shape says of the others."""
-    from prototxt_gen.passes.training import Data
+    from prototxt_gen.passes.to_train_val import Data
 
     _, channels, height, width = shape
     if height != width and chosen.get("kind") != "hdf5":
@@ -126,8 +126,8 @@ def _data(shape: Shape, chosen: dict[str, Any]) -> Data:
 
 
 def _with_bn(net: Net, style: str | None) -> Net:
-    from prototxt_gen.passes.merging import merge
-    from prototxt_gen.passes.normalisation import split
+    from prototxt_gen.passes.bn_merge import merge
+    from prototxt_gen.passes.bn_split import split
     from prototxt_gen.weights import Weights
 
     if style is None:
@@ -137,7 +137,7 @@ def _with_bn(net: Net, style: str | None) -> Net:
 
 
 def _in_dialect(net: Net, name: str | None) -> Net:
-    from prototxt_gen.dialect import dialect
-    from prototxt_gen.passes.dialects import to_dialect
+    from prototxt_gen.passes.to_dialect import to_dialect
+    from prototxt_gen.schema.dialect import dialect
 
     return net if name is None else to_dialect(net, dialect(name))

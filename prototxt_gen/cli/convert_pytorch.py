@@ -25,7 +25,7 @@ from prototxt_gen.cli.convert_options import PREPROCESSING, READING, decorated, 
 @options.force
 def pytorch(output: Path | None, form: str | None, no_verify: bool, force: bool, **given: Any) -> None:
     """Convert NET with WEIGHTS to PyTorch, and run it against real Caffe, if it is there."""
-    from converters.convert import write_torch
+    from converters.write_models import write_torch
 
     form = form or ("pt2" if output is not None and output.suffix == ".pt2" else "folder")
     suffix = "" if form == "folder" else ".pt2"

@@ -9,7 +9,7 @@ import click
 from prototxt_gen.cli import options
 from prototxt_gen.cli.output import echo_json
 from prototxt_gen.cli.progress import bar
-from prototxt_gen.printable import safe
+from prototxt_gen.common.printable import safe
 
 
 @click.command()
@@ -26,7 +26,7 @@ def demo(out: Path, minutes: float, backend: str, data: Path | None, force: bool
     Before that, emit, check, measure and draw the zoo. Fashion-MNIST comes from Debian's package dataset-fashion-mnist;
     where that cannot be had, MNIST digits from a wheel of PyPI.
     """
-    from prototxt_gen.demo.run import Demo, as_data, run
+    from prototxt_gen.demo.run_demo import Demo, as_data, run
 
     def say(text: str) -> None:
         click.echo(safe(text), err=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from prototxt_gen.cli import options
-from prototxt_gen.errors import PrototxtGenError
+from prototxt_gen.common.errors import PrototxtGenError
 
 FORMATS = (".svg", ".png", ".dot", ".html")
 
@@ -35,8 +35,8 @@ def draw(
 ) -> None:
     """Draw NET, grouped by the slash-separated parts of its layer names. In HTML every block opens on a click."""
     from prototxt_gen.analysis import analyse
-    from prototxt_gen.draw import drawing
-    from prototxt_gen.files import refuse_overwriting, replacing
+    from prototxt_gen.common.files import refuse_overwriting, replacing
+    from prototxt_gen.draw.drawing import drawing
 
     format_ = output.suffix.lower()
     if format_ not in FORMATS:
@@ -50,7 +50,7 @@ def draw(
 
 
 def _content(made: object, format_: str, expand: bool) -> bytes:
-    from prototxt_gen.draw import Drawing
+    from prototxt_gen.draw.drawing import Drawing
 
     assert isinstance(made, Drawing)
     if format_ == ".html":

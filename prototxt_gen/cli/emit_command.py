@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from prototxt_gen.cli import options
-from prototxt_gen.errors import PrototxtGenError
+from prototxt_gen.common.errors import PrototxtGenError
 
 
 def _counts(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[int, ...] | None:
@@ -81,8 +81,8 @@ def _model(name: str, changes: dict[str, Any], solver_fields: tuple[str, ...]) -
 
 def _solver_field(text: str) -> tuple[str, Any]:
     """Parse FIELD=VALUE as the text format would; a repeated field takes its values with commas between them."""
-    from prototxt_gen.errors import PrototxtError
-    from prototxt_gen.schema import SolverParameter
+    from prototxt_gen.common.errors import PrototxtError
+    from prototxt_gen.schema.caffe_proto import SolverParameter
     from prototxt_gen.text import parse
 
     key, equals, value = text.partition("=")

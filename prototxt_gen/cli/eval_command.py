@@ -12,7 +12,7 @@ from prototxt_gen.cli import options, reading
 from prototxt_gen.cli.output import echo_json
 from prototxt_gen.cli.progress import bar
 from prototxt_gen.cli.table import echo_table
-from prototxt_gen.printable import safe
+from prototxt_gen.common.printable import safe
 
 if TYPE_CHECKING:
     from prototxt_gen.evaluate.scores import Evaluation, Samples

@@ -11,11 +11,11 @@ import click
 from prototxt_gen.cli.options import as_json as json_option
 from prototxt_gen.cli.output import echo_json
 from prototxt_gen.cli.table import echo_table
-from prototxt_gen.errors import PrototxtGenError, nearest
+from prototxt_gen.common.errors import PrototxtGenError, nearest
 
 if TYPE_CHECKING:
     from prototxt_gen.layers.base import LayerType
-    from prototxt_gen.message import Field, Message
+    from prototxt_gen.schema.message import Field, Message
 
 COLUMNS = ("type", "parameters", "bottoms", "tops", "PyTorch", "ONNX", "examples")
 

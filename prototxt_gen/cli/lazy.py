@@ -9,9 +9,9 @@ from typing import IO, Any, NamedTuple
 
 import click
 
-from prototxt_gen.errors import PrototxtGenError, nearest
-from prototxt_gen.extras import EXTRAS, missing
-from prototxt_gen.printable import safe_lines
+from prototxt_gen.common.errors import PrototxtGenError, nearest
+from prototxt_gen.common.optional_packages import EXTRAS, missing
+from prototxt_gen.common.printable import safe_lines
 
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
 """What goes wrong where a disk is full or gone under an open file: stdout, or one in the temporary folder."""

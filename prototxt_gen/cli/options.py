@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from prototxt_gen.cli.output import echo_json as echo_json
-from prototxt_gen.errors import PrototxtGenError
+from prototxt_gen.common.errors import PrototxtGenError
 from prototxt_gen.ir import Net, Shape
 
 if TYPE_CHECKING:
-    from prototxt_gen.solver import Solver
-    from prototxt_gen.upgrade import Tree
+    from prototxt_gen.net.solver import Solver
+    from prototxt_gen.net.upgrade import Tree
 
 FILE = click.Path(path_type=Path)
 FOLDER = click.Path(path_type=Path, file_okay=False)
@@ -107,7 +107,7 @@ def given_shapes(net: Net, size: str | None, shapes: tuple[str, ...]) -> Mapping
 
 def chosen_phase(net: Net, phase: str | None) -> str:
     """Return the phase asked for; else TEST, but TRAIN for a file that is meant for TRAIN alone."""
-    from prototxt_gen.phases import phases_of
+    from prototxt_gen.net.phase_rules import phases_of
 
     return phase or phases_of(net)[-1]
 
@@ -122,7 +122,7 @@ def in_phase(net: Net, phase: str | None, stages: tuple[str, ...], level: int) -
 
 def read_whole(path: Path) -> Net:
     """Return the net of a prototxt with the layers of all phases; a solver is an error."""
-    from prototxt_gen.errors import PrototxtError
+    from prototxt_gen.common.errors import PrototxtError
 
     _, net = read_any(path)
     if not isinstance(net, Net):
@@ -140,9 +140,9 @@ def read_any(path: Path) -> tuple[Tree, Net | Solver]:
 
     PrototxtError, naming file and line, where it is neither.
     """
-    from prototxt_gen.errors import PrototxtError
-    from prototxt_gen.reader import net_from_tree, read_text
-    from prototxt_gen.solver import is_solver, solver_from_tree
+    from prototxt_gen.common.errors import PrototxtError
+    from prototxt_gen.net.prototxt_reader import net_from_tree, read_text
+    from prototxt_gen.net.solver import is_solver, solver_from_tree
     from prototxt_gen.text import parse
 
     text, source = read_text(path), str(path)

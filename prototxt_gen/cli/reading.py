@@ -11,15 +11,15 @@ import click
 
 from prototxt_gen.cli import options
 from prototxt_gen.cli.convert_options import PREPROCESSING, READING, subject
-from prototxt_gen.errors import PrototxtGenError
-from prototxt_gen.printable import safe_lines
+from prototxt_gen.common.errors import PrototxtGenError
+from prototxt_gen.common.printable import safe_lines
 
 if TYPE_CHECKING:
-    from converters.preprocessing import Preprocessing
-    from converters.subject import Subject
-    from prototxt_gen.data.reader import Dataset
-    from prototxt_gen.evaluate.opening import Asked
-    from prototxt_gen.evaluate.own import OwnData
+    from converters.common.net_with_weights import Subject
+    from converters.common.preprocessing import Preprocessing
+    from prototxt_gen.data.data_set_reader import Dataset
+    from prototxt_gen.evaluate.eval_data import Asked
+    from prototxt_gen.evaluate.net_data_layer import OwnData
     from prototxt_gen.evaluate.predictors import Predictor
     from prototxt_gen.evaluate.scores import Samples
 
@@ -74,8 +74,8 @@ def open_all(
     net: Path, weights: Path | None, backends: tuple[str, ...], gpu: int | None, output: str = "", **given: Any
 ) -> Opened:
     """Open net, weights and data as the options say."""
-    from prototxt_gen.evaluate.converted import is_converted
-    from prototxt_gen.evaluate.opening import Asked, class_names, open_data, recipe_for
+    from prototxt_gen.evaluate.converted_predictors import is_converted
+    from prototxt_gen.evaluate.eval_data import Asked, class_names, open_data, recipe_for
     from prototxt_gen.evaluate.predictors import predictor
     from prototxt_gen.evaluate.scores import Samples
 
@@ -101,7 +101,7 @@ def open_all(
 def open_converted_model(path: Path, weights: Path | None, output: str, **given: Any) -> Model:
     """Return a converted model; options of preprocessing are stronger than what it carries."""
     from prototxt_gen.cli.convert_options import preprocessing_told
-    from prototxt_gen.evaluate.converted import open_converted
+    from prototxt_gen.evaluate.converted_predictors import open_converted
 
     if weights is not None:
         raise PrototxtGenError(f"{weights}: {path} has its weights inside; give it alone")
@@ -123,7 +123,7 @@ def open_net(net: Path, weights: Path | None, own: OwnData | None, **given: Any)
 
 def own_data_of(net: Path, stages: tuple[str, ...] = (), level: int = 0) -> OwnData | None:
     """Return what the net's own TEST data layer says."""
-    from prototxt_gen.evaluate.own import own_data
+    from prototxt_gen.evaluate.net_data_layer import own_data
 
     return own_data(options.in_phase(options.read_whole(net), "TEST", stages, level))
 
@@ -145,7 +145,7 @@ def for_pictures(own: OwnData | None, shapes: tuple[str, ...]) -> tuple[OwnData 
 
 def _open_net(net: Path, weights: Path | None, asked: Asked, **given: Any) -> tuple[Model, Dataset]:
     """Open the net and the data: where the net has a data layer, a sample tells the shape of its top."""
-    from prototxt_gen.evaluate.opening import open_data
+    from prototxt_gen.evaluate.eval_data import open_data
 
     own = own_data_of(net, given["stages"], given["level"])
     if own is None or not own.source:

@@ -11,13 +11,13 @@ import click
 from prototxt_gen.cli import options
 from prototxt_gen.cli.output import echo_json
 from prototxt_gen.cli.table import echo_table
-from prototxt_gen.errors import PrototxtGenError
-from prototxt_gen.printable import safe
+from prototxt_gen.common.errors import PrototxtGenError
+from prototxt_gen.common.printable import safe
 
 if TYPE_CHECKING:
     from prototxt_gen.analysis import Analysis, Row
     from prototxt_gen.ir import Net
-    from prototxt_gen.solver import Solver
+    from prototxt_gen.net.solver import Solver
 
 COLUMNS = ("layer", "type", "output", "parameters", "MACs", "activations")
 NUMBERS = frozenset({"parameters", "MACs", "activations"})
@@ -123,7 +123,7 @@ def _echo(analysis: Analysis, role: str) -> None:
 
 def _causes(analysis: Analysis) -> Iterator[str]:
     """Yield a line for each reason why something is not known, however many layers it holds for."""
-    from prototxt_gen.causes import root_causes
+    from prototxt_gen.analysis.unknown_shapes import root_causes
 
     causes = root_causes(analysis)
     if causes:
@@ -168,7 +168,7 @@ def _row_data(row: Row) -> dict[str, Any]:
 
 def _solver_fields(solver: Solver) -> dict[str, Any]:
     """Return what the solver sets, messages as text."""
-    from prototxt_gen.message import Message
+    from prototxt_gen.schema.message import Message
     from prototxt_gen.text import format_fields
 
     def plain(value: Any) -> Any:

@@ -10,10 +10,10 @@ import click
 
 from prototxt_gen.cli import options
 from prototxt_gen.cli.convert_options import STATISTIC
-from prototxt_gen.printable import safe
+from prototxt_gen.common.printable import safe
 
 if TYPE_CHECKING:
-    from prototxt_gen.train.loop import Outcome
+    from prototxt_gen.train.training_loop import Outcome
 
 _NEWEST = "newest"
 _BACKEND_OPTIONS = options.all_of(
@@ -49,7 +49,7 @@ def train(context: click.Context, /, solver: Path | None, **given: Any) -> None:
     SIGTERM: the step ends, a snapshot is written, and --resume goes on from there to the very same weights.
     """
     from prototxt_gen.train.backend import Settings
-    from prototxt_gen.train.run import Job, is_first, run
+    from prototxt_gen.train.training_run import Job, is_first, run
 
     if solver is None and given["resume"] not in ("", _NEWEST):
         solver, given["resume"] = Path(given["resume"]), _NEWEST  # `train --resume solver.prototxt`

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from prototxt_gen.cli import options
-from prototxt_gen.extras import missing
+from prototxt_gen.common.optional_packages import missing
 
 
 @click.command()

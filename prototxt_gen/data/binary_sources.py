@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from prototxt_gen.data.errors import DataError, named
+from prototxt_gen.data.data_errors import DataError, named
 from prototxt_gen.data.safe_pickle import load_arrays
 from prototxt_gen.data.sources import ArraySource, choose_split, read_lines
 

@@ -23,7 +23,7 @@ from prototxt_gen.caffemodel.wire import (
     signed,
 )
 from prototxt_gen.data import images
-from prototxt_gen.data.errors import DataError
+from prototxt_gen.data.data_errors import DataError
 
 Array = npt.NDArray[Any]
 

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from prototxt_gen.data.errors import BrokenImageError, DataError
-from prototxt_gen.errors import RuntimeMissingError
+from prototxt_gen.common.errors import RuntimeMissingError
+from prototxt_gen.data.data_errors import BrokenImageError, DataError
 
 Array = npt.NDArray[Any]
 

@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from prototxt_gen.data import images
-from prototxt_gen.data.errors import DataError, named
-from prototxt_gen.data.reader import Dataset, Hdf5Dataset, LmdbDataset, SourceDataset, open_dataset
+from prototxt_gen.data.data_errors import DataError, named
+from prototxt_gen.data.data_set_reader import Dataset, Hdf5Dataset, LmdbDataset, SourceDataset, open_dataset
 from prototxt_gen.data.sources import FileSource
 
 Array = npt.NDArray[Any]

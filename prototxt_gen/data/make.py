@@ -11,12 +11,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from prototxt_gen.data.detect import open_source
-from prototxt_gen.data.errors import DataError, named
-from prototxt_gen.data.partial import Chunk, Partial
-from prototxt_gen.data.prepare import Options, Preparer, Result
+from prototxt_gen.data.data_errors import DataError, named
+from prototxt_gen.data.data_set_writers import Hdf5Writer, LmdbWriter, Record, Writer
+from prototxt_gen.data.partial_data_set import Chunk, Partial
+from prototxt_gen.data.record_maker import Options, Preparer, Result
+from prototxt_gen.data.source_detection import open_source
 from prototxt_gen.data.sources import Source
-from prototxt_gen.data.writers import Hdf5Writer, LmdbWriter, Record, Writer
 
 Progress = Callable[[int, int], None]
 

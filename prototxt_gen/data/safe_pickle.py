@@ -9,7 +9,7 @@ import pickle
 from pathlib import Path
 from typing import Any
 
-from prototxt_gen.data.errors import DataError
+from prototxt_gen.data.data_errors import DataError
 
 _ARRAY_PARTS = {
     "_reconstruct": "multiarray",

@@ -15,9 +15,9 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from prototxt_gen.common.errors import nearest
 from prototxt_gen.data import images
-from prototxt_gen.data.errors import BrokenImageError, DataError, named
-from prototxt_gen.errors import nearest
+from prototxt_gen.data.data_errors import BrokenImageError, DataError, named
 
 Array = npt.NDArray[Any]
 T = TypeVar("T")

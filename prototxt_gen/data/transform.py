@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from prototxt_gen.data.errors import DataError
+from prototxt_gen.data.data_errors import DataError
 
 Array = npt.NDArray[Any]
 Rng = np.random.Generator

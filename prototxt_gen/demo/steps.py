@@ -11,20 +11,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from prototxt_gen import files
+from prototxt_gen.common import files
+from prototxt_gen.common.errors import PrototxtGenError, RuntimeMissingError
+from prototxt_gen.data.data_set_reader import open_dataset
 from prototxt_gen.data.info import info, mean
 from prototxt_gen.data.make import make
-from prototxt_gen.data.reader import open_dataset
-from prototxt_gen.demo.pictures import Pictures
-from prototxt_gen.demo.zoo import Member
-from prototxt_gen.errors import PrototxtGenError, RuntimeMissingError
+from prototxt_gen.demo.demo_images import Pictures
+from prototxt_gen.demo.zoo_check import Member
 from prototxt_gen.evaluate.scores import Evaluation, Samples
 from prototxt_gen.models import model
 
 if TYPE_CHECKING:
-    from converters.subject import Subject
-    from converters.verification import Report
-    from prototxt_gen.evaluate.masks import Seen
+    from converters.common.net_with_weights import Subject
+    from converters.verification.verify import Report
+    from prototxt_gen.evaluate.attention_maps import Seen
 
 Array = npt.NDArray[Any]
 Progress = Callable[[int, int], None]
@@ -162,8 +162,8 @@ def solver_changes(sets: Sets, iterations: int) -> dict[str, Any]:
 def train(net: Path, backend: str, force: bool) -> Trained:
     """Train as the solver says."""
     from prototxt_gen.train.backend import Settings
-    from prototxt_gen.train.run import Job, run
     from prototxt_gen.train.snapshots import weights_of
+    from prototxt_gen.train.training_run import Job, run
 
     started = time.monotonic()
     out = net / "snapshots"
@@ -176,8 +176,8 @@ def train(net: Path, backend: str, force: bool) -> Trained:
 def subject_of(net: Path, trained: Trained) -> Subject:
     """Read the deploy net with its weights; the preprocessing is that of the train_val's test data."""
     from converters import read_subject
-    from converters.preprocessing import told_by
-    from prototxt_gen.reader import read
+    from converters.common.preprocessing import told_by
+    from prototxt_gen.net.prototxt_reader import read
 
     told = told_by(read(net / "train_val.prototxt").at("TEST"))
     return read_subject(net / "deploy.prototxt", trained.weights, preprocessing=told)
@@ -185,7 +185,7 @@ def subject_of(net: Path, trained: Trained) -> Subject:
 
 def convert(subject: Subject, folder: Path, force: bool) -> dict[str, Path]:
     """Convert to ONNX and PyTorch; either is verified before it is there."""
-    from converters.convert import write_onnx, write_torch
+    from converters.write_models import write_onnx, write_torch
 
     onnx, torch = folder / "model.onnx", folder / "pytorch"
     write_onnx(subject, onnx, force=force)
@@ -195,7 +195,7 @@ def convert(subject: Subject, folder: Path, force: bool) -> dict[str, Path]:
 
 def test_samples(net: Path, sets: Sets, subject: Subject) -> Samples:
     """Return the test images as the net takes them."""
-    from prototxt_gen.evaluate.opening import Asked, recipe_for
+    from prototxt_gen.evaluate.eval_data import Asked, recipe_for
 
     dataset = open_dataset(sets.test)
     shape = subject.analysis.shapes[subject.sources[0]][1:]
@@ -204,9 +204,9 @@ def test_samples(net: Path, sets: Sets, subject: Subject) -> Samples:
 
 def verify(subject: Subject, converted: Mapping[str, Path], samples: Samples) -> Report:
     """Run a real test image through every runtime and both converted files, and compare all blobs."""
-    from converters.pytorch import file as torch_file
-    from converters.runtimes import run_onnx_of
-    from converters.verification import verify as compare
+    from converters.pytorch_export import output_files as torch_file
+    from converters.verification.runtimes import run_onnx_of
+    from converters.verification.verify import verify as compare
 
     def run_folder(subject: Subject, inputs: Mapping[str, Array]) -> dict[str, Array]:
         return torch_file.run_module(subject, torch_file.load_folder(converted["PyTorch"]), inputs)
@@ -223,7 +223,7 @@ def evaluate_all(
     subject: Subject, trained: Trained, converted: Mapping[str, Path], samples: Samples, progress: Progress | None
 ) -> list[Format]:
     """Evaluate the caffemodel, in real Caffe where it is installed and in PyTorch, and both converted files."""
-    from prototxt_gen.evaluate.converted import open_converted
+    from prototxt_gen.evaluate.converted_predictors import open_converted
     from prototxt_gen.evaluate.predictors import Predictor, predictor
 
     makers: dict[tuple[str, str, Path], Callable[[], Predictor]] = {
@@ -279,8 +279,8 @@ def looks(subject: Subject, samples: Samples, found: Evaluation, names: Sequence
 def _seen(
     subject: Subject, samples: Samples, found: Evaluation, names: Sequence[str], indices: Sequence[int]
 ) -> list[Seen]:
-    from prototxt_gen.evaluate.classifying import masks_in
-    from prototxt_gen.evaluate.masks import PATTERN, Seen
+    from prototxt_gen.evaluate.attention_maps import PATTERN, Seen
+    from prototxt_gen.evaluate.classification import masks_in
 
     if not indices:
         return []

@@ -9,10 +9,10 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from prototxt_gen.analysis import Row
-from prototxt_gen.draw import FAMILIES, Box, Drawing, Edge, Scope, family, numbers, within
-from prototxt_gen.errors import PrototxtGenError, RuntimeMissingError
-from prototxt_gen.extras import missing
-from prototxt_gen.printable import safe
+from prototxt_gen.common.errors import PrototxtGenError, RuntimeMissingError
+from prototxt_gen.common.optional_packages import missing
+from prototxt_gen.common.printable import safe
+from prototxt_gen.draw.drawing import FAMILIES, Box, Drawing, Edge, Scope, family, numbers, within
 
 if TYPE_CHECKING:
     import pydot

@@ -7,11 +7,11 @@ from collections import Counter
 from typing import Any
 
 from prototxt_gen.analysis import Row
-from prototxt_gen.draw import FAMILIES, Box, Drawing, Scope, family, numbers, within
-from prototxt_gen.errors import PrototxtGenError
+from prototxt_gen.common.errors import PrototxtGenError
+from prototxt_gen.common.printable import safe, safe_lines
+from prototxt_gen.draw.drawing import FAMILIES, Box, Drawing, Scope, family, numbers, within
 from prototxt_gen.ir import Layer, show
-from prototxt_gen.printable import safe, safe_lines
-from prototxt_gen.render import render
+from prototxt_gen.net.render import render
 from prototxt_gen.text import Field, format_fields
 
 MOST_LAYERS = 20_000

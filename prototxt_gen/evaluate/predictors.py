@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from converters.foreign import opening
-from prototxt_gen.errors import NetError, PrototxtGenError, RuntimeMissingError, UnsupportedError, nearest
-from prototxt_gen.extras import need
+from converters.common.loading_errors import opening
+from prototxt_gen.common.errors import NetError, PrototxtGenError, RuntimeMissingError, UnsupportedError, nearest
+from prototxt_gen.common.optional_packages import need
 from prototxt_gen.ir import Shape, Value, show
-from prototxt_gen.lowering import results
+from prototxt_gen.net.lowering_checks import results
 
 if TYPE_CHECKING:
-    from converters.subject import Subject
+    from converters.common.net_with_weights import Subject
 
 Array = npt.NDArray[Any]
 
@@ -71,7 +71,7 @@ class TorchPredictor:
         need("torch")
         import torch
 
-        from prototxt_gen.torch_net import TorchNet
+        from prototxt_gen.runtime.torch_net import TorchNet
 
         self.input = subject.analysis.shapes[image_input(subject)][1:]
         self.scores = (score_output(subject, output),)
@@ -116,7 +116,7 @@ class OnnxPredictor:
     name = "onnx"
 
     def __init__(self, path: Path, output: str = "") -> None:
-        from converters.runtimes import onnx_session
+        from converters.verification.runtimes import onnx_session
 
         self.session, self.path = onnx_session(path), path
         inputs, outputs = self.session.get_inputs(), [one.name for one in self.session.get_outputs()]
@@ -154,13 +154,13 @@ class CaffePredictor:
     def __init__(self, subject: Subject, output: str = "") -> None:
         if find_spec("caffe") is None:
             raise RuntimeMissingError("real Caffe is not installed: prototxt-gen caffe install")
-        from prototxt_gen.train.child import Child
+        from prototxt_gen.real_caffe.child_process import Child
 
         value = image_input(subject)
         self.input = subject.analysis.shapes[value][1:]
         self._stack = ExitStack()
         self.place = Path(self._stack.enter_context(tempfile.TemporaryDirectory()))
-        self.child = Child("prototxt_gen.evaluate.caffe_child", self.place / "log.txt")
+        self.child = Child("prototxt_gen.evaluate.caffe_predictor_process", self.place / "log.txt")
         self._stack.callback(self.child.close)
         try:
             self._start(subject, value.blob, score_output(subject, output).blob)
@@ -170,7 +170,7 @@ class CaffePredictor:
 
     def _start(self, subject: Subject, data: str, output: str) -> None:
         """Load the files as they are, where Caffe can read them, else the same net written anew."""
-        from converters.run_caffe import written_anew
+        from converters.verification.run_real_caffe import written_anew
 
         names = {"input": data, "output": output}
         if subject.as_filed and subject.prototxt is not None and subject.caffemodel is not None:
@@ -199,8 +199,8 @@ def _torch(subject: Subject, output: str, gpu: int | None) -> Predictor:
 def _onnx(subject: Subject, output: str, gpu: int | None) -> Predictor:
     """Convert, and run what was converted."""
     need("onnx", "onnxruntime")
-    from converters.convert import lower_onnx
-    from converters.onnx_file import save
+    from converters.onnx_export.onnx_writer import save
+    from converters.write_models import lower_onnx
 
     image_input(subject)
     wanted = score_output(subject, output).blob

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from prototxt_gen.data.errors import DataError
-from prototxt_gen.data.reader import Dataset
+from prototxt_gen.data.data_errors import DataError
+from prototxt_gen.data.data_set_reader import Dataset
+from prototxt_gen.evaluate.image_preprocessing import Recipe
 from prototxt_gen.evaluate.predictors import Predictor
-from prototxt_gen.evaluate.recipe import Recipe
 from prototxt_gen.ir import show
 
 Array = npt.NDArray[Any]

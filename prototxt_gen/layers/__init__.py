@@ -6,15 +6,18 @@ from functools import cache
 from importlib import import_module
 from pkgutil import iter_modules
 
-from prototxt_gen.errors import UnsupportedError, nearest
+from prototxt_gen.common.errors import UnsupportedError, nearest
 from prototxt_gen.ir import Layer
 from prototxt_gen.layers.base import REGISTRY, LayerType
 
 
 @cache
 def _load_rooms() -> None:
-    for module in iter_modules(__path__):
-        import_module(f"{__name__}.{module.name}")
+    for family in (found.name for found in iter_modules(__path__) if found.ispkg):
+        package = import_module(f"{__name__}.{family}")
+        for module in iter_modules(package.__path__, f"{package.__name__}."):
+            if not module.name.rpartition(".")[2].startswith("_"):
+                import_module(module.name)
 
 
 def every() -> dict[str, LayerType]:

@@ -11,17 +11,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from prototxt_gen.errors import NetError, UnsupportedError
+from prototxt_gen.common.errors import NetError, UnsupportedError
 from prototxt_gen.ir import Kind, Layer, Shape, show
 from prototxt_gen.layers.example import Example
-from prototxt_gen.message import Message
-from prototxt_gen.schema import FillerParameter
+from prototxt_gen.schema.caffe_proto import FillerParameter
+from prototxt_gen.schema.message import Message
 
 if TYPE_CHECKING:
     import numpy as np
     from torch import nn
 
-    from converters.graph import Graph
+    from converters.onnx_export.onnx_graph import Graph
 
 MAX_COUNT = 2**31 - 1
 """The most elements a blob may have. Source: src/caffe/blob.cpp Blob::Reshape."""

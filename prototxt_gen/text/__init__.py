@@ -17,9 +17,9 @@ its letters: isinstance tells them apart.
 from __future__ import annotations
 
 from prototxt_gen.text.encoding import decode
-from prototxt_gen.text.reader import MAX_DEPTH, parse
+from prototxt_gen.text.parser import MAX_DEPTH, parse
+from prototxt_gen.text.printer import format_fields
 from prototxt_gen.text.scalars import format_scalar
 from prototxt_gen.text.tree import Field, Scalar, Value, Word
-from prototxt_gen.text.writer import format_fields
 
 __all__ = ["MAX_DEPTH", "Field", "Scalar", "Value", "Word", "decode", "format_fields", "format_scalar", "parse"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 
-from prototxt_gen.errors import PrototxtError
+from prototxt_gen.common.errors import PrototxtError
 
 
 def decode(data: bytes) -> str:

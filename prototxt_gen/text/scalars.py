@@ -6,7 +6,7 @@ import re
 from math import inf
 from sys import float_info
 
-from prototxt_gen.errors import PrototxtError
+from prototxt_gen.common.errors import PrototxtError
 from prototxt_gen.text.tree import Scalar, Word
 
 _WORD = re.compile(r"[A-Za-z_]\w*", re.A)

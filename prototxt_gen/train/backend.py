@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from prototxt_gen.errors import PrototxtGenError, nearest
-from prototxt_gen.extras import EXTRAS, missing
+from prototxt_gen.common.errors import PrototxtGenError, nearest
+from prototxt_gen.common.optional_packages import EXTRAS, missing
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from prototxt_gen.solver import Solver
+    from prototxt_gen.net.solver import Solver
 
 BACKENDS = {"torch": "torch_backend", "pycaffe": "pycaffe_backend"}
 MOST_NUMBERS = 32

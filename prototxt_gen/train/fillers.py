@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from prototxt_gen.errors import PrototxtGenError, nearest
+from prototxt_gen.common.errors import PrototxtGenError, nearest
 from prototxt_gen.ir import Shape, show
-from prototxt_gen.schema import FillerParameter
+from prototxt_gen.schema.caffe_proto import FillerParameter
 
 Array = np.ndarray[Any, Any]
 Rng = np.random.Generator

@@ -18,9 +18,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from prototxt_gen.errors import PrototxtGenError, nearest
-from prototxt_gen.schema import SolverParameter
-from prototxt_gen.train.policies import single
+from prototxt_gen.common.errors import PrototxtGenError, nearest
+from prototxt_gen.schema.caffe_proto import SolverParameter
+from prototxt_gen.train.lr_policies import single
 
 Tensors = list[Tensor]
 

@@ -21,16 +21,16 @@ from typing import Any
 
 from prototxt_gen import caffemodel
 from prototxt_gen.caffemodel.types import NewLayer
-from prototxt_gen.errors import WeightsError
-from prototxt_gen.render import net_text
-from prototxt_gen.solver import Solver
-from prototxt_gen.train import caffe_backward, caffe_nets
+from prototxt_gen.common.errors import WeightsError
+from prototxt_gen.net.render import net_text
+from prototxt_gen.net.solver import Solver
+from prototxt_gen.real_caffe.child_process import Child
+from prototxt_gen.train import missing_backward, pycaffe_nets
 from prototxt_gen.train.backend import Settings, Step
-from prototxt_gen.train.child import Child
-from prototxt_gen.train.finetune import in_inverse_std, matched
-from prototxt_gen.train.policies import Policy
+from prototxt_gen.train.lr_policies import Policy
 from prototxt_gen.train.schedule import tests_before
 from prototxt_gen.train.snapshots import weights_of, write_state
+from prototxt_gen.train.weight_transfer import in_inverse_std, matched
 
 
 class PycaffeBackend:
@@ -46,7 +46,7 @@ class PycaffeBackend:
         self.folder = Path(self._work.name)
         try:
             self._write_nets()
-            self.child = Child("prototxt_gen.train.pycaffe_child", self.folder / "caffe.log")
+            self.child = Child("prototxt_gen.train.pycaffe_process", self.folder / "caffe.log")
             self.shapes = self._start()
             self._refuse_inert()
         except BaseException:
@@ -54,13 +54,13 @@ class PycaffeBackend:
             raise
 
     def _write_nets(self) -> None:
-        feeding = caffe_nets.Feeding(self.seed, Path(self.solver.source).parent, self.settings.workers)
-        train = caffe_nets.for_caffe(self.net, "TRAIN", feeding)
+        feeding = pycaffe_nets.Feeding(self.seed, Path(self.solver.source).parent, self.settings.workers)
+        train = pycaffe_nets.for_caffe(self.net, "TRAIN", feeding)
         self._write("train.prototxt", net_text(train))
         for index, net in enumerate(self.test_nets):
-            self._write(f"test{index}.prototxt", net_text(caffe_nets.for_caffe(net, "TEST", feeding)))
+            self._write(f"test{index}.prototxt", net_text(pycaffe_nets.for_caffe(net, "TEST", feeding)))
         prefix = self.folder / "snapshot" / "raw"
-        text = caffe_nets.solver_for_caffe(self.solver, self.folder / "train.prototxt", prefix, self.seed)
+        text = pycaffe_nets.solver_for_caffe(self.solver, self.folder / "train.prototxt", prefix, self.seed)
         self._write("solver.prototxt", text)
 
     def _write(self, name: str, text: str) -> None:
@@ -74,11 +74,11 @@ class PycaffeBackend:
 
     def _refuse_inert(self) -> None:
         """UnsupportedError where a learned layer is below one whose backward pass, tried here, does nothing."""
-        for layer in caffe_backward.suspects(self.net, self.shapes):
+        for layer in missing_backward.suspects(self.net, self.shapes):
             shapes = self.child.ask("blob_shapes", blobs=[bottom.blob for bottom in layer.bottoms])
-            self._write("alone.prototxt", caffe_backward.alone(layer, shapes))
+            self._write("alone.prototxt", missing_backward.alone(layer, shapes))
             if not self.child.ask("goes_back", net=str(self.folder / "alone.prototxt")):
-                raise caffe_backward.refusal(layer)
+                raise missing_backward.refusal(layer)
 
     @property
     def iteration(self) -> int:
@@ -87,7 +87,7 @@ class PycaffeBackend:
 
     def remarks(self) -> list[str]:
         """Return what keeps a resumed run of these nets from being exact."""
-        return list(caffe_nets.remarks(self.net))
+        return list(pycaffe_nets.remarks(self.net))
 
     def step(self) -> Step:
         """Run one iteration of Caffe's solver."""
@@ -126,7 +126,7 @@ class PycaffeBackend:
         raw_state = raw.with_suffix(".solverstate")
         written = caffemodel.read(raw)
         self._check_whole(written)
-        caffemodel.write(weights, caffe_nets.as_written(written.layers, self.net), self.net.name, force=True)
+        caffemodel.write(weights, pycaffe_nets.as_written(written.layers, self.net), self.net.name, force=True)
         write_state(state, caffemodel.read_solverstate(raw_state), str(weights))
         for path in (raw, raw_state):
             path.unlink()
@@ -187,7 +187,7 @@ def create(solver: Solver, settings: Settings) -> PycaffeBackend:
     """Return the backend; RuntimeMissingError where Caffe is not installed."""
     from importlib.util import find_spec
 
-    from prototxt_gen.errors import RuntimeMissingError
+    from prototxt_gen.common.errors import RuntimeMissingError
 
     if find_spec("caffe") is None:
         raise RuntimeMissingError("backend pycaffe needs Caffe: run 'prototxt-gen caffe install'")

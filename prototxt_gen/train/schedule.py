@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from prototxt_gen.schema import SolverParameter
+from prototxt_gen.schema.caffe_proto import SolverParameter
 
 
 @dataclass(frozen=True)

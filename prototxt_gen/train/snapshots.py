@@ -16,8 +16,8 @@ from pathlib import Path
 
 from prototxt_gen import caffemodel
 from prototxt_gen.caffemodel.types import SolverState
-from prototxt_gen.errors import PrototxtGenError, WeightsError
-from prototxt_gen.solver import Solver
+from prototxt_gen.common.errors import PrototxtGenError, WeightsError
+from prototxt_gen.net.solver import Solver
 from prototxt_gen.train.backend import Backend
 
 _FULL = 1 << 20

@@ -20,20 +20,20 @@ from torch import Tensor
 from prototxt_gen import caffemodel, weights
 from prototxt_gen.analysis import Analysis
 from prototxt_gen.caffemodel.types import NewLayer
-from prototxt_gen.dialect import DIALECTS
-from prototxt_gen.errors import WeightsError
+from prototxt_gen.common.errors import WeightsError
 from prototxt_gen.ir import Layer, Net
-from prototxt_gen.layers.bn import INVERSE_STD
-from prototxt_gen.lowering import ready
-from prototxt_gen.phases import refuse_other_phases
-from prototxt_gen.solver import Solver
-from prototxt_gen.torch_net import TorchNet
+from prototxt_gen.layers.normalization.bn import INVERSE_STD
+from prototxt_gen.net.lowering_checks import ready
+from prototxt_gen.net.phase_rules import refuse_other_phases
+from prototxt_gen.net.solver import Solver
+from prototxt_gen.runtime.torch_net import TorchNet
+from prototxt_gen.schema.dialect import DIALECTS
 from prototxt_gen.train.backend import Settings, Step
-from prototxt_gen.train.faults import checked, labels_of, told
-from prototxt_gen.train.feed import Feed, Given, Place
-from prototxt_gen.train.finetune import matched
-from prototxt_gen.train.hardware import Hardware
-from prototxt_gen.train.learnables import (
+from prototxt_gen.train.conv_gradients import sum_as_caffe
+from prototxt_gen.train.device import Hardware
+from prototxt_gen.train.distributed import Processes, synchronise
+from prototxt_gen.train.input_feed import Feed, Given, Place
+from prototxt_gen.train.learned_parameters import (
     fill_all,
     freeze_others,
     histories,
@@ -43,14 +43,14 @@ from prototxt_gen.train.learnables import (
     refuse_clipping,
     slots_of,
 )
-from prototxt_gen.train.objective import Objective, with_loss_tops
+from prototxt_gen.train.lr_policies import Policy
 from prototxt_gen.train.optimisers import Optimiser
-from prototxt_gen.train.policies import Policy
-from prototxt_gen.train.processes import Processes, synchronise
 from prototxt_gen.train.schedule import tests_before
 from prototxt_gen.train.snapshots import weights_of
-from prototxt_gen.train.sums import sum_as_caffe
-from prototxt_gen.train.testing import TestNet, flattened, names_of
+from prototxt_gen.train.step_errors import checked, labels_of, told
+from prototxt_gen.train.test_phase import TestNet, flattened, names_of
+from prototxt_gen.train.total_loss import Objective, with_loss_tops
+from prototxt_gen.train.weight_transfer import matched
 
 DIALECT = DIALECTS["prototxt-gen"]
 

@@ -1,4 +1,4 @@
-"""A table of small nets, one behaviour of Caffe each, as users write them; `tests.test_behaviours` runs them all."""
+"""A table of small nets, one behaviour of Caffe each, as users write them. `test_behaviours.py` runs them all."""
 
 from __future__ import annotations
 

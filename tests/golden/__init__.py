@@ -12,7 +12,7 @@ import numpy as np
 from prototxt_gen.ir import Layer, Value
 from prototxt_gen.layers.base import LayerType
 from prototxt_gen.layers.example import Example
-from prototxt_gen.reader import parse_net
+from prototxt_gen.net.prototxt_reader import parse_net
 
 FOLDER = Path(__file__).parent
 Array = np.ndarray[Any, Any]

@@ -1,0 +1,1 @@
+"""Anything to .caffemodel: rewritten batch normalization, other forks' numbers, weights of exported models."""

@@ -1,0 +1,1 @@
+"""What all conversions share: the net with its weights, preprocessing, and writing and loading model files."""

@@ -1,0 +1,1 @@
+"""Running a net in every runtime and comparing each blob."""

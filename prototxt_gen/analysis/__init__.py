@@ -1,0 +1,5 @@
+"""Shapes, learned parameters, multiply-accumulates (MACs) and memory of each layer of a net."""
+
+from prototxt_gen.analysis.net_analysis import FLOAT_BYTES, Analysis, LayerKey, Row, analyse, resized, top_shapes
+
+__all__ = ["FLOAT_BYTES", "Analysis", "LayerKey", "Row", "analyse", "resized", "top_shapes"]

@@ -1,0 +1,36 @@
+"""The process that Caffe predicts in (see `serving`). Only `CaffePredictor` starts it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from prototxt_gen.real_caffe.child_server import Order, serve
+
+
+class Session:
+    """A net in Caffe."""
+
+    def __init__(self, order: Order) -> None:
+        import caffe
+
+        caffe.set_mode_cpu()
+        self.net: Any = caffe.Net(order["net"], order["weights"], caffe.TEST)
+        self.input, self.output = order["input"], order["output"]
+
+    def started(self) -> None:
+        """Answer that the net is there."""
+
+    def forward(self, order: Order) -> None:
+        """Run one batch, from one .npy file to another."""
+        batch, blob = np.load(order["batch"]), self.net.blobs[self.input]
+        blob.reshape(*batch.shape)
+        self.net.reshape()
+        blob.data[...] = batch
+        self.net.forward()
+        np.save(order["scores"], self.net.blobs[self.output].data)
+
+
+if __name__ == "__main__":
+    serve(Session)

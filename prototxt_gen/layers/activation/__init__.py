@@ -1,0 +1,1 @@
+"""Activation layers: elementwise functions, and scales and biases per channel."""

@@ -1,0 +1,47 @@
+"""AbsVal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from prototxt_gen.ir import Layer, Shape
+from prototxt_gen.layers.axes import refuse_in_place
+from prototxt_gen.layers.example import Example, literal
+from prototxt_gen.layers.neuron import Neuron, elementwise
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import nn
+
+    from converters.onnx_export.onnx_graph import Graph
+
+
+class AbsVal(Neuron):
+    """The absolute value.
+
+    Source: src/caffe/layers/absval_layer.cpp AbsValLayer::LayerSetUp, Forward_cpu.
+    Shape: that of its bottom.
+    Blobs: none.
+    Differs: from PyTorch, ONNX: not at all. It cannot work in place.
+    """
+
+    type = "AbsVal"
+
+    def check(self, layer: Layer) -> None:
+        refuse_in_place(layer)
+
+    def torch(self, layer: Layer, bottoms: Sequence[Shape]) -> nn.Module:
+        import torch
+
+        return elementwise(torch.abs, "abs(x)")
+
+    def onnx(
+        self, g: Graph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, np.ndarray[Any, Any]]
+    ) -> str | Sequence[str]:
+        return g.op("Abs", bottoms[0])
+
+    examples = (
+        Example("plain", ((2, 3, 4, 4),)),
+        Example("one axis, zeros", ((4,),), draws=(literal([-1, 0, 2, 0]),)),
+    )

@@ -1,0 +1,45 @@
+"""BNLL."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from prototxt_gen.ir import Layer, Shape
+from prototxt_gen.layers.example import Example, literal
+from prototxt_gen.layers.neuron import Neuron
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import nn
+
+    from converters.onnx_export.onnx_graph import Graph
+
+
+class BNLL(Neuron):
+    """log(1 + exp(x)).
+
+    Source: src/caffe/layers/bnll_layer.cpp BNLLLayer::Forward_cpu, Backward_cpu.
+    Shape: that of its bottom.
+    Blobs: none.
+    Differs: from PyTorch: above 20 torch.nn.Softplus takes x itself, which in float32 is the same; from ONNX: not at
+    all. In place, Caffe takes the gradient at the top instead of the bottom; this takes it at the bottom.
+    """
+
+    type = "BNLL"
+
+    def torch(self, layer: Layer, bottoms: Sequence[Shape]) -> nn.Module:
+        from torch import nn
+
+        return nn.Softplus()
+
+    def onnx(
+        self, g: Graph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, np.ndarray[Any, Any]]
+    ) -> str | Sequence[str]:
+        return g.op("Softplus", bottoms[0])
+
+    examples = (
+        Example("plain", ((2, 3, 4, 4),)),
+        Example("far out", ((6,),), draws=(literal([-90, -20, 15, 25, 60, 90]),)),
+        Example("in place", ((2, 5),), gradients=False, in_place=True),
+    )

@@ -1,0 +1,44 @@
+"""HardSwish, of forks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from prototxt_gen.ir import Layer, Shape
+from prototxt_gen.layers.example import Example
+from prototxt_gen.layers.neuron import Neuron
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import nn
+
+    from converters.onnx_export.onnx_graph import Graph
+
+
+class HardSwish(Neuron):
+    """x · min(max(x + 3, 0), 6) / 6.
+
+    Source: brocolli-caffe 9.0.2 src/caffe/layers/hardswish_layer.cpp, synopsys-caffe hard_swish_layer.cpp.
+    Shape: that of its bottom.
+    Blobs: none.
+    Differs: from PyTorch, ONNX: not at all. One fork has x · min(max(0.2·x + 0.5, 0), 1) under this name, and nothing
+    tells it.
+    """
+
+    type = "HardSwish"
+
+    def torch(self, layer: Layer, bottoms: Sequence[Shape]) -> nn.Module:
+        from torch import nn
+
+        return nn.Hardswish()
+
+    def onnx(
+        self, g: Graph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, np.ndarray[Any, Any]]
+    ) -> str | Sequence[str]:
+        return g.op("HardSwish", bottoms[0])
+
+    examples = (
+        Example("plain", ((2, 3, 4, 4),), draws=(lambda rng, shape: rng.uniform(-5, 5, shape),), gradients=False),
+        Example("in place", ((2, 5),), gradients=False, in_place=True),
+    )

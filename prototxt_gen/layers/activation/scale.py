@@ -1,0 +1,158 @@
+"""Scale, and what Bias shares with it: a blob or a second bottom spread over some axes of the first."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from prototxt_gen.ir import Layer, Shape, show
+from prototxt_gen.layers.axes import canonical
+from prototxt_gen.layers.base import Arity, BlobSpec, LayerType
+from prototxt_gen.layers.example import Example
+from prototxt_gen.schema.caffe_proto import FillerParameter
+from prototxt_gen.schema.message import Message, boolean, int32, message
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor, nn
+
+    from converters.onnx_export.onnx_graph import Graph
+
+ONE = FillerParameter(value=1.0)
+
+
+class ScaleParameter(Message, field="scale_param", number=142):
+    axis = int32(1, 1)
+    num_axes = int32(2, 1)
+    filler = message(3, FillerParameter)
+    bias_term = boolean(4)
+    bias_filler = message(5, FillerParameter)
+
+
+def learned_shape(layer: Layer, axis: int, num_axes: int, bottom: Shape) -> Shape:
+    """Return the shape of the blob that covers these axes; num_axes -1 means all to the end."""
+    first = canonical(layer, axis, bottom)
+    if num_axes < -1:
+        raise layer.error(f"num_axes {num_axes} is neither -1, for all to the end, nor 0 or more")
+    if first + num_axes > len(bottom):
+        raise layer.error(f"{num_axes} axes from axis {axis} on reach past the end of its bottom {show(bottom)}")
+    return bottom[first:] if num_axes == -1 else bottom[first : first + num_axes]
+
+
+def trailing_axes(layer: Layer, axis: int, bottom: Shape, spread: Shape) -> int:
+    """Return how many axes of the bottom follow those that `spread` covers; errors as Caffe's Reshape has them."""
+    if not spread:
+        return 0
+    first = canonical(layer, axis, bottom)
+    if bottom[first : first + len(spread)] != spread:
+        raise layer.error(f"bottoms differ, {show(bottom)} from axis {axis} on and {show(spread)}")
+    return len(bottom) - first - len(spread)
+
+
+def spread_over(array: Any, trailing: int) -> Any:
+    """Return an array or tensor with so many axes of size 1 at its end."""
+    return array.reshape((*array.shape, *[1] * trailing))
+
+
+def covers_channels(axis: int, blob: np.ndarray[Any, Any]) -> bool:
+    """Whether a blob is one number for each channel of axis 1, told without the bottom's shape."""
+    return axis == 1 and blob.ndim == 1
+
+
+def onnx_spread(g: Graph, value: str, trailing: int) -> str:
+    """The same for an ONNX value."""
+    rank = len(g.shape(value))
+    return g.op("Unsqueeze", value, g.const(range(rank, rank + trailing), "axes")) if trailing else value
+
+
+class Scale(LayerType):
+    """The bottom times a learned blob or a second bottom that covers `num_axes` axes from `axis` on; plus a bias.
+
+    Source: src/caffe/layers/scale_layer.cpp ScaleLayer::LayerSetUp, Reshape, Forward_cpu.
+    Shape: that of its first bottom; the second's is that of the axes it covers, or () for a scalar.
+    Blobs: scale, of the shape of the axes, unless there is a second bottom; with bias_term, bias of the same shape.
+    Differs: from PyTorch, ONNX: there is no such layer; it is a product and a sum. With batches of one image Caffe
+        does not sum the gradient of the scale over iter_size of them; see `overwritten`.
+    """
+
+    type = "Scale"
+    params = (ScaleParameter,)
+    bottoms = Arity(1, 2)
+
+    def shapes(self, layer: Layer, bottoms: Sequence[Shape]) -> Sequence[Shape]:
+        self.trailing(layer, bottoms)
+        return [bottoms[0]]
+
+    def covered(self, layer: Layer, bottoms: Sequence[Shape]) -> Shape:
+        p = layer.get(ScaleParameter)
+        return bottoms[1] if len(bottoms) > 1 else learned_shape(layer, p.axis, p.num_axes, bottoms[0])
+
+    def trailing(self, layer: Layer, bottoms: Sequence[Shape]) -> int:
+        return trailing_axes(layer, layer.get(ScaleParameter).axis, bottoms[0], self.covered(layer, bottoms))
+
+    def blobs(self, layer: Layer, bottoms: Sequence[Shape]) -> dict[str, BlobSpec]:
+        p, shape = layer.get(ScaleParameter), self.covered(layer, bottoms)
+        scale = {"scale": BlobSpec(shape, p.filler if p.has("filler") else ONE)} if len(bottoms) == 1 else {}
+        return scale | ({"bias": BlobSpec(shape, p.bias_filler)} if p.bias_term else {})
+
+    def torch(self, layer: Layer, bottoms: Sequence[Shape]) -> nn.Module:
+        import torch
+        from torch import nn
+
+        trailing, shapes = self.trailing(layer, bottoms), self.blobs(layer, bottoms)
+
+        class Scaled(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.scale = nn.Parameter(torch.ones(shapes["scale"].shape)) if "scale" in shapes else None
+                self.bias = nn.Parameter(torch.zeros(shapes["bias"].shape)) if "bias" in shapes else None
+
+            def forward(self, bottom: Tensor, scale: Tensor | None = None) -> Tensor:
+                top: Tensor = bottom * spread_over(self.scale if scale is None else scale, trailing)
+                return top if self.bias is None else top + spread_over(self.bias, trailing)
+
+        return Scaled()
+
+    def overwritten(self, layer: Layer, bottoms: Sequence[Shape]) -> tuple[str, ...]:
+        """Where nothing lies before the axes covered, or they are all there is. Source: ScaleLayer::Backward_cpu."""
+        covered = self.covered(layer, bottoms)
+        before = math.prod(bottoms[0][: canonical(layer, layer.get(ScaleParameter).axis, bottoms[0])])
+        whole = math.prod(covered) == math.prod(bottoms[0])
+        return ("scale",) if len(bottoms) == 1 and (whole or before == 1 < math.prod(covered)) else ()
+
+    def onnx(
+        self, g: Graph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, np.ndarray[Any, Any]]
+    ) -> str | Sequence[str]:
+        trailing = self.trailing(layer, [g.shape(bottom) for bottom in bottoms])
+        scale = onnx_spread(g, bottoms[1], trailing) if len(bottoms) > 1 else spread_over(blobs["scale"], trailing)
+        top = g.op("Mul", bottoms[0], scale)
+        return g.op("Add", top, spread_over(blobs["bias"], trailing)) if "bias" in blobs else top
+
+    def affine(
+        self, layer: Layer, blobs: Mapping[str, np.ndarray[Any, Any]]
+    ) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]] | None:
+        import numpy as np
+
+        p, scale = layer.get(ScaleParameter), blobs.get("scale")
+        if scale is None or not covers_channels(p.axis, scale):
+            return None
+        return scale, blobs.get("bias", np.zeros_like(scale))
+
+    examples = (
+        Example("plain", ((2, 3, 4, 4),)),
+        Example("bias", ((2, 3, 4, 4),), "scale_param { bias_term: true }"),
+        Example("bias, in place", ((2, 3, 4),), "scale_param { bias_term: true filler { value: 2 } }", in_place=True),
+        Example("two axes", ((4, 3),), "scale_param { bias_term: true }"),
+        Example("several axes", ((2, 3, 4, 2),), "scale_param { axis: 1 num_axes: 2 bias_term: true }"),
+        Example("all axes to the end", ((2, 3, 4),), "scale_param { num_axes: -1 bias_term: true }"),
+        Example("all axes", ((2, 3, 4),), "scale_param { axis: 0 num_axes: -1 }"),
+        Example("a scalar", ((2, 3, 4),), "scale_param { num_axes: 0 bias_term: true }"),
+        Example("axis from the end", ((2, 3, 4),), "scale_param { axis: -1 bias_term: true }"),
+        Example("axis 0", ((2, 3, 4),), "scale_param { axis: 0 }"),
+        Example("two bottoms", ((2, 3, 4, 4), (3,))),
+        Example("two bottoms, axis 0, bias", ((2, 3, 4, 4), (2, 3)), "scale_param { axis: 0 bias_term: true }"),
+        Example("two bottoms, axis from the end", ((2, 3, 4), (3, 4)), "scale_param { axis: -2 }"),
+        Example("two bottoms, a scalar", ((2, 3, 4), ()), "scale_param { bias_term: true }"),
+        Example("two equal bottoms, in place", ((2, 3), (2, 3)), "scale_param { axis: 0 }", in_place=True),
+    )

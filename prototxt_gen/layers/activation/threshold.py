@@ -1,0 +1,50 @@
+"""Threshold."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from prototxt_gen.ir import Layer, Shape
+from prototxt_gen.layers.example import Example, literal
+from prototxt_gen.layers.neuron import Neuron, elementwise
+from prototxt_gen.schema.message import Message, float32
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import nn
+
+    from converters.onnx_export.onnx_graph import Graph
+
+
+class ThresholdParameter(Message, field="threshold_param", number=128):
+    threshold = float32(1)
+
+
+class Threshold(Neuron):
+    """1 where x is above the threshold, else 0.
+
+    Source: src/caffe/layers/threshold_layer.cpp ThresholdLayer::Forward_cpu.
+    Shape: that of its bottom.
+    Blobs: none.
+    Differs: from PyTorch: torch.nn.Threshold is something else. There is no gradient; asked for one, Caffe stops.
+    """
+
+    type = "Threshold"
+    params = (ThresholdParameter,)
+
+    def torch(self, layer: Layer, bottoms: Sequence[Shape]) -> nn.Module:
+        threshold = layer.get(ThresholdParameter).threshold
+        return elementwise(lambda x: (x > threshold).to(x.dtype), f"x > {threshold}")
+
+    def onnx(
+        self, g: Graph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, np.ndarray[Any, Any]]
+    ) -> str | Sequence[str]:
+        threshold = layer.get(ThresholdParameter).threshold
+        return g.op("Cast", g.op("Greater", bottoms[0], g.const(threshold, "threshold")), to=1)
+
+    examples = (
+        Example("plain", ((2, 3, 4, 4),), gradients=False),
+        Example("at it", ((4,),), "threshold_param { threshold: 2 }", draws=(literal([1, 2, 3, -2]),), gradients=False),
+        Example("in place", ((2, 5),), "threshold_param { threshold: -0.5 }", gradients=False, in_place=True),
+    )

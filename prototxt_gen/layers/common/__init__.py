@@ -1,0 +1,1 @@
+"""Common layers of Caffe's catalogue: InnerProduct, Dropout, Embed."""

@@ -1,0 +1,67 @@
+"""Dropout."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from prototxt_gen.ir import Layer, Shape
+from prototxt_gen.layers.example import Example
+from prototxt_gen.layers.neuron import Neuron
+from prototxt_gen.schema.message import Message, boolean, float32
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor, nn
+
+    from converters.onnx_export.onnx_graph import Graph
+
+
+class DropoutParameter(Message, field="dropout_param", number=108):
+    dropout_ratio = float32(1, 0.5)
+    scale_train = boolean(2, True)
+    """Of rbgirshick/caffe-fast-rcnn and intel/caffe: false scales in the TEST phase instead of in training."""
+
+
+class Dropout(Neuron):
+    """In training, elements are 0 with probability dropout_ratio, else divided by 1 - dropout_ratio; in TEST, as is.
+
+    Source: src/caffe/layers/dropout_layer.cpp DropoutLayer::Forward_cpu; scale_train from caffe-fast-rcnn's.
+    Shape: that of its bottom.
+    Blobs: none.
+    Differs: from PyTorch, ONNX: not at all, but for scale_train: false, which they have not.
+    """
+
+    type = "Dropout"
+    params = (DropoutParameter,)
+
+    def check(self, layer: Layer) -> None:
+        ratio = layer.get(DropoutParameter).dropout_ratio
+        if not 0 <= ratio < 1:
+            raise layer.error(f"dropout_ratio {ratio:g} is not from 0 to below 1")
+
+    def torch(self, layer: Layer, bottoms: Sequence[Shape]) -> nn.Module:
+        from torch import nn
+
+        p = layer.get(DropoutParameter)
+        if p.scale_train:
+            return nn.Dropout(p.dropout_ratio)
+
+        class ScaledInTest(nn.Dropout):
+            def forward(self, input: Tensor) -> Tensor:
+                return super().forward(input) * (1 - self.p)
+
+        return ScaledInTest(p.dropout_ratio)
+
+    def onnx(
+        self, g: Graph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, np.ndarray[Any, Any]]
+    ) -> str | Sequence[str]:
+        p = layer.get(DropoutParameter)
+        if p.scale_train:
+            return g.op("Identity", bottoms[0])
+        return g.op("Mul", bottoms[0], g.const(1 - p.dropout_ratio, "keep"))
+
+    examples = (
+        Example("plain", ((2, 3, 4),)),
+        Example("ratio, in place", ((2, 5),), "dropout_param { dropout_ratio: 0.9 }", in_place=True),
+    )

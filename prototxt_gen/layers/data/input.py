@@ -1,0 +1,39 @@
+"""Input: blobs that whoever runs the net fills."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from prototxt_gen.ir import Layer, Shape
+from prototxt_gen.layers.base import Arity, LayerType, exactly
+from prototxt_gen.layers.data._image_shape import unknown
+from prototxt_gen.schema.caffe_proto import BlobShape
+from prototxt_gen.schema.message import Message, message, repeated
+
+
+class InputParameter(Message, field="input_param", number=143):
+    shape = repeated(message(1, BlobShape))
+
+
+class Input(LayerType):
+    """Tops of a given shape, filled from outside.
+
+    Source: src/caffe/layers/input_layer.cpp InputLayer::LayerSetUp.
+    Shape: one shape for all tops, or one each; without any, Caffe leaves them to whoever runs the net.
+    Blobs: none.
+    Differs: an input of the module, of the graph.
+    """
+
+    type = "Input"
+    params = (InputParameter,)
+    bottoms = exactly(0)
+    tops = Arity(1)
+    data = True
+
+    def shapes(self, layer: Layer, bottoms: Sequence[Shape]) -> Sequence[Shape]:
+        given, tops = layer.get(InputParameter).shape, len(layer.tops)
+        if not given:
+            raise unknown(layer, "it declares no shape: that is")
+        if len(given) not in (1, tops):
+            raise layer.error(f"it has {len(given)} shapes for {tops} tops; it takes one for all, or one each")
+        return [given[0 if len(given) == 1 else index].dim for index in range(tops)]

@@ -1,0 +1,1 @@
+"""Detection layers of SSD, Faster R-CNN, R-FCN and YOLO."""

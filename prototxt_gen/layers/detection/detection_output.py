@@ -1,0 +1,246 @@
+"""DetectionOutput."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from prototxt_gen.common.errors import UnsupportedError
+from prototxt_gen.ir import Layer, Shape
+from prototxt_gen.layers.base import Arity, LayerType, show_all
+from prototxt_gen.layers.detection._detection_output_onnx import lower
+from prototxt_gen.layers.detection.prior_box import code_type_field
+from prototxt_gen.layers.example import Draw, Example, literal, normal, unit
+from prototxt_gen.layers.loss_base import legacy
+from prototxt_gen.schema.caffe_proto import ResizeParameter
+from prototxt_gen.schema.message import Message, boolean, float32, int32, message, string, uint32
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import nn
+
+    from converters.onnx_export.onnx_graph import Graph
+    from prototxt_gen.layers.detection._boxes import Floats
+
+
+class NonMaximumSuppressionParameter(Message):
+    nms_threshold = float32(1, 0.3)
+    top_k = int32(2)
+    eta = float32(3, 1.0)
+
+
+class SaveOutputParameter(Message):
+    """Where Caffe writes the detections as a file besides; it does not change the top."""
+
+    output_directory = string(1)
+    output_name_prefix = string(2)
+    output_format = string(3)
+    label_map_file = string(4)
+    name_size_file = string(5)
+    num_test_image = uint32(6)
+    resize_param = message(7, ResizeParameter)
+
+
+class DetectionOutputParameter(Message, field="detection_output_param", number=204):
+    num_classes = uint32(1)
+    share_location = boolean(2, True)
+    background_label_id = int32(3)
+    nms_param = message(4, NonMaximumSuppressionParameter)
+    save_output_param = message(5, SaveOutputParameter)
+    code_type = code_type_field(6)
+    variance_encoded_in_target = boolean(8)
+    keep_top_k = int32(7, -1)
+    confidence_threshold = float32(9)
+    visualize = boolean(10)
+    visualize_threshold = float32(11)
+    save_file = string(12)
+
+
+def top_k(p: DetectionOutputParameter) -> int:
+    """Return how many boxes of a class enter the suppression; -1: all."""
+    return p.nms_param.top_k if p.nms_param.has("top_k") and p.nms_param.top_k >= 0 else -1
+
+
+def threshold(p: DetectionOutputParameter) -> float:
+    """Return the score that a detection must exceed."""
+    return p.confidence_threshold if p.has("confidence_threshold") else -3.4028234663852886e38
+
+
+def check_priors(layer: Layer, bottoms: Sequence[Shape], classes: int, share_location: bool) -> None:
+    """Raise an error where loc, conf and prior bottoms do not belong together; MultiBoxLoss has the same."""
+    loc, conf, prior = bottoms[:3]
+    if legacy(layer, loc, 0) != legacy(layer, conf, 0):
+        raise layer.error(f"bottoms differ, {show_all((loc, conf))}; it needs one batch size")
+    count = legacy(layer, prior, 2) // 4
+    for shape, each, what in ((loc, 4 if share_location else 4 * classes, "locations"), (conf, classes, "scores")):
+        if legacy(layer, shape, 1) != count * each:
+            raise layer.error(
+                f"its bottoms are {show_all(bottoms)}; with {count} priors and {classes} classes it needs "
+                f"{count * each} {what} for each image"
+            )
+
+
+def some_priors(count: int) -> Draw:
+    """Boxes that overlap a good deal, and SSD's variances."""
+
+    def draw(rng: np.random.Generator, shape: Shape) -> np.ndarray[Any, Any]:
+        import numpy as np
+
+        corner = rng.uniform(0, 0.6, (count, 2))
+        both = np.concatenate([corner, corner + rng.uniform(0.2, 0.5, (count, 2))], 1)
+        return np.stack([both, np.broadcast_to([0.1, 0.1, 0.2, 0.2], both.shape)]).reshape(shape)
+
+    return draw
+
+
+def _example(
+    name: str, params: str, *, images: int = 1, classes: int = 3, own: bool = False, scores: Draw = unit
+) -> Example:
+    count = 12
+    shapes = ((images, count * 4 * (classes if own else 1)), (images, count * classes), (1, 2, count * 4))
+    text = f"detection_output_param {{ num_classes: {classes} {params} }}"
+    return Example(name, shapes, text, draws=(normal, scores, some_priors(count)), gradients=False)
+
+
+class DetectionOutput(LayerType):
+    """The detections of SSD: decodes locations against priors, suppresses class by class, keeps the best of an image.
+
+    Source: weiliu89/caffe (branch ssd) src/caffe/layers/detection_output_layer.cpp, util/bbox_util.cpp.
+    Shape: N×4P (4PC unless share_location), N×PC, 1×2×4P → 1×1×M×7: image, label, score, xmin, ymin, xmax, ymax, sorted
+        by image, label, falling score. M is known only after the run; a declared shape has 1. With no detection at all
+        there is a row image, -1, -1, -1, -1, -1, -1 for each image.
+    Blobs: none.
+    Differs: PyTorch has none; the ONNX form is built of TopK and NonMaxSuppression. Equal scores stay in the order of
+        labels and priors; where keep_top_k cuts, Caffe leaves their order to the C++ library. Files are not written.
+        Without nms_param, boxes that overlap by 0.3 are suppressed, as in SSD; brocolli-caffe 9.0.2 suppresses none.
+    """
+
+    type = "DetectionOutput"
+    params = (DetectionOutputParameter,)
+    bottoms = Arity(3, 4)
+    sized_by_data = True
+
+    def shapes(self, layer: Layer, bottoms: Sequence[Shape]) -> Sequence[Shape]:
+        p = layer.get(DetectionOutputParameter)
+        if not p.has("num_classes"):
+            raise layer.error("it needs num_classes")
+        if p.nms_param.nms_threshold < 0 or not 0 < p.nms_param.eta <= 1:
+            raise layer.error("nms_threshold must not be negative, and eta from above 0 to 1")
+        if p.share_location and p.background_label_id == -1:
+            raise layer.error("background_label_id -1 needs share_location: false; Caffe stops at the first image")
+        check_priors(layer, bottoms, p.num_classes, p.share_location)
+        return [(1, 1, 1, 7)]
+
+    def torch(self, layer: Layer, bottoms: Sequence[Shape]) -> nn.Module:
+        import torch
+        from torch import Tensor, nn
+
+        class DetectionOutput(nn.Module):
+            @torch.no_grad()
+            def forward(self, loc: Tensor, conf: Tensor, prior: Tensor, image: Tensor | None = None) -> Tensor:
+                rows = detect(layer, *(bottom.cpu().float().numpy() for bottom in (loc, conf, prior)))
+                return torch.from_numpy(rows).to(loc.device)[None, None]
+
+        return DetectionOutput()
+
+    def onnx(
+        self, g: Graph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, np.ndarray[Any, Any]]
+    ) -> str | Sequence[str]:
+        p = layer.get(DetectionOutputParameter)
+        if p.nms_param.eta < 1 and p.nms_param.nms_threshold > 0.5:
+            raise UnsupportedError(
+                f"layer {layer.name!r} ({layer.type}): ONNX's NonMaxSuppression has no eta; set it to 1 "
+                f"or nms_threshold to at most 0.5, where eta changes nothing"
+            )
+        priors = g.shape(bottoms[2])[2] // 4
+        return lower(g, p, bottoms[:3], priors, top_k(p), threshold(p))
+
+    examples = (
+        _example(
+            "as SSD has it",
+            "nms_param { nms_threshold: 0.45 top_k: 8 } code_type: CENTER_SIZE keep_top_k: 6 confidence_threshold: 0.3",
+            images=2,
+        ),
+        _example("everything", "nms_param { nms_threshold: 0.3 } code_type: CENTER_SIZE"),
+        _example("corners", "nms_param { nms_threshold: 0.2 } code_type: CORNER confidence_threshold: 0.2", images=2),
+        _example("corners in units of size", "nms_param { nms_threshold: 0.2 } code_type: CORNER_SIZE keep_top_k: 5"),
+        _example(
+            "boxes of each class",
+            "nms_param { nms_threshold: 0.4 top_k: 5 } code_type: CENTER_SIZE share_location: false keep_top_k: 7",
+            images=2,
+            own=True,
+        ),
+        _example(
+            "no background",
+            "nms_param { nms_threshold: 0.4 } share_location: false background_label_id: -1 "
+            "code_type: CENTER_SIZE confidence_threshold: 0.5",
+            own=True,
+        ),
+        _example(
+            "background last, variance in target",
+            "nms_param { nms_threshold: 0.4 } background_label_id: 2 "
+            "variance_encoded_in_target: true code_type: CENTER_SIZE",
+            images=2,
+        ),
+        _example("corners, variance in target", "nms_param { nms_threshold: 0.4 } variance_encoded_in_target: true"),
+        _example("nothing found", "nms_param { nms_threshold: 0.4 } confidence_threshold: 0.99", images=3),
+        _example(
+            "nothing in one image",
+            "nms_param { nms_threshold: 0.4 } code_type: CENTER_SIZE confidence_threshold: 0.5",
+            images=2,
+            classes=2,
+            scores=literal([0.1] * 24 + [0.9, 0.8, 0.4, 0.6] * 6),
+        ),
+        _example(
+            "equal scores",
+            "nms_param { nms_threshold: 0.4 top_k: 3 } code_type: CENTER_SIZE",
+            classes=2,
+            scores=literal([0.5] * 24),
+        ),
+    )
+
+
+def detect(layer: Layer, loc: Floats, conf: Floats, prior: Floats) -> Floats:
+    """Return the rows of the top, M×7, in NumPy."""
+    import numpy as np
+
+    from prototxt_gen.layers.detection import _boxes
+
+    p = layer.get(DetectionOutputParameter)
+    priors, spread = _boxes.split_priors(prior)
+    if p.code_type != "CORNER" and (_boxes.sizes(priors) <= 0).any():
+        raise layer.error("one of its priors has no width or no height")
+    shape = (len(loc), len(priors), 1 if p.share_location else p.num_classes, 4)
+    per_class = loc.reshape(shape).swapaxes(1, 2)
+    decoded = _boxes.decode(p.code_type, per_class, priors, None if p.variance_encoded_in_target else spread)
+    scores = conf.reshape(len(loc), len(priors), p.num_classes).swapaxes(1, 2)
+    images = [_detect_one(p, decoded[i], scores[i]) for i in range(len(loc))]
+    rows = np.concatenate([np.insert(rows, 0, i, axis=1) for i, rows in enumerate(images)])
+    if len(rows):
+        return rows
+    nothing = np.full((len(loc), 7), -1, dtype="float32")
+    nothing[:, 0] = np.arange(len(loc))
+    return nothing
+
+
+def _detect_one(p: DetectionOutputParameter, decoded: Floats, scores: Floats) -> Floats:
+    """Return the detections of one image, M×6, of boxes (1 or C)×P×4 and scores C×P."""
+    import numpy as np
+
+    from prototxt_gen.layers.detection import _boxes
+
+    found = [np.zeros((0, 6), dtype="float32")]
+    for label in range(p.num_classes):
+        if label == p.background_label_id:
+            continue
+        own, nms = decoded[0 if p.share_location else label], p.nms_param
+        kept = _boxes.suppress(
+            own, scores[label], threshold=threshold(p), overlap=nms.nms_threshold, top_k=top_k(p), eta=nms.eta
+        )
+        labels = np.full(len(kept), label, dtype="float32")
+        index = _boxes.flat(kept)
+        found.append(np.column_stack([labels, scores[label][index], own[index]]))
+    rows = np.concatenate(found)
+    if 0 <= p.keep_top_k < len(rows):
+        rows = rows[np.sort(_boxes.by_score(rows[:, 1])[: p.keep_top_k])]
+    return rows

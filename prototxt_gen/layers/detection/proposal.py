@@ -1,0 +1,227 @@
+"""Proposal."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from prototxt_gen.ir import Layer, Shape
+from prototxt_gen.layers.base import Arity, LayerType, exactly, show_all
+from prototxt_gen.layers.example import Example, literal, normal, unit
+from prototxt_gen.schema.message import Message, float32, repeated, uint32
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from converters.onnx_export.onnx_graph import Graph
+    from prototxt_gen.layers.detection._boxes import Floats
+
+
+class ProposalParameter(Message, field="proposal_param", number=219):
+    """That of PVANet's C++ layer, with happynear/caffe-windows's number; other forks give it others."""
+
+    feat_stride = uint32(1, 16)
+    base_size = uint32(2, 16)
+    min_size = uint32(3, 16)
+    ratio = repeated(float32(4))
+    scale = repeated(float32(5))
+    pre_nms_topn = uint32(6, 6000)
+    post_nms_topn = uint32(7, 300)
+    nms_thresh = float32(8, 0.7)
+
+
+def anchors(p: ProposalParameter) -> tuple[tuple[float, ...], ...]:
+    """Return the boxes x1, y1, x2, y2 around the first cell, one for each ratio and scale.
+
+    Source: proposal_layer.cpp generate_anchors.
+    """
+    import numpy as np
+
+    center = np.float32(0.5) * np.float32(p.base_size - 1)
+    out = []
+    for ratio in np.array(p.ratio, dtype="float32"):
+        width = np.sqrt(np.float32(p.base_size * p.base_size) / ratio)
+        for scale in np.array(p.scale, dtype="float32"):
+            sides = [float(side * scale) / p.base_size - 1 + 0.5 for side in (width, width * ratio)]
+            half = np.float32(0.5) * np.array([math.trunc(side) for side in sides], dtype="float32")
+            out.append(np.concatenate([center - half, center + half]))
+    return plain(np.stack(out))
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How regions are proposed: what the C++ layer and the Python layer of Faster R-CNN do each in its own way.
+
+    `anchors` are A boxes x1, y1, x2, y2. `scales_at`: where in the image's row the scales of width and height stand. A
+    box that is too small is scored 0, or left out if `drops_small`. Boxes that lie apart share nothing: if
+    `gap_is_apart`, also those that are less than a pixel apart.
+    """
+
+    anchors: tuple[tuple[float, ...], ...]
+    feat_stride: int
+    min_size: float
+    pre_nms_topn: int
+    post_nms_topn: int
+    nms_thresh: float
+    scales_at: tuple[int, int] = (3, 2)
+    drops_small: bool = False
+    gap_is_apart: bool = True
+
+
+def positions(rules: Rules, height: int, width: int) -> Floats:
+    """Return the anchors at all positions, the anchors of a position together, P×4."""
+    import numpy as np
+
+    y, x = np.indices((height, width), dtype="float32") * np.float32(rules.feat_stride)
+    made: Floats = np.stack([x, y, x, y], -1)[:, :, None] + np.asarray(rules.anchors, "float32")
+    return made.reshape(-1, 4)
+
+
+def plain(boxes: Floats) -> tuple[tuple[float, ...], ...]:
+    """Return A×4 numbers as tuples."""
+    return tuple(tuple(box) for box in boxes.tolist())
+
+
+def rules_of(p: ProposalParameter) -> Rules:
+    """Return the rules of the C++ layer."""
+    return Rules(anchors(p), p.feat_stride, p.min_size, p.pre_nms_topn, p.post_nms_topn, p.nms_thresh)
+
+
+class Proposal(LayerType):
+    """The regions that a region proposal network proposes: moves anchors, clips, sorts, suppresses.
+
+    Source: happynear/caffe-windows src/caffe/layers/proposal_layer.cpp, util/nms.cpp (PVANet's).
+    Shape: scores N×2A×H×W (the latter A count), moves N×4A×H×W, image (height, width, and its scales) → R×5 rows image,
+        x1, y1, x2, y2, and their R scores. R is known only after the run; declared is the most, N·post_nms_topn.
+    Blobs: none.
+    Differs: PyTorch, ONNX have none. Equal scores stay in the order of positions and anchors; Caffe's sort leaves them
+        in an order of its own. A pixel counts 1 in widths: IoU is not quite ONNX's, which runs a loop of its own here,
+        for the declared number of images.
+    """
+
+    type = "Proposal"
+    params = (ProposalParameter,)
+    bottoms = exactly(3)
+    tops = Arity(1, 2)
+    sized_by_data = True
+
+    def shapes(self, layer: Layer, bottoms: Sequence[Shape]) -> Sequence[Shape]:
+        p = layer.get(ProposalParameter)
+        if not p.ratio or not p.scale or p.base_size < 1:
+            raise layer.error("it needs ratio and scale, each at least once, and a base_size of at least 1")
+        count = len(p.ratio) * len(p.scale)
+        score, move, image = bottoms
+        wanted = (score[0], 4 * count, *score[2:]) if len(score) == 4 else None
+        if move != wanted or score[1] != 2 * count or math.prod(image) < 4:
+            raise layer.error(
+                f"its bottoms are {show_all(bottoms)}; with {count} anchors it needs N×{2 * count}×H×W, "
+                f"N×{4 * count}×H×W and the image's height, width and two scales"
+            )
+        most = score[0] * p.post_nms_topn
+        return [(most, 5), (most,)][: len(layer.tops)]
+
+    def torch(self, layer: Layer, bottoms: Sequence[Shape]) -> nn.Module:
+        return proposer(rules_of(layer.get(ProposalParameter)), len(layer.tops) == 2)
+
+    def onnx(self, g: Graph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, Floats]) -> str | Sequence[str]:
+        from prototxt_gen.layers.detection._proposal_onnx import lower
+
+        return lower(g, rules_of(layer.get(ProposalParameter)), bottoms)[: len(layer.tops)]
+
+    examples = (
+        Example(
+            "one anchor",
+            ((1, 2, 4, 5), (1, 4, 4, 5), (1, 4)),
+            "proposal_param { base_size: 16 feat_stride: 16 min_size: 6 ratio: 1 scale: 12 nms_thresh: 0.4 "
+            "pre_nms_topn: 20 post_nms_topn: 9 }",
+            2,
+            draws=(unit, normal, literal([64, 80, 1, 1])),
+            gradients=False,
+        ),
+        Example(
+            "anchors of many forms, two images",
+            ((2, 12, 3, 3), (2, 24, 3, 3), (2, 4)),
+            "proposal_param { base_size: 8 feat_stride: 8 min_size: 3 ratio: 0.5 ratio: 1 ratio: 2 scale: 6.5 "
+            "scale: 12 nms_thresh: 0.6 pre_nms_topn: 20 post_nms_topn: 8 }",
+            draws=(unit, normal, literal([24, 24, 1, 1] * 2)),
+            gradients=False,
+        ),
+    )
+
+
+def proposer(rules: Rules, with_scores: bool, scores: tuple[int, ...] = (-1,)) -> nn.Module:
+    """Return the module that makes regions, and their scores in this shape if asked for, of scores, moves and image."""
+    import torch
+    from torch import Tensor, nn
+
+    class Proposal(nn.Module):
+        @torch.no_grad()
+        def forward(self, score: Tensor, move: Tensor, image: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+            rows = propose(rules, *(bottom.cpu().float().numpy() for bottom in (score, move, image)))
+            out = torch.from_numpy(rows).to(score.device)
+            return (out[:, :5].clone(), out[:, 5].reshape(scores).clone()) if with_scores else out[:, :5].clone()
+
+    return Proposal()
+
+
+def propose(rules: Rules, score: Floats, move: Floats, image: Floats) -> Floats:
+    """Return rows image, x1, y1, x2, y2, score, in NumPy. The first row of `image` counts for all."""
+    import numpy as np
+
+    height, width = score.shape[2:]
+    count = len(rules.anchors)
+    base = positions(rules, height, width)
+    out = [np.zeros((0, 6), dtype="float32")]
+    for index in range(len(score)):
+        moves = move[index].reshape(count, 4, height, width).transpose(2, 3, 0, 1)
+        boxes, large = _moved(rules, base, moves.reshape(-1, 4), image.reshape(-1))
+        scores = score[index, count:].transpose(1, 2, 0).reshape(-1) * large.astype("float32")
+        if rules.drops_small:
+            boxes, scores = boxes[large], scores[large]
+        kept = _suppress(rules, boxes, scores)
+        out.append(np.column_stack([np.full(len(kept), index, "float32"), boxes[kept], scores[kept]]))
+    return np.concatenate(out)
+
+
+def _moved(rules: Rules, base: Floats, moves: Floats, image: Floats) -> tuple[Floats, Floats]:
+    """Return the moved and clipped boxes, and whether they are large enough. Source: transform_box."""
+    import numpy as np
+
+    sizes = base[:, 2:] - base[:, :2] + 1
+    centers = moves[:, :2] * sizes + (base[:, :2] + np.float32(0.5) * sizes)
+    with np.errstate(over="ignore"):
+        half = np.float32(0.5) * (np.exp(moves[:, 2:]) * sizes)
+    limit = np.tile(image[1::-1] - 1, 2)
+    boxes = np.maximum(0, np.minimum(np.concatenate([centers - half, centers + half], 1), limit))
+    least = np.float32(rules.min_size) * image[list(rules.scales_at)]
+    return boxes, (boxes[:, 2:] - boxes[:, :2] + 1 >= least).all(1)
+
+
+def _suppress(rules: Rules, boxes: Floats, scores: Floats) -> list[int]:
+    """Return the kept indices, by falling score. Source: nms.cpp nms_cpu."""
+    import numpy as np
+
+    order = np.argsort(-scores, kind="stable")[: rules.pre_nms_topn]
+    kept: list[int] = []
+    alive = np.ones(len(order), dtype=bool)
+    for place, index in enumerate(order.tolist()):
+        if alive[place]:
+            kept.append(index)
+            if len(kept) == rules.post_nms_topn:
+                break
+            alive &= ~(_overlaps(rules, boxes[index], boxes[order]) > np.float32(rules.nms_thresh))
+    return kept
+
+
+def _overlaps(rules: Rules, box: Floats, others: Floats) -> Floats:
+    """Return the intersections over unions, a pixel counting 1. Source: nms.cpp iou."""
+    import numpy as np
+
+    gaps = np.minimum(box[2:], others[:, 2:]) - np.maximum(box[:2], others[:, :2])
+    apart = (gaps < (0 if rules.gap_is_apart else -1)).any(1, keepdims=True)
+    sides = np.where(apart, np.float32(0), gaps + 1)
+    shared = sides[:, 0] * sides[:, 1]
+    areas = [np.prod(b[..., 2:] - b[..., :2] + 1, axis=-1) for b in (box, others)]
+    return shared / (areas[0] + areas[1] - shared)

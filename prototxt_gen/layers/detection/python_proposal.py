@@ -1,0 +1,105 @@
+"""The ProposalLayer of Faster R-CNN, a Python layer that many public nets name."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from prototxt_gen.ir import Layer, Shape
+from prototxt_gen.layers.base import Arity, exactly, show_all
+from prototxt_gen.layers.detection.proposal import Rules, plain, proposer
+from prototxt_gen.layers.utility.python import PythonClass
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from converters.onnx_export.onnx_graph import Graph
+    from prototxt_gen.layers.detection._boxes import Floats
+
+CONFIG: dict[str, float] = {
+    "RPN_PRE_NMS_TOP_N": 6000,
+    "RPN_POST_NMS_TOP_N": 300,
+    "RPN_NMS_THRESH": 0.7,
+    "RPN_MIN_SIZE": 16,
+}
+"""What the layer takes from outside the net, with the values of lib/fast_rcnn/config.py, cfg.TEST."""
+_BASE_SIZE = 16
+_SCALES, _RATIOS = (8, 16, 32), (0.5, 1, 2)
+_NO_LIMIT = 2**31 - 1
+_SCORES = (-1, 1)
+
+
+class ProposalLayer(PythonClass):
+    """The regions that a region proposal network proposes, for one image.
+
+    Source: rbgirshick/py-faster-rcnn lib/rpn/proposal_layer.py ProposalLayer, lib/rpn/generate_anchors.py,
+        lib/fast_rcnn/bbox_transform.py, lib/nms/py_cpu_nms.py; `ratios` as in sanghoon/pva-faster-rcnn.
+    Shape: scores 1×2A×H×W (the latter A count), moves 1×4A×H×W, image 1×3 (height, width, scale) → R×5 rows 0, x1, y1,
+        x2, y2, and their scores R×1. R is known only after the run; declared is the most.
+    Blobs: none.
+    Differs: PyTorch, ONNX have none. How many regions it keeps, and how large they must be, stands in a configuration
+        outside the net: its defaults for TEST count unless param_str, where the layer itself ignores them, has
+        RPN_PRE_NMS_TOP_N, RPN_POST_NMS_TOP_N, RPN_NMS_THRESH or RPN_MIN_SIZE.
+    """
+
+    module, layer = "rpn.proposal_layer", "ProposalLayer"
+    bottoms = exactly(3)
+    tops = Arity(1, 2)
+    sized_by_data = True
+
+    def assumed(self, layer: Layer) -> str:
+        told = self.settings(layer)
+        taken = [f"{name} {value:g}" for name, value in CONFIG.items() if name not in told]
+        if not taken:
+            return ""
+        return (
+            f"the net does not tell what the configuration of its code may: taken are the defaults for TEST, "
+            f"{', '.join(taken)}; others can be given in param_str"
+        )
+
+    def rules(self, layer: Layer) -> Rules:
+        """Return how it proposes. Raises `layer.error` where param_str does not tell it."""
+        told = self.settings(layer)
+        if "feat_stride" not in told:
+            raise layer.error("its param_str has no feat_stride")
+        pre, post, thresh, small = (told.get(name, value) for name, value in CONFIG.items())
+        boxes = anchors(told.get("ratios", _RATIOS), told.get("scales", _SCALES))
+        pre, post = (int(limit) if limit > 0 else _NO_LIMIT for limit in (pre, post))
+        return Rules(boxes, int(told["feat_stride"]), small, pre, post, thresh, (2, 2), True, False)
+
+    def shapes(self, layer: Layer, bottoms: Sequence[Shape]) -> Sequence[Shape]:
+        rules = self.rules(layer)
+        count = len(rules.anchors)
+        score, move, image = bottoms
+        fit = len(score) == 4 and (score[:2], move) == ((1, 2 * count), (1, 4 * count, *score[2:]))
+        if not fit or image[:1] != (1,) or math.prod(image) < 3:
+            raise layer.error(
+                f"its bottoms are {show_all(bottoms)}; with {count} anchors it needs 1x{2 * count}xHxW, "
+                f"1x{4 * count}xHxW and the image's height, width and scale"
+            )
+        most = min(rules.post_nms_topn, count * math.prod(score[2:]))
+        return [(most, 5), (most, 1)][: len(layer.tops)]
+
+    def torch(self, layer: Layer, bottoms: Sequence[Shape]) -> nn.Module:
+        return proposer(self.rules(layer), len(layer.tops) == 2, _SCORES)
+
+    def onnx(self, g: Graph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, Floats]) -> str | Sequence[str]:
+        from prototxt_gen.layers.detection._proposal_onnx import lower
+
+        regions, scores = lower(g, self.rules(layer), bottoms)
+        return [regions, g.op("Reshape", scores, g.const(list(_SCORES)))][: len(layer.tops)]
+
+
+def anchors(ratios: Any, scales: Any) -> tuple[tuple[float, ...], ...]:
+    """Return the boxes x1, y1, x2, y2 around the first cell, for each ratio and scale.
+
+    Source: generate_anchors.py; np.round takes halves to the even number, as there.
+    """
+    import numpy as np
+
+    widths = np.round(np.sqrt(_BASE_SIZE**2 / np.asarray(ratios, "float64")))
+    heights = np.round(widths * np.asarray(ratios, "float64"))
+    sides = np.stack([widths, heights], -1)[:, None] * np.asarray(scales, "float64")[:, None]
+    half, center = (sides.reshape(-1, 2) - 1) / 2, (_BASE_SIZE - 1) / 2
+    return plain(np.concatenate([center - half, center + half], 1))

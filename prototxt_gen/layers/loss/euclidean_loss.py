@@ -1,0 +1,48 @@
+"""EuclideanLoss."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from prototxt_gen.ir import Layer, Shape
+from prototxt_gen.layers.base import show_all
+from prototxt_gen.layers.example import Example
+from prototxt_gen.layers.loss_base import Loss, legacy
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+class EuclideanLoss(Loss):
+    """Half the sum of squared differences, per item of the batch.
+
+    Source: src/caffe/layers/euclidean_loss_layer.cpp.
+    Shape: N×…, N×… (as many numbers) → scalar.
+    Blobs: none.
+    Differs: from torch.nn.MSELoss, which has no half and divides by all elements. Both bottoms get a gradient.
+    """
+
+    type = "EuclideanLoss"
+
+    def check(self, layer: Layer, bottoms: Sequence[Shape]) -> None:
+        legacy(layer, bottoms[0], 0)
+        if math.prod(bottoms[0]) != math.prod(bottoms[1]):
+            raise layer.error(f"bottoms differ, {show_all(bottoms)}; it needs equal sizes")
+
+    def torch(self, layer: Layer, bottoms: Sequence[Shape]) -> nn.Module:
+        from torch import Tensor, nn
+
+        class EuclideanLoss(nn.Module):
+            def forward(self, x: Tensor, target: Tensor) -> Tensor:
+                return (x - target.reshape(x.shape)).square().sum() / x.shape[0] / 2
+
+        return EuclideanLoss()
+
+    examples = (
+        Example("images", ((2, 3, 2, 2), (2, 3, 2, 2))),
+        Example("vectors of other rank", ((3, 4), (3, 4, 1, 1))),
+        Example("one number each", ((4,), (4, 1))),
+        Example("weighted", ((2, 3), (2, 3)), "loss_weight: 0.5"),
+    )

@@ -1,0 +1,154 @@
+"""CenterLoss and MarginInnerProduct: what faces are learned with."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from prototxt_gen.common.errors import UnsupportedError
+from prototxt_gen.ir import Layer, Shape, show
+from prototxt_gen.layers.axes import canonical
+from prototxt_gen.layers.base import BlobSpec, LayerType, exactly, show_all
+from prototxt_gen.layers.example import Example, labels, normal
+from prototxt_gen.layers.loss_base import Loss, legacy
+from prototxt_gen.schema.caffe_proto import FillerParameter
+from prototxt_gen.schema.message import Message, enum, float32, int32, message, uint32
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+class CenterLossParameter(Message, field="center_loss_param", number=2147):
+    """Number 147 there, which BVLC gave to another."""
+
+    num_output = uint32(1)
+    center_filler = message(2, FillerParameter)
+    axis = int32(3, 1)
+
+
+class MarginInnerProductParameter(Message, field="margin_inner_product_param", number=3147):
+    """Number 147 there, which BVLC gave to another."""
+
+    num_output = uint32(1)
+    type = enum(2, "SINGLE", "DOUBLE", "TRIPLE", "QUADRUPLE")
+    weight_filler = message(3, FillerParameter)
+    axis = int32(4, 1)
+    base = float32(5, 1.0)
+    gamma = float32(6)
+    power = float32(7, 1.0)
+    iteration = int32(8)
+    lambda_min = float32(9)
+
+
+class CenterLoss(Loss):
+    """Half the squared distance of each item to the centre of its class, averaged.
+
+    Source: ydwen/caffe-face src/caffe/layers/center_loss_layer.cpp.
+    Shape: N×…, N labels → scalar.
+    Blobs: center num_output×K.
+    Differs: PyTorch has none. A centre's gradient is the sum of its items' distances over one more than they are, and
+        no loss_weight changes it.
+    """
+
+    type = "CenterLoss"
+    params = (CenterLossParameter,)
+
+    def check(self, layer: Layer, bottoms: Sequence[Shape]) -> None:
+        p, (features, wanted) = layer.get(CenterLossParameter), bottoms
+        if p.num_output < 1:
+            raise layer.error("num_output must be at least 1")
+        if any(legacy(layer, wanted, axis) != 1 for axis in (1, 2, 3)):
+            raise layer.error(f"its second bottom is {show(wanted)}; it needs one label for each item")
+        if canonical(layer, p.axis, features) != 1:
+            raise UnsupportedError(
+                f"layer {layer.name!r} ({layer.type}): with an axis other than 1 Caffe mixes up items"
+            )
+
+    def blobs(self, layer: Layer, bottoms: Sequence[Shape]) -> dict[str, BlobSpec]:
+        p = layer.get(CenterLossParameter)
+        return {"center": BlobSpec((p.num_output, math.prod(bottoms[0][1:])), p.center_filler)}
+
+    def torch(self, layer: Layer, bottoms: Sequence[Shape]) -> nn.Module:
+        from prototxt_gen.layers.loss import _face_loss_modules
+
+        return _face_loss_modules.CenterLoss(layer.get(CenterLossParameter).num_output, math.prod(bottoms[0][1:]))
+
+    examples = (
+        Example("plain", ((4, 3), (4,)), "center_loss_param { num_output: 5 }", draws=(normal, labels(5))),
+        Example(
+            "four axes", ((3, 2, 2, 1), (3, 1, 1, 1)), "center_loss_param { num_output: 2 }", draws=(normal, labels(2))
+        ),
+    )
+
+
+class MarginInnerProduct(LayerType):
+    """Products with weights of length 1; the label's angle is multiplied, and some of it blended with the plain one.
+
+    Source: wy1iu/sphereface tools/caffe-sphereface/src/caffe/layers/margin_inner_product_layer.cpp.
+    Shape: a×…×K, a labels → a×…×num_output, the axes from `axis` on replaced by one; 1, the share of the plain product.
+    Blobs: weight num_output×K.
+    Differs: PyTorch has none. Every run, in TEST too, makes the weights themselves one long, and counts on to a smaller
+        share; the gradient of the label's product is made one long in coefficients, and that of the weights has no
+        margin. With one top Caffe writes to a second that is not there; that is refused.
+    """
+
+    type = "MarginInnerProduct"
+    params = (MarginInnerProductParameter,)
+    bottoms = exactly(2)
+    tops = exactly(2)
+
+    def shapes(self, layer: Layer, bottoms: Sequence[Shape]) -> Sequence[Shape]:
+        p, (features, wanted) = layer.get(MarginInnerProductParameter), bottoms
+        if p.num_output < 1:
+            raise layer.error("num_output must be at least 1")
+        axis = canonical(layer, p.axis, features)
+        if math.prod(wanted) != math.prod(features[:axis]) or not wanted or wanted[0] != features[0]:
+            raise layer.error(f"bottoms differ, {show_all(bottoms)}; it needs a label for each item")
+        if axis == 0:
+            raise UnsupportedError(f"layer {layer.name!r} ({layer.type}): axis 0 makes one item of the batch")
+        return [(*features[:axis], p.num_output), (1,)]
+
+    def blobs(self, layer: Layer, bottoms: Sequence[Shape]) -> dict[str, BlobSpec]:
+        p = layer.get(MarginInnerProductParameter)
+        inputs = math.prod(bottoms[0][canonical(layer, p.axis, bottoms[0]) :])
+        return {"weight": BlobSpec((p.num_output, inputs), p.weight_filler)}
+
+    def macs(self, layer: Layer, bottoms: Sequence[Shape], tops: Sequence[Shape]) -> int:
+        axis = canonical(layer, layer.get(MarginInnerProductParameter).axis, bottoms[0])
+        return math.prod(tops[0]) * math.prod(bottoms[0][axis:])
+
+    def torch(self, layer: Layer, bottoms: Sequence[Shape]) -> nn.Module:
+        from prototxt_gen.layers.loss import _face_loss_modules
+
+        p = layer.get(MarginInnerProductParameter)
+        axis = canonical(layer, p.axis, bottoms[0])
+        shape = (p.num_output, math.prod(bottoms[0][axis:]))
+        return _face_loss_modules.MarginInnerProduct(
+            shape, axis, p.type, (p.base, p.gamma, p.power, p.lambda_min), p.iteration
+        )
+
+    examples = (
+        Example(
+            "four times the angle",
+            ((4, 3), (4,)),
+            "margin_inner_product_param { num_output: 5 type: QUADRUPLE base: 10 gamma: 0.5 }",
+            2,
+            draws=(normal, labels(5)),
+        ),
+        Example(
+            "twice, an image",
+            ((2, 3, 2, 1), (2,)),
+            "margin_inner_product_param { num_output: 4 type: DOUBLE }",
+            2,
+            draws=(normal, labels(4)),
+        ),
+        Example(
+            "three times",
+            ((3, 4), (3, 1)),
+            "margin_inner_product_param { num_output: 3 type: TRIPLE lambda_min: 2 iteration: 7 gamma: 1 }",
+            2,
+            draws=(normal, labels(3)),
+        ),
+        Example("plain", ((3, 4), (3,)), "margin_inner_product_param { num_output: 2 }", 2, draws=(normal, labels(2))),
+    )

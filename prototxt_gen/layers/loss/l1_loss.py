@@ -1,0 +1,92 @@
+"""L1Loss."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from prototxt_gen.ir import Layer, Shape
+from prototxt_gen.layers.base import Arity, show_all
+from prototxt_gen.layers.example import Draw, Example, literal, normal
+from prototxt_gen.layers.loss_base import Loss, legacy
+from prototxt_gen.schema.message import Message, boolean, float32
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+
+class L1LossParameter(Message, field="l1_loss_param", number=151):
+    """FlowNet2's."""
+
+    l2_per_location = boolean(1)
+    l2_prescale_by_channels = boolean(2)
+    normalize_by_num_entries = boolean(3)
+    epsilon = float32(4, 1e-2)
+    plateau = float32(3001)
+
+
+_HOLES: Draw = literal([0, 1, float("nan"), 2, 0.5, float("nan"), 1, 1])
+
+
+class L1Loss(Loss):
+    """The summed absolute difference, or with l2_per_location the summed length of each position's difference vector.
+
+    Source: lmb-freiburg/flownet2 src/caffe/layers/l1loss_layer.cu; NVIDIA/caffe l1_loss_layer.cpp (no parameters).
+    Shape: N×C×H×W[, target alike] → scalar.
+    Blobs: none.
+    Differs: from torch.nn.L1Loss, which divides by all elements. Positions that are not a number do not count. The
+        gradient of a difference of exactly 0 is -1, as in FlowNet2; in NVIDIA's it is 0.
+    """
+
+    type = "L1Loss"
+    params = (L1LossParameter,)
+    bottoms = Arity(1, 2)
+
+    def shapes(self, layer: Layer, bottoms: Sequence[Shape]) -> Sequence[Shape]:
+        if len(set(bottoms)) > 1:
+            raise layer.error(f"bottoms differ, {show_all(bottoms)}; it needs equal shapes")
+        legacy(layer, bottoms[0], 0)
+        return [()][: len(layer.tops)]
+
+    def torch(self, layer: Layer, bottoms: Sequence[Shape]) -> nn.Module:
+        from torch import nn
+
+        p = layer.get(L1LossParameter)
+
+        class L1Loss(nn.Module):
+            def forward(self, x: Tensor, target: Tensor | None = None) -> Tensor:
+                gap = x if target is None else x - target
+                there = gap == gap
+                count = there.sum() / gap.shape[1] if p.normalize_by_num_entries else len(gap)
+                gap = gap.where(there, gap.new_zeros(()))
+                return (_lengths(p, gap) if p.l2_per_location else _absolute(p, gap, there)).sum() / count
+
+        return L1Loss()
+
+    examples = (
+        Example("plain", ((2, 3, 2, 2), (2, 3, 2, 2))),
+        Example("one bottom", ((2, 3),)),
+        Example("lengths", ((2, 2, 3, 1), (2, 2, 3, 1)), "l1_loss_param { l2_per_location: true }"),
+        Example(
+            "holes in the target, plateau",
+            ((1, 2, 2, 2), (1, 2, 2, 2)),
+            "l1_loss_param { l2_per_location: true l2_prescale_by_channels: true normalize_by_num_entries: true "
+            "plateau: 0.9 }",
+            draws=(normal, _HOLES),
+        ),
+        Example("plateau", ((2, 4), (2, 4)), "l1_loss_param { plateau: 0.5 }", draws=(normal, _HOLES)),
+    )
+
+
+def _absolute(p: L1LossParameter, gap: Tensor, there: Tensor) -> Tensor:
+    """Return |gap|, 0 on the plateau, with Caffe's sign of 0."""
+    there = there & (gap.detach().abs() >= p.plateau)
+    sign = (gap.detach() > 0).to(gap.dtype) * 2 - 1
+    return gap * (sign * there)
+
+
+def _lengths(p: L1LossParameter, gap: Tensor) -> Tensor:
+    """Return the length of each position's vector over axis 1; on the plateau √epsilon, without gradient."""
+    squares = gap.square().sum(1) / (gap.shape[1] if p.l2_prescale_by_channels else 1)
+    squares = squares.where(squares.detach() >= p.plateau**2, squares.new_zeros(()))
+    return (squares + p.epsilon).sqrt()

@@ -1,0 +1,143 @@
+"""SmoothL1Loss and SmoothL1LossOHEM."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from prototxt_gen.ir import Layer, Shape
+from prototxt_gen.layers.base import Arity, show_all
+from prototxt_gen.layers.example import Example, literal
+from prototxt_gen.layers.loss_base import Loss, carried, legacy, normalization, normalizer
+from prototxt_gen.schema.caffe_proto import LossParameter
+from prototxt_gen.schema.message import Message, float32
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+
+class SmoothL1LossParameter(Message, field="smooth_l1_loss_param", number=8266712):
+    """Faster R-CNN's; other forks give it other numbers."""
+
+    sigma = float32(1, 1.0)
+
+
+class SmoothL1Parameter(Message, field="smoothl1_param", number=222):
+    """happynear/caffe-windows's."""
+
+    turn_point = float32(1, 1.0)
+
+
+def check_alike(layer: Layer, bottoms: Sequence[Shape]) -> None:
+    """Raise an error where channels, heights or widths differ."""
+    for axis in (1, 2, 3):
+        if len({legacy(layer, bottom, axis) for bottom in bottoms}) > 1:
+            raise layer.error(f"bottoms differ, {show_all(bottoms)}; it needs equal channels, heights and widths")
+
+
+def weighted(bottoms: Sequence[Tensor]) -> Tensor:
+    """Return the difference of two bottoms, times the inside weights where there is a third.
+
+    With four bottoms the weights count in the gradient; with three (Fast R-CNN, SSD) Caffe leaves them out of it.
+    """
+    gap = bottoms[0] - bottoms[1].reshape(bottoms[0].shape)
+    if len(bottoms) == 2:
+        return gap
+    inside = bottoms[2].detach().reshape(gap.shape)
+    return inside * gap if len(bottoms) == 4 else carried(inside * gap, gap)
+
+
+class SmoothL1Loss(Loss):
+    """Half the square of small differences, the absolute value of large ones, summed and divided by the batch size.
+
+    Source: weiliu89/caffe (branch ssd) src/caffe/layers/smooth_L1_loss_layer.cpp (2 bottoms); yjxiong/caffe (Fast
+        R-CNN's, 2 or 3); intel/caffe (Faster R-CNN's, 2 or 4, sigma); happynear/caffe-windows (turn_point).
+    Shape: x, target[, inside weights[, outside weights]], all alike → scalar.
+    Blobs: none.
+    Differs: from torch.nn.SmoothL1Loss, which divides by all elements; its beta is 1/sigma². A third bottom weighs the
+        differences but not their gradient; a fourth makes both weights count in both. Only SSD's has a loss weight of
+        its own; the others need loss_weight: 1.
+    """
+
+    type = "SmoothL1Loss"
+    params = (SmoothL1LossParameter, SmoothL1Parameter)
+    bottoms = Arity(2, 4)
+
+    def check(self, layer: Layer, bottoms: Sequence[Shape]) -> None:
+        if layer.get(SmoothL1LossParameter) and layer.get(SmoothL1Parameter):
+            raise layer.error("smooth_l1_loss_param and smoothl1_param are of two forks; it takes one of them")
+        check_alike(layer, bottoms)
+
+    def torch(self, layer: Layer, bottoms: Sequence[Shape]) -> nn.Module:
+        import torch
+        from torch import nn
+
+        sigma2 = layer.get(SmoothL1LossParameter).sigma ** 2
+        turn = layer.get(SmoothL1Parameter).turn_point / sigma2
+        at_turn = turn - turn * turn * sigma2 / 2
+
+        class SmoothL1Loss(nn.Module):
+            def forward(self, *bottoms: Tensor) -> Tensor:
+                gap = weighted(bottoms)
+                errors = torch.where(gap.abs() < turn, gap * gap * (sigma2 / 2), gap.abs() - at_turn)
+                if len(bottoms) == 4:
+                    errors = errors * bottoms[3].detach().reshape(gap.shape)
+                return errors.sum() / gap.shape[0]
+
+        return SmoothL1Loss()
+
+    examples = (
+        Example("plain", ((2, 4), (2, 4))),
+        Example("both sides of the turn", ((1, 6), (1, 6)), draws=(literal([0, 0.5, 1, -1, 3, -3]), literal([0] * 6))),
+    )
+
+
+class SmoothL1LossOHEM(Loss):
+    """SmoothL1Loss with a choice of normalization and, as a second top, the loss of each position.
+
+    Source: intel/caffe src/caffe/layers/smooth_L1_loss_ohem_layer.cpp (R-FCN's).
+    Shape: x, target[, weights], all N×C×H×W → scalar, N×1×H×W.
+    Blobs: none.
+    Differs: PyTorch has none. Weights are not part of the gradient. It has no loss weight of its own.
+    """
+
+    type = "SmoothL1LossOHEM"
+    params = (LossParameter,)
+    bottoms = Arity(2, 3)
+    tops = Arity(0, 2)
+    loss = False
+
+    def shapes(self, layer: Layer, bottoms: Sequence[Shape]) -> Sequence[Shape]:
+        super().shapes(layer, bottoms)
+        n, height, width = (legacy(layer, bottoms[0], axis) for axis in (0, 2, 3))
+        return [(), (n, 1, height, width)][: len(layer.tops)]
+
+    def check(self, layer: Layer, bottoms: Sequence[Shape]) -> None:
+        check_alike(layer, bottoms)
+
+    def torch(self, layer: Layer, bottoms: Sequence[Shape]) -> nn.Module:
+        from torch import nn
+        from torch.nn import functional
+
+        mode, each_too = normalization(layer.get(LossParameter)), len(layer.tops) == 2
+
+        class SmoothL1LossOHEM(nn.Module):
+            def forward(self, *bottoms: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+                gap = weighted(bottoms)
+                errors = functional.smooth_l1_loss(gap, gap.new_zeros(gap.shape), reduction="none")
+                each = errors.reshape(*gap.shape, *[1] * (4 - gap.dim())).sum(1, keepdim=True)
+                positions = errors.new_tensor(each.numel())
+                loss = each.sum() / normalizer(mode, len(gap), each[0].numel(), positions)
+                return (loss, each.detach()) if each_too else loss
+
+        return SmoothL1LossOHEM()
+
+    examples = (
+        Example("plain", ((3, 4), (3, 4)), "loss_weight: 1"),
+        Example(
+            "two tops",
+            ((3, 4), (3, 4), (3, 4)),
+            "loss_weight: 1 loss_weight: 0 loss_param { normalization: FULL }",
+            2,
+        ),
+    )

@@ -1,0 +1,110 @@
+"""SoftmaxWithLoss."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from prototxt_gen.ir import Layer, Shape
+from prototxt_gen.layers.axes import canonical
+from prototxt_gen.layers.base import Arity
+from prototxt_gen.layers.example import Example, labels, literal, normal
+from prototxt_gen.layers.loss_base import LEAST_FLOAT, Loss, as_labels, carried, check_labels, normalization, normalizer
+from prototxt_gen.layers.utility.softmax import SoftmaxParameter
+from prototxt_gen.schema.caffe_proto import LossParameter
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+NO_LABEL = -(2**40)
+"""A label that no int32 can be: torch must always be given one to ignore, and its default, -100, may be a real one."""
+MOST = -math.log(LEAST_FLOAT)
+"""The greatest loss of one position: Caffe takes no probability as less than FLT_MIN."""
+
+
+def cross_entropy(scores: Tensor, label: Tensor, ignored: int = NO_LABEL) -> Tensor:
+    """Return the loss of each row of R×C scores for R int64 labels, with Caffe's cap and its uncapped gradient."""
+    from torch.nn import functional
+
+    each = functional.cross_entropy(scores, label, reduction="none", ignore_index=ignored)
+    return carried(each.clamp(max=MOST), each)
+
+
+class SoftmaxWithLoss(Loss):
+    """Minus the logarithm of the softmax of the true class. A second top, where wanted, is the softmax.
+
+    Source: src/caffe/layers/softmax_loss_layer.cpp.
+    Shape: N×C×…, N×… labels → scalar, N×C×….
+    Blobs: none.
+    Differs: from torch.nn.CrossEntropyLoss: labels are floats, and loss_param sets what the sum is divided by. A loss
+        is at most 87.3, with the gradient of one that is not capped. Two tops stop BVLC's own Caffe, whatever their
+        loss_weight: its inner Softmax is given both weights.
+    """
+
+    type = "SoftmaxWithLoss"
+    params = (LossParameter, SoftmaxParameter)
+    tops = Arity(0, 2)
+
+    def check(self, layer: Layer, bottoms: Sequence[Shape]) -> None:
+        axis = canonical(layer, layer.get(SoftmaxParameter).axis, bottoms[0])
+        check_labels(layer, bottoms[0], bottoms[1], axis)
+
+    def torch(self, layer: Layer, bottoms: Sequence[Shape]) -> nn.Module:
+        from torch import nn
+
+        p, axis = layer.get(LossParameter), canonical(layer, layer.get(SoftmaxParameter).axis, bottoms[0])
+        mode, ignored = normalization(p), p.ignore_label if p.has("ignore_label") else NO_LABEL
+        with_probabilities = len(layer.tops) == 2
+
+        class SoftmaxWithLoss(nn.Module):
+            def forward(self, x: Tensor, label: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+                rows, label = x.movedim(axis, -1).reshape(-1, x.shape[axis]), as_labels(label)
+                outer = math.prod(x.shape[:axis])
+                valid = (label != ignored).sum()
+                loss = cross_entropy(rows, label, ignored).sum() / normalizer(mode, outer, len(rows) // outer, valid)
+                return (loss, x.detach().softmax(axis)) if with_probabilities else loss
+
+        return SoftmaxWithLoss()
+
+    examples = (
+        Example("plain", ((3, 4), (3,)), draws=(normal, labels(4)), gradients=(True, False)),
+        Example(
+            "axis from the end",
+            ((2, 2, 3), (2, 2)),
+            "softmax_param { axis: -1 }",
+            draws=(normal, labels(3)),
+            gradients=(True, False),
+        ),
+        *(
+            Example(
+                f"ignore_label, {mode}",
+                ((2, 3, 2), (2, 2)),
+                f"loss_param {{ ignore_label: 1 normalization: {mode} }}",
+                draws=(normal, literal([0, 1, 2, 1])),
+                gradients=(True, False),
+            )
+            for mode in ("FULL", "VALID", "BATCH_SIZE", "NONE")
+        ),
+        Example(
+            "normalize as of old",
+            ((2, 3, 2), (2, 2)),
+            "loss_param { normalize: false }",
+            draws=(normal, labels(3)),
+            gradients=(True, False),
+        ),
+        Example(
+            "all ignored",
+            ((2, 3), (2,)),
+            "loss_param { ignore_label: 255 }",
+            draws=(normal, literal([255, 255])),
+            gradients=(True, False),
+        ),
+        Example(
+            "hopelessly wrong",
+            ((2, 2), (2,)),
+            draws=(literal([[200, 0], [0, 1]]), literal([1, 1])),
+            gradients=(True, False),
+        ),
+        Example("weighted", ((3, 4), (3,)), "loss_weight: 0.3", draws=(normal, labels(4)), gradients=(True, False)),
+    )

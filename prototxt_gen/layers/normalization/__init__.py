@@ -1,0 +1,1 @@
+"""Normalization layers: batch normalization in all its forms, LRN, MVN and others."""

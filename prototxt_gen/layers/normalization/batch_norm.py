@@ -1,0 +1,213 @@
+"""BatchNorm: BVLC's, with three blobs, and the forks' merged with a scale and a bias, with five."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from prototxt_gen.common.errors import WeightsError
+from prototxt_gen.ir import Layer, Shape, show
+from prototxt_gen.layers.base import BlobSpec, LayerType, show_all
+from prototxt_gen.layers.example import Example, positive
+from prototxt_gen.layers.normalization._batch_norm_onnx import BATCH, PHASE, RUNNING, onnx_batch, onnx_running
+from prototxt_gen.schema.caffe_proto import ENGINES, FillerParameter
+from prototxt_gen.schema.message import Message, boolean, enum, float32, message
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import nn
+
+    from converters.onnx_export.onnx_graph import Graph
+
+    Array = np.ndarray[Any, Any]
+
+STATISTICS = ("mean", "variance", "factor")
+XILINX = ("scale", "bias", *STATISTICS)
+NVCAFFE = (*STATISTICS, "scale", "bias")
+NVCAFFE_14 = ("scale", "bias", "factor", "mean", "variance")
+"""Orders of merged blobs: of Xilinx and NVCaffe 0.15, of NVCaffe from 0.16 on and Intel, of NVCaffe 0.14."""
+ONE = FillerParameter(value=1.0)
+NVCAFFE_EPS = 1e-5
+"""NVCaffe 0.16 takes no smaller eps than cuDNN does."""
+
+
+class BatchNormParameter(Message, field="batch_norm_param", number=139):
+    use_global_stats = boolean(1)
+    moving_average_fraction = float32(2, 0.999)
+    eps = float32(3, 1e-5)
+    add_eps_before_sqrt = boolean(4, True)
+    """Of Synopsys: false adds eps to the standard deviation instead of the variance."""
+    scale_filler = message(5, FillerParameter)
+    """Of NVCaffe and Xilinx, as what follows: the layer has a scale and a bias of its own."""
+    bias_filler = message(6, FillerParameter)
+    scale_bias = boolean(7)
+    """Of NVCaffe from 0.16 on."""
+    engine = enum(15, *ENGINES)
+
+    @property
+    def merged(self) -> bool:
+        return self.scale_bias or self.has("scale_filler") or self.has("bias_filler")
+
+
+def divided(blobs: Mapping[str, Array]) -> tuple[Array, Array]:
+    """Return mean and variance, the factor divided out.
+
+    A factor of 0 says that there are no statistics yet, and both count as 0. But merged layers do not use the factor
+    (NVCaffe, Xilinx), and leave 0 or 1 there, or use it as BVLC does (Intel).
+    """
+    factor = float(blobs["factor"].reshape(-1)[0])
+    by = 1 / factor if factor else float("scale" in blobs)
+    return blobs["mean"].reshape(-1) * by, blobs["variance"].reshape(-1) * by
+
+
+class BatchNorm(LayerType):
+    """Each channel minus its mean, divided by the root of its variance plus eps; merged, times a scale, plus a bias.
+
+    Source: src/caffe/layers/batch_norm_layer.cpp BatchNormLayer::LayerSetUp, Forward_cpu; NVIDIA/caffe's of the same
+    name, branches 0.14 to 0.17; intel/caffe's mkldnn_batch_norm_layer.cpp; synopsys-caffe's for add_eps_before_sqrt.
+    Shape: that of its bottom, of at least two axes.
+    Blobs: mean C, variance C, factor 1. Merged: scale, bias, mean, variance 1×C×1×1 each, factor 1×1×1×1 (Xilinx,
+    NVCaffe 0.15), or, with scale_bias, the three of BVLC, then scale C, bias C; `stored_roles` tells a file's order.
+    Differs: from PyTorch: the mean and variance kept are sums, and `factor` what to divide them by. Where
+    use_global_stats is false the TEST phase too normalises by the batch, and Caffe moves the statistics even then; this
+    does not. Merged layers learn on as in NVCaffe: the biased variance, moving_average_fraction of the old.
+    """
+
+    type = "BatchNorm"
+    params = (BatchNormParameter,)
+
+    def shapes(self, layer: Layer, bottoms: Sequence[Shape]) -> Sequence[Shape]:
+        if len(bottoms[0]) < 2:
+            raise layer.error(f"its bottom {show(bottoms[0])} has no channel axis")
+        return [bottoms[0]]
+
+    def blobs(self, layer: Layer, bottoms: Sequence[Shape]) -> dict[str, BlobSpec]:
+        p, c = layer.get(BatchNormParameter), bottoms[0][1]
+        each, one = ((1, c, 1, 1), (1, 1, 1, 1)) if p.merged and not p.scale_bias else ((c,), (1,))
+        kept = {"mean": BlobSpec(each, statistic=True), "variance": BlobSpec(each, statistic=True)}
+        factor = {"factor": BlobSpec(one, statistic=True)}
+        if not p.merged:
+            return kept | factor
+        scale = BlobSpec(each, p.scale_filler if p.has("scale_filler") else ONE)
+        learned = {"scale": scale, "bias": BlobSpec(each, p.bias_filler)}
+        return kept | factor | learned if p.scale_bias else learned | kept | factor
+
+    def stored_roles(self, layer: Layer, shapes: Sequence[Shape]) -> tuple[str, ...]:
+        """Return the roles of a file's blobs, in its order, told by their shapes; WeightsError where they cannot be.
+
+        Whether the layer is merged is the weights' to say: Intel and NVCaffe have prototxts that do not show it.
+        """
+        single = tuple(index for index, shape in enumerate(shapes) if math.prod(shape) == 1)
+        if len(shapes) == 3 and 2 in single:
+            return STATISTICS
+        if len(shapes) == 5 and single == (0, 1, 2, 3, 4):  # one channel: only the prototxt can tell
+            p = layer.get(BatchNormParameter)
+            return XILINX if p.merged and not p.scale_bias else NVCAFFE
+        if len(shapes) == 5 and single in ((2,), (4,)):
+            return XILINX if single == (4,) else NVCAFFE if len(shapes[2]) == 1 else NVCAFFE_14
+        raise WeightsError(
+            f"layer {layer.name!r} ({layer.type}): stored are {show_all(shapes)}; it takes mean, variance and factor, "
+            "or those merged with scale and bias"
+        )
+
+    def statistics(self, layer: Layer) -> str:
+        p = layer.get(BatchNormParameter)
+        if p.scale_bias or not p.has("use_global_stats"):  # NVCaffe 0.17 asks for the phase alone
+            return PHASE
+        return RUNNING if p.use_global_stats else BATCH
+
+    def eps(self, layer: Layer) -> float:
+        p = layer.get(BatchNormParameter)
+        return max(p.eps, NVCAFFE_EPS) if p.scale_bias else p.eps
+
+    def torch(self, layer: Layer, bottoms: Sequence[Shape]) -> nn.Module:
+        from prototxt_gen.layers.normalization._batch_norm_module import AddedAfterNorm, AveragingNorm, as_stock
+
+        p = layer.get(BatchNormParameter)
+        norm: Any = as_stock(AveragingNorm, len(bottoms[0])) if p.add_eps_before_sqrt else AddedAfterNorm
+        made: nn.Module = norm(
+            bottoms[0][1], self.eps(layer), p.merged, p.moving_average_fraction, self.statistics(layer)
+        )
+        return made
+
+    def load(self, module: nn.Module, blobs: Mapping[str, Array]) -> None:
+        """Put mean and variance divided by the factor; a scale and a bias make the module affine."""
+        import torch
+        from torch.nn import Parameter
+
+        from prototxt_gen.layers.normalization._batch_norm_module import put
+
+        m: Any = module
+        put(m.factor, blobs["factor"])
+        m.merged = "scale" in blobs and float(m.factor) in (0.0, 1.0)  # else Intel's, which averages as BVLC does
+        mean, variance = divided(blobs)
+        put(m.running_mean, mean)
+        put(m.running_var, variance)
+        if not m.merged:
+            m.put_sums(*(torch.from_numpy(blobs[role].reshape(-1).copy()) for role in ("mean", "variance")))
+        if "scale" in blobs and not m.affine:
+            m.affine = True
+            m.weight, m.bias = Parameter(m.running_mean.clone()), Parameter(m.running_mean.clone())
+        for target, role in ((m.weight, "scale"), (m.bias, "bias")):
+            if role in blobs:
+                put(target, blobs[role])
+
+    def dump(self, module: nn.Module, roles: Sequence[str]) -> dict[str, Array]:
+        m: Any = module
+        mean, variance = m.stored()
+        tensors = {"mean": mean, "variance": variance, "factor": m.factor, "scale": m.weight, "bias": m.bias}
+        return {role: tensors[role].detach().cpu().float().numpy() for role in roles}
+
+    def onnx(self, g: Graph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, Array]) -> str | Sequence[str]:
+        import numpy as np
+
+        affine = [blobs[role].reshape(-1) for role in ("scale", "bias") if role in blobs]
+        before, eps = layer.get(BatchNormParameter).add_eps_before_sqrt, self.eps(layer)
+        if self.statistics(layer) == BATCH:
+            return onnx_batch(g, bottoms[0], eps, affine, before)
+        mean, variance = divided(blobs)
+        if not before:
+            variance, eps = np.square(np.sqrt(variance.astype("float64")) + eps), 0.0
+        scale, bias = affine or (np.ones_like(mean), np.zeros_like(mean))
+        return onnx_running(g, bottoms[0], eps, scale, bias, mean, variance)
+
+    def affine(self, layer: Layer, blobs: Mapping[str, Array]) -> tuple[Array, Array] | None:
+        import numpy as np
+
+        if self.statistics(layer) == BATCH:
+            return None
+        mean, variance = divided(blobs)
+        scale, bias = (blobs[role].reshape(-1) if role in blobs else None for role in ("scale", "bias"))
+        exact, eps = variance.astype("float64"), self.eps(layer)
+        before = layer.get(BatchNormParameter).add_eps_before_sqrt
+        by = (1.0 if scale is None else scale) / (np.sqrt(exact + eps) if before else np.sqrt(exact) + eps)
+        return by.astype("float32"), ((0.0 if bias is None else bias) - mean * by).astype("float32")
+
+    examples = (
+        Example("plain", ((2, 3, 4, 4),), blobs=positive),
+        Example("eps, in place", ((2, 3, 4, 4),), "batch_norm_param { eps: 0.01 }", blobs=positive, in_place=True),
+        Example("two axes", ((4, 3),), blobs=positive),
+        Example("three axes", ((2, 3, 5),), blobs=positive),
+        Example("five axes", ((2, 3, 2, 3, 2),), blobs=positive),
+        Example("no statistics yet", ((2, 3, 4),), blobs=lambda rng, shape: 0 * positive(rng, shape)),
+        Example(
+            "global statistics in training",
+            ((2, 3, 4, 4),),
+            "batch_norm_param { use_global_stats: true }",
+            phase="TRAIN",
+            blobs=positive,
+        ),
+        Example(
+            "batch statistics in test", ((2, 3, 4, 4),), "batch_norm_param { use_global_stats: false }", blobs=positive
+        ),
+        Example("training", ((3, 2, 4, 4),), phase="TRAIN", blobs=positive),
+        Example(
+            "training, two axes",
+            ((5, 3),),
+            "batch_norm_param { moving_average_fraction: 0.9 eps: 0.001 }",
+            phase="TRAIN",
+            blobs=positive,
+        ),
+        Example("training, in place", ((2, 3, 4),), phase="TRAIN", blobs=positive, in_place=True),
+    )

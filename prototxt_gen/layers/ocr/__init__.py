@@ -1,0 +1,1 @@
+"""Layers of text recognition forks (OCR)."""

@@ -1,0 +1,1 @@
+"""Recurrent layers of Caffe: RNN, LSTM and LSTMUnit."""

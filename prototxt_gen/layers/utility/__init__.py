@@ -1,0 +1,1 @@
+"""Utility layers: they reshape, join, cut and combine blobs."""

@@ -1,0 +1,72 @@
+"""Filter: rows of a batch picked by a selector."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from prototxt_gen.ir import Layer, Shape, show
+from prototxt_gen.layers.base import Arity, LayerType, show_all
+from prototxt_gen.layers.example import Example, literal, normal
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor, nn
+
+    from converters.onnx_export.onnx_graph import Graph
+
+
+class Filter(LayerType):
+    """Of every bottom but the last, the rows for which the last bottom, the selector, is not zero.
+
+    Source: src/caffe/layers/filter_layer.cpp FilterLayer::Reshape, Forward_cpu, Backward_cpu.
+    Shape: as the bottoms, whose batch is the most rows there can be; Caffe says the same until data has passed.
+    Blobs: none.
+    Differs: from PyTorch, ONNX: not at all; there too the batch of the tops is known only as the net runs.
+    """
+
+    type = "Filter"
+    bottoms = Arity(2)
+    tops = Arity(1)
+
+    def check_arity(self, layer: Layer) -> None:
+        super().check_arity(layer)
+        if len(layer.tops) != len(layer.bottoms) - 1:
+            raise layer.error(f"{len(layer.bottoms)} bottoms need {len(layer.bottoms) - 1} tops, not {len(layer.tops)}")
+
+    def shapes(self, layer: Layer, bottoms: Sequence[Shape]) -> Sequence[Shape]:
+        *filtered, selector = bottoms
+        if any(size != 1 for size in selector[1:]):
+            raise layer.error(f"its selector {show(selector)} must have one element for each row")
+        if any(bottom[:1] != selector[:1] for bottom in filtered):
+            raise layer.error(f"bottoms differ, {show_all(bottoms)}; they need the same number of rows")
+        return filtered
+
+    def torch(self, layer: Layer, bottoms: Sequence[Shape]) -> nn.Module:
+        from torch import nn
+
+        class Chosen(nn.Module):
+            def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
+                chosen = bottoms[-1].flatten() != 0
+                return tuple(bottom[chosen] for bottom in bottoms[:-1])
+
+        return Chosen()
+
+    def onnx(
+        self, g: Graph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, np.ndarray[Any, Any]]
+    ) -> str | Sequence[str]:
+        *filtered, selector = bottoms
+        chosen = g.op("Cast", g.op("Reshape", selector, g.const([-1], "shape")), to=9)
+        return [g.op("Compress", bottom, chosen, axis=0) for bottom in filtered]
+
+    # Rows that are left out change the shape of the tops, which a record cannot tell: the tests look at these.
+    examples = (
+        Example("all rows chosen", ((3, 2, 2), (3, 1)), draws=(normal, literal([1, 0.5, -2])), gradients=False),
+        Example(
+            "two bottoms",
+            ((2, 3), (2, 1, 2), (2,)),
+            tops=2,
+            draws=(normal, normal, literal([1, 1])),
+            gradients=False,
+        ),
+    )

@@ -1,0 +1,150 @@
+"""Reshape, and the change of axes that Flatten shares with it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from prototxt_gen.ir import Layer, Shape, show
+from prototxt_gen.layers.axes import refuse_in_place
+from prototxt_gen.layers.base import LayerType
+from prototxt_gen.layers.example import Example
+from prototxt_gen.layers.vision.pixel_shuffle import spread
+from prototxt_gen.schema.caffe_proto import BlobShape
+from prototxt_gen.schema.message import Message, int32, message
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor, nn
+
+    from converters.onnx_export.onnx_graph import Graph
+
+
+class ReshapeParameter(Message, field="reshape_param", number=133):
+    shape = message(1, BlobShape)
+    axis = int32(2)
+    num_axes = int32(3, -1)
+    pixelshuffler = int32(4, 1)
+    """Of intel/caffe and Synopsys: other than 1, channels become pixels as in PixelShuffle, and the rest is ignored."""
+
+
+class NewAxes(NamedTuple):
+    """The axes `start` to `end` (not included) of a blob make way for `dims`: 0 copies a size, -1 infers one."""
+
+    start: int
+    end: int
+    dims: tuple[int, ...]
+
+
+def new_axes(layer: Layer, bottom: Shape) -> NewAxes:
+    """Source: src/caffe/layers/reshape_layer.cpp ReshapeLayer::LayerSetUp, Reshape."""
+    p, rank = layer.get(ReshapeParameter), len(bottom)
+    start = p.axis if p.axis >= 0 else rank + p.axis + 1
+    end = rank if p.num_axes == -1 else start + p.num_axes
+    if not 0 <= start <= rank:
+        raise layer.error(f"axis {p.axis} is out of range for its bottom {show(bottom)}")
+    if p.num_axes < -1 or end > rank:
+        raise layer.error(f"axis {p.axis} with num_axes {p.num_axes} is out of range for its bottom {show(bottom)}")
+    dims = p.shape.dim
+    if dims.count(-1) > 1:
+        raise layer.error("its shape has more than one -1; only one size can be inferred")
+    if any(dim == 0 and start + index >= rank for index, dim in enumerate(dims)):
+        raise layer.error(f"its shape has a 0 where its bottom {show(bottom)} has no axis to copy")
+    return NewAxes(start, end, dims)
+
+
+def reshaped(bottom: Shape, new: NewAxes) -> Shape | None:
+    """Return the shape after the change, or None where the elements do not fit it."""
+    dims = [bottom[new.start + i] if dim == 0 else dim for i, dim in enumerate(new.dims)]
+    top = [*bottom[: new.start], *dims, *bottom[new.end :]]
+    if -1 in dims:
+        others = math.prod(dim for dim in top if dim != -1)
+        if others <= 0 or math.prod(bottom) % others:
+            return None
+        top[top.index(-1)] = math.prod(bottom) // others
+    return tuple(top) if math.prod(top) == math.prod(bottom) and min(top, default=0) >= 0 else None
+
+
+def reshape_module(new: NewAxes) -> nn.Module:
+    """Return a module that works for any batch and any sizes the new axes fit."""
+    from torch import nn
+
+    start, end, dims = new
+
+    class Reshaped(nn.Module):
+        def forward(self, bottom: Tensor) -> Tensor:
+            middle = [bottom.shape[start + i] if dim == 0 else dim for i, dim in enumerate(dims)]
+            return bottom.reshape((*bottom.shape[:start], *middle, *bottom.shape[end:]))
+
+    return Reshaped()
+
+
+def reshape_onnx(g: Graph, bottom: str, new: NewAxes) -> str:
+    """Write an ONNX Reshape, whose 0 and -1 mean what Caffe's do; sizes kept are copied as the model runs."""
+    import numpy as np
+
+    start, end, dims = new
+    kept = len(g.shape(bottom)) - end
+    moved = kept and len(dims) != end - start
+    first = np.asarray([0] * start + list(dims) + [0] * (0 if moved else kept), dtype=np.int64)
+    if not moved:
+        return g.op("Reshape", bottom, first)
+    return g.op("Reshape", bottom, g.op("Concat", first, g.op("Shape", bottom, start=end), axis=0))
+
+
+class Reshape(LayerType):
+    """The same numbers under another shape: 0 copies the bottom's size, -1 is inferred; `axis`, `num_axes` bound it.
+
+    Source: src/caffe/layers/reshape_layer.cpp ReshapeLayer::Reshape; for pixelshuffler that of
+    intel/caffe and synopsys-caffe, Forward_cpu.
+    Shape: the axes from `axis` on, `num_axes` of them (-1: all), make way for `shape`; a negative axis counts the gaps.
+    pixelshuffler b: N×C×H×W → N×C/b²×H·b×W·b.
+    Blobs: none.
+    Differs: from PyTorch: a 0 there is a size of none. From ONNX: not at all.
+    """
+
+    type = "Reshape"
+    params = (ReshapeParameter,)
+
+    def shapes(self, layer: Layer, bottoms: Sequence[Shape]) -> Sequence[Shape]:
+        refuse_in_place(layer)
+        if (block := layer.get(ReshapeParameter).pixelshuffler) != 1:
+            return [spread(layer, bottoms[0], block)]
+        top = reshaped(bottoms[0], new_axes(layer, bottoms[0]))
+        if top is None:
+            wanted = show(layer.get(ReshapeParameter).shape.dim)
+            raise layer.error(f"the elements of its bottom {show(bottoms[0])} do not fit the shape {wanted}")
+        return [top]
+
+    def shares_memory(self, layer: Layer) -> bool:
+        return layer.get(ReshapeParameter).pixelshuffler == 1
+
+    def torch(self, layer: Layer, bottoms: Sequence[Shape]) -> nn.Module:
+        from torch import nn
+
+        block = layer.get(ReshapeParameter).pixelshuffler
+        return reshape_module(new_axes(layer, bottoms[0])) if block == 1 else nn.PixelShuffle(block)
+
+    def onnx(
+        self, g: Graph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, np.ndarray[Any, Any]]
+    ) -> str | Sequence[str]:
+        block = layer.get(ReshapeParameter).pixelshuffler
+        if block != 1:
+            return g.op("DepthToSpace", bottoms[0], blocksize=block, mode="CRD")
+        return reshape_onnx(g, bottoms[0], new_axes(layer, g.shape(bottoms[0])))
+
+    examples = (
+        Example("copied and inferred", ((2, 6, 4),), "reshape_param { shape { dim: 0 dim: 3 dim: -1 } }"),
+        Example("in full", ((2, 6),), "reshape_param { shape { dim: 3 dim: 2 dim: 2 } }"),
+        Example("from an axis", ((2, 8),), "reshape_param { shape { dim: 2 dim: 4 } axis: 1 }"),
+        Example("from the end", ((2, 8),), "reshape_param { shape { dim: 2 dim: -1 } axis: -2 }"),
+        Example(
+            "axes in the middle", ((2, 6, 4, 3),), "reshape_param { shape { dim: -1 dim: 3 } axis: 1 num_axes: 2 }"
+        ),
+        Example("an axis split", ((2, 6, 4),), "reshape_param { shape { dim: 2 dim: 3 } axis: 1 num_axes: 1 }"),
+        Example("an axis added in front", ((2, 8),), "reshape_param { shape { dim: 1 } num_axes: 0 }"),
+        Example("an axis added at the end", ((2, 8),), "reshape_param { shape { dim: 1 } axis: -1 }"),
+        Example("one axis", ((2, 3, 4),), "reshape_param { shape { dim: -1 } }"),
+        Example("no axis", ((1, 1),), "reshape_param { shape { } }"),
+    )

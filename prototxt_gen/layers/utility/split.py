@@ -1,0 +1,55 @@
+"""Split: one blob under several names. Caffe puts it into nets by itself; files rarely have it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from prototxt_gen.ir import Layer, Shape
+from prototxt_gen.layers.axes import refuse_in_place
+from prototxt_gen.layers.base import Arity, LayerType
+from prototxt_gen.layers.example import Example
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor, nn
+
+    from converters.onnx_export.onnx_graph import Graph
+
+
+class Split(LayerType):
+    """The bottom once for each top; the gradients of the tops are added up.
+
+    Source: src/caffe/layers/split_layer.cpp SplitLayer::Reshape, Backward_cpu.
+    Shape: each top as the bottom.
+    Blobs: none.
+    Differs: from PyTorch, ONNX: not at all; there a value may simply be used twice.
+    """
+
+    type = "Split"
+    tops = Arity(1)
+
+    def shapes(self, layer: Layer, bottoms: Sequence[Shape]) -> Sequence[Shape]:
+        refuse_in_place(layer)
+        return [bottoms[0]] * len(layer.tops)
+
+    def shares_memory(self, layer: Layer) -> bool:
+        return True
+
+    def torch(self, layer: Layer, bottoms: Sequence[Shape]) -> nn.Module:
+        from torch import nn
+
+        tops = len(layer.tops)
+
+        class Copies(nn.Module):
+            def forward(self, bottom: Tensor) -> tuple[Tensor, ...]:
+                return (bottom,) * tops
+
+        return Copies()
+
+    def onnx(
+        self, g: Graph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, np.ndarray[Any, Any]]
+    ) -> str | Sequence[str]:
+        return [g.op("Identity", bottoms[0]) for _ in layer.tops]
+
+    examples = (Example("three tops", ((2, 3, 2),), tops=3), Example("one top", ((2, 3),)))

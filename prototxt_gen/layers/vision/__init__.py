@@ -1,0 +1,1 @@
+"""Vision layers: convolution, pooling, and other layers on images."""

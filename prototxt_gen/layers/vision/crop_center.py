@@ -1,0 +1,85 @@
+"""CropCenter (waifu2x): cut as much from both ends of an axis."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from prototxt_gen.common.errors import UnsupportedError
+from prototxt_gen.ir import Layer, Shape, show
+from prototxt_gen.layers.base import LayerType
+from prototxt_gen.layers.example import Example
+from prototxt_gen.schema.message import Message, repeated, uint32
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor, nn
+
+    from converters.onnx_export.onnx_graph import Graph
+
+
+class CropCenterParameter(Message, field="crop_center_param", number=149):
+    """Numbers as in the .caffemodel files of waifu2x."""
+
+    crop_size = repeated(uint32(2))
+
+
+def cuts(layer: Layer, bottom: Shape) -> tuple[int, ...]:
+    """Return how much is cut from either end of each axis."""
+    sizes = layer.get(CropCenterParameter).crop_size
+    if len(sizes) != len(bottom):
+        raise UnsupportedError(
+            f"layer {layer.name!r} ({layer.type}): crop_size is understood when given for each of the {len(bottom)} "
+            f"axes, not {len(sizes)} times"
+        )
+    return sizes
+
+
+class CropCenter(LayerType):
+    """The bottom without `crop_size` at the beginning and at the end of each axis.
+
+    Source: the nets of waifu2x, where it cuts a residual branch to what is left of two 3×3 convolutions.
+    Shape: in → in - 2·crop_size, axis by axis.
+    Blobs: none.
+    Differs: from PyTorch, ONNX: not at all.
+    """
+
+    type = "CropCenter"
+    params = (CropCenterParameter,)
+
+    def shapes(self, layer: Layer, bottoms: Sequence[Shape]) -> Sequence[Shape]:
+        (bottom,) = bottoms
+        top = tuple(size - 2 * cut for size, cut in zip(bottom, cuts(layer, bottom), strict=True))
+        if any(size < 1 for size in top):
+            raise layer.error(f"nothing would be left of its bottom {show(bottom)}")
+        return [top]
+
+    def torch(self, layer: Layer, bottoms: Sequence[Shape]) -> nn.Module:
+        from torch import nn
+
+        cut = cuts(layer, bottoms[0])
+
+        class CropCentre(nn.Module):
+            def forward(self, x: Tensor) -> Tensor:
+                for axis, away in enumerate(cut):
+                    x = x.narrow(axis, away, x.shape[axis] - 2 * away)
+                return x
+
+        return CropCentre()
+
+    def onnx(
+        self, g: Graph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, np.ndarray[Any, Any]]
+    ) -> str | Sequence[str]:
+        axes = [(axis, cut) for axis, cut in enumerate(cuts(layer, g.shape(bottoms[0]))) if cut]
+        if not axes:
+            return g.op("Identity", bottoms[0])
+        starts, ends = [cut for _, cut in axes], [-cut for _, cut in axes]
+        return g.op("Slice", bottoms[0], g.const(starts), g.const(ends), g.const([axis for axis, _ in axes]))
+
+    examples = (
+        Example(
+            "waifu2x", ((2, 3, 8, 7),), "crop_center_param { crop_size: 0 crop_size: 0 crop_size: 2 crop_size: 2 }"
+        ),
+        Example("channels", ((2, 5, 4),), "crop_center_param { crop_size: 0 crop_size: 1 crop_size: 0 }"),
+        Example("nothing", ((2, 3),), "crop_center_param { crop_size: 0 crop_size: 0 }"),
+    )

@@ -1,0 +1,113 @@
+"""SPP: spatial pyramid pooling, whatever the size of the bottom."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from prototxt_gen.common.errors import UnsupportedError
+from prototxt_gen.ir import Layer, Shape, show
+from prototxt_gen.layers.base import LayerType
+from prototxt_gen.layers.example import Example
+from prototxt_gen.layers.vision._pool_windows import (
+    Pair,
+    PoolWindow,
+    average_onnx,
+    average_pool,
+    max_onnx,
+    max_pool,
+    plane,
+)
+from prototxt_gen.schema.caffe_proto import ENGINES
+from prototxt_gen.schema.message import Message, enum, uint32
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor, nn
+
+    from converters.onnx_export.onnx_graph import Graph
+
+
+class SPPParameter(Message, field="spp_param", number=132):
+    pyramid_height = uint32(1)
+    pool = enum(2, "MAX", "AVE", "STOCHASTIC")
+    engine = enum(6, *ENGINES)
+
+
+def levels(layer: Layer, size: Pair) -> Iterator[PoolWindow]:
+    """Yield the window of each level over a plane of this size: 1, 2, 4 … windows along each axis, if they fit.
+
+    Source: src/caffe/layers/spp_layer.cpp SPPLayer::GetPoolingParam.
+    """
+    for level in range(layer.get(SPPParameter).pyramid_height):
+        bins = 2**level
+        high, wide = (-(-pixels // bins) for pixels in size)
+        down, right = ((kernel * bins - pixels + 1) // 2 for kernel, pixels in zip((high, wide), size, strict=True))
+        if down >= high or right >= wide:
+            raise layer.error(f"level {level} of the pyramid, {bins}x{bins} windows, does not fit {show(size)} pixels")
+        yield PoolWindow((high, wide), (high, wide), (down, right), (down, right))
+
+
+class SPP(LayerType):
+    """Pools over the whole bottom, over its quarters, sixteenths …, each flattened, one after the other.
+
+    Source: src/caffe/layers/spp_layer.cpp SPPLayer::Forward_cpu.
+    Shape: N×C×H×W → N×C·(1 + 4 + 16 …); with a pyramid of height 1, N×C×1×1.
+    Blobs: none.
+    Differs: from PyTorch's adaptive pooling: all windows of a level are alike, and the bottom is padded to fit them.
+    Where padding drops the last windows, the level has fewer.
+    """
+
+    type = "SPP"
+    params = (SPPParameter,)
+
+    def shapes(self, layer: Layer, bottoms: Sequence[Shape]) -> Sequence[Shape]:
+        (bottom,) = bottoms
+        p = layer.get(SPPParameter)
+        if len(bottom) != 4 or min(bottom[2:]) < 1:
+            raise layer.error(f"it takes a bottom of 4 axes with at least a pixel, not {show(bottom)}")
+        if p.pyramid_height < 1:
+            raise layer.error("pyramid_height must be at least 1")
+        size = (bottom[2], bottom[3])
+        counts = [w.counts(size) for w in levels(layer, size)]
+        if p.pyramid_height == 1:
+            return [(*bottom[:2], *counts[0])]
+        return [(bottom[0], sum(bottom[1] * high * wide for high, wide in counts))]
+
+    def _check_pool(self, layer: Layer) -> SPPParameter:
+        p = layer.get(SPPParameter)
+        if p.pool == "STOCHASTIC":
+            raise UnsupportedError(f"layer {layer.name!r} ({layer.type}): stochastic pooling is not supported here")
+        return p
+
+    def torch(self, layer: Layer, bottoms: Sequence[Shape]) -> nn.Module:
+        import torch
+        from torch import nn
+
+        p = self._check_pool(layer)
+
+        class SpatialPyramidPool(nn.Module):
+            def forward(self, x: Tensor) -> Tensor:
+                windows = levels(layer, (x.shape[2], x.shape[3]))
+                tops = [average_pool(x, w) if p.pool == "AVE" else max_pool(x, w)[0] for w in windows]
+                return tops[0] if len(tops) == 1 else torch.cat([top.flatten(1) for top in tops], 1)
+
+        return SpatialPyramidPool()
+
+    def onnx(
+        self, g: Graph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, np.ndarray[Any, Any]]
+    ) -> str | Sequence[str]:
+        (x,) = bottoms
+        p = self._check_pool(layer)
+        windows = levels(layer, plane(g, x))
+        tops = [average_onnx(g, x, w) if p.pool == "AVE" else str(max_onnx(g, x, w, False)) for w in windows]
+        return tops[0] if len(tops) == 1 else g.op("Concat", *(g.op("Flatten", top) for top in tops), axis=1)
+
+    examples = (
+        Example("one level", ((2, 3, 4, 5),), "spp_param { pyramid_height: 1 }"),
+        Example("three levels", ((2, 2, 8, 8),), "spp_param { pyramid_height: 3 }"),
+        Example("odd sizes", ((1, 2, 7, 9),), "spp_param { pyramid_height: 2 }"),
+        Example("a level with fewer windows", ((1, 2, 9, 9),), "spp_param { pyramid_height: 3 }"),
+        Example("average", ((1, 2, 7, 9),), "spp_param { pyramid_height: 2 pool: AVE }"),
+        Example("average, fewer windows", ((1, 2, 9, 10),), "spp_param { pyramid_height: 3 pool: AVE }"),
+    )

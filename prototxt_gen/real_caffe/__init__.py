@@ -1,0 +1,51 @@
+"""A real Caffe for this Python: built from Caffe's sources, cached as a wheel, installed, tested.
+
+from prototxt_gen import pycaffe
+
+pycaffe.install()          # minutes the first time, seconds from the cache
+print(pycaffe.status())
+caffe = pycaffe.load()
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+
+from prototxt_gen.common.errors import RuntimeMissingError
+from prototxt_gen.real_caffe.progress import Progress
+from prototxt_gen.real_caffe.status import Status, status
+
+__all__ = ["Progress", "Status", "install", "load", "status"]
+
+
+def install(
+    python: str | Path = sys.executable, apt: bool = False, force: bool = False, progress: Progress | None = None
+) -> Path:
+    """Build Caffe for `python`, install it there, test it there; return the wheel's path in the cache.
+
+    `apt` installs missing system packages, `force` builds and installs anew. `progress(what, share)` is called with
+    a share of 0 to 1; the default draws a bar on a terminal. RuntimeMissingError names missing system packages and the
+    line that installs them; PrototxtGenError carries the compiler's last errors and the path of the log.
+    """
+    from prototxt_gen.real_caffe import installer
+
+    return installer.install(Path(python), apt=apt, force=force, progress=progress)
+
+
+def load() -> ModuleType:
+    """Return the module `caffe`, quiet but for its errors; RuntimeMissingError says what to run if there is none."""
+    os.environ.setdefault("GLOG_minloglevel", "2")  # read by Caffe when it is first imported
+    try:
+        module = import_module("caffe")
+    except ModuleNotFoundError as error:
+        raise RuntimeMissingError(f"Caffe is not installed ({error}): run 'prototxt-gen caffe install'") from None
+    except ImportError as error:
+        message = f"Caffe is installed but does not load ({error}): run 'prototxt-gen caffe install --force'"
+        raise RuntimeMissingError(message) from None
+    if not hasattr(module, "layer_type_list"):  # a folder of that name in the working directory
+        raise RuntimeMissingError(f"{module.__path__} is not Caffe: run 'prototxt-gen caffe install' elsewhere")
+    return module

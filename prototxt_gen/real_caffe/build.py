@@ -1,0 +1,84 @@
+"""CMake and make over the patched sources, with progress from make's `[ 42%]` and a log to read when it fails."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from prototxt_gen.common.errors import PrototxtGenError
+from prototxt_gen.real_caffe.interpreter import Interpreter
+from prototxt_gen.real_caffe.progress import Progress
+
+_PERCENT = re.compile(r"\[\s*(\d+)%\]")
+_FAULT = re.compile(r"\b(?:fatal )?error:|CMake Error|undefined reference|Killed signal|cannot find -l|No space left")
+_BYTES_PER_JOB = 1 << 30  # what g++ takes at most for one of Caffe's files
+
+
+@dataclass(frozen=True)
+class Built:
+    """The extension module and the schema it was built with."""
+
+    module: Path
+    schema: Path
+
+
+def jobs() -> int:
+    """Return how many files to compile at once: one for each usable core, but no more than memory is there for."""
+    return max(1, min(len(os.sched_getaffinity(0)), _available_bytes() // _BYTES_PER_JOB))
+
+
+def _available_bytes() -> int:
+    """Return the memory that new processes can have; what the system merely caches files in counts as available."""
+    for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) << 10
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
+
+
+def compile_caffe(
+    project: Path, root: Path, headers: Path, interpreter: Interpreter, opencv: bool, log: Path, progress: Progress
+) -> Built:
+    """Build the overlay at `project` and the sources at `root`, beside both; PrototxtGenError with the first faults."""
+    folder = project.parent / "build"
+    includes = ";".join(str(path) for path in (*interpreter.includes, headers))
+    configure = [
+        *("cmake", "-S", str(project), "-B", str(folder), "-G", "Unix Makefiles"),
+        f"-DCAFFE_ROOT={root}",
+        f"-DBINDING_INCLUDES={includes}",
+        f"-DEXTENSION_SUFFIX={interpreter.suffix}",
+        f"-DWITH_OPENCV={'ON' if opencv else 'OFF'}",
+    ]
+    log.parent.mkdir(parents=True, exist_ok=True)
+    log.write_text("", encoding="utf-8")
+    _run(configure, log, lambda what, share: None)
+    _run(["cmake", "--build", str(folder), "--", f"-j{jobs()}"], log, progress)
+    return Built(folder / f"_caffe{interpreter.suffix}", folder / "generated" / "caffe.desc")
+
+
+def _run(command: list[str], log: Path, progress: Progress) -> None:
+    with log.open("a", encoding="utf-8") as file:
+        file.write(f"$ {' '.join(command)}\n")
+        with subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+        ) as process:
+            for line in process.stdout or ():
+                file.write(line)
+                _report(line, progress)
+    if process.returncode != 0:
+        raise PrototxtGenError(f"Caffe does not build:\n{faults(log)}\nthe whole log: {log}")
+
+
+def _report(line: str, progress: Progress) -> None:
+    percent = _PERCENT.search(line)
+    if percent:
+        progress(f"compiling {Path(line.split()[-1]).name.removesuffix('.o')}", int(percent.group(1)) / 100)
+
+
+def faults(log: Path, most: int = 8) -> str:
+    """Return the first lines of a log that name an error, or its last lines if none does."""
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    named = [line.strip() for line in lines if _FAULT.search(line) and not line.startswith("$ ")]
+    return "\n".join(named[:most] or lines[-most:])

@@ -1,0 +1,1 @@
+"""A net as a PyTorch module that runs any prototxt."""

@@ -1,0 +1,176 @@
+"""The fields of messages: number, kind and default of each, and what a value must be to fit.
+
+`uint32(2)` in a message's class statement declares a field; on an instance it reads as the value.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Generic, TypeVar, cast, overload
+
+from prototxt_gen.common.errors import nearest
+from prototxt_gen.text import Word
+
+if TYPE_CHECKING:
+    from prototxt_gen.schema.message import Message
+
+T = TypeVar("T")
+M = TypeVar("M", bound="Message")
+
+_INT_RANGES = {
+    "int32": (-(2**31), 2**31 - 1),
+    "uint32": (0, 2**32 - 1),
+    "int64": (-(2**63), 2**63 - 1),
+}
+_TRUE = {"true", "True", "t", "1"}
+_FALSE = {"false", "False", "f", "0"}
+
+
+class Field(Generic[T]):
+    """One field of a message: its number, kind and default. On an instance it reads as the value."""
+
+    __slots__ = ("default", "enum", "kind", "message", "name", "number", "repeated")
+
+    def __init__(
+        self,
+        number: int,
+        kind: str,
+        default: T,
+        *,
+        enum: Mapping[str, int] | None = None,
+        message: type[Message] | None = None,
+        repeated: bool = False,
+    ) -> None:
+        self.number, self.kind, self.default = number, kind, default
+        self.enum, self.message, self.repeated = enum, message, repeated
+        self.name = ""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    @overload
+    def __get__(self, instance: None, owner: type) -> Field[T]: ...
+    @overload
+    def __get__(self, instance: Message, owner: type) -> T: ...
+    def __get__(self, instance: Message | None, owner: type) -> Field[T] | T:
+        if instance is None:
+            return self
+        return cast(T, instance._values.get(self.name, self.default))
+
+    def one(self, value: object) -> object:
+        """Return `value` as one element of this field; ValueError says what was expected instead."""
+        if self.message is not None:
+            return _as_message(self.message, value)
+        if self.enum is not None:
+            return _as_enum(self.enum, value)
+        return _SCALARS[self.kind](value)
+
+    def coerce(self, value: object) -> object:
+        """Return `value` as this field holds it: a repeated field takes a sequence or a single element."""
+        if not self.repeated:
+            return self.one(value)
+        many = value if isinstance(value, Sequence) and not isinstance(value, str) else (value,)
+        return tuple(self.one(item) for item in many)
+
+
+def _as_message(kind: type[Message], value: object) -> Message:
+    if isinstance(value, kind):
+        return value
+    if isinstance(value, Mapping):
+        return kind(**value)
+    raise ValueError(f"expected a {kind.proto} message")
+
+
+def _as_enum(names: Mapping[str, int], value: object) -> str:
+    if isinstance(value, str) and value in names:
+        return str(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        for name, number in names.items():
+            if number == value:
+                return name
+    raise ValueError(f"expected one of {', '.join(names)}{nearest(str(value), names)}")
+
+
+def _as_int(kind: str) -> Callable[[object], int]:
+    low, high = _INT_RANGES[kind]
+
+    def convert(value: object) -> int:
+        if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+            raise ValueError(f"expected {kind}, a whole number from {low} to {high}")
+        return value
+
+    return convert
+
+
+def _as_float(value: object) -> float:
+    """Return a float by which messages can be compared: minus zero becomes zero, and there is one nan alone."""
+    word = isinstance(value, Word) and value.lower().lstrip("-") in ("inf", "infinity", "nan")
+    if not word and (isinstance(value, (bool, str)) or not isinstance(value, (int, float))):
+        raise ValueError("expected a number")
+    try:
+        made = float(value) + 0.0  # type: ignore[arg-type]
+    except OverflowError:
+        return math.copysign(math.inf, value)  # type: ignore[arg-type]
+    return math.nan if math.isnan(made) else made
+
+
+def as_bool(value: object) -> bool:
+    text = str(value)
+    if isinstance(value, (bool, int, Word)) and text in _TRUE | _FALSE:
+        return text in _TRUE
+    raise ValueError("expected true or false")
+
+
+def _as_string(value: object) -> str:
+    if isinstance(value, str) and not isinstance(value, Word):
+        return value
+    raise ValueError("expected a string in quotes")
+
+
+_SCALARS: dict[str, Callable[[object], object]] = {
+    "int32": _as_int("int32"),
+    "uint32": _as_int("uint32"),
+    "int64": _as_int("int64"),
+    "float": _as_float,
+    "bool": as_bool,
+    "string": _as_string,
+}
+
+
+def int32(number: int, default: int = 0) -> Field[int]:
+    return Field(number, "int32", default)
+
+
+def uint32(number: int, default: int = 0) -> Field[int]:
+    return Field(number, "uint32", default)
+
+
+def int64(number: int, default: int = 0) -> Field[int]:
+    return Field(number, "int64", default)
+
+
+def float32(number: int, default: float = 0.0) -> Field[float]:
+    return Field(number, "float", default)
+
+
+def boolean(number: int, default: bool = False) -> Field[bool]:
+    return Field(number, "bool", default)
+
+
+def string(number: int, default: str = "") -> Field[str]:
+    return Field(number, "string", default)
+
+
+def enum(number: int, *names: str, default: str | None = None, first: int = 0, **numbered: int) -> Field[str]:
+    """An enum field: names count from `first`; keyword arguments give names their own numbers."""
+    table = {name: first + i for i, name in enumerate(names)} | numbered
+    return Field(number, "enum", default or next(iter(table)), enum=table)
+
+
+def message(number: int, kind: type[M]) -> Field[M]:
+    return Field(number, "message", kind(), message=kind)
+
+
+def repeated(one: Field[T]) -> Field[tuple[T, ...]]:
+    return Field(one.number, one.kind, (), enum=one.enum, message=one.message, repeated=True)

@@ -1,0 +1,224 @@
+"""Every behaviour of `tests.behaviours`, from its files to ONNX Runtime, PyTorch and model.py, against real Caffe."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from converters.common.net_with_weights import Reading, Subject, open_subject
+from converters.onnx_export import onnx_writer
+from converters.onnx_export.net_to_onnx import OnnxNet, lower
+from converters.verification.runtimes import run_onnx_file
+from prototxt_gen import weights
+from prototxt_gen.analysis import Analysis
+from prototxt_gen.checks import ERROR, check_net
+from prototxt_gen.common.errors import NetError, PrototxtGenError
+from prototxt_gen.net.lowering_checks import ready
+from prototxt_gen.net.prototxt_reader import read, read_text
+from prototxt_gen.text import parse
+from prototxt_gen.weights import Weights
+from tests.behaviours import BEHAVIOURS
+from tests.behaviours.notation import Behaviour
+from tests.support.caffe_support import caffe_or_skip
+
+Array = np.ndarray[Any, Any]
+Blobs = Mapping[str, Array]
+pytestmark = pytest.mark.caffe
+CASES = [pytest.param(i, id=one.name.replace(" ", "_")) for i, one in enumerate(BEHAVIOURS)]
+
+
+@pytest.fixture(scope="session")
+def records(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What Caffe makes of all behaviours, a folder for each."""
+    caffe_or_skip()
+    folder = tmp_path_factory.mktemp("behaviours")
+    for index, one in enumerate(BEHAVIOURS):
+        (folder / str(index)).mkdir()
+        (folder / str(index) / "net.prototxt").write_text(one.prototxt(), encoding="utf-8")
+        (folder / str(index) / "stock.prototxt").write_text(one.stock_prototxt(), encoding="utf-8")
+    first = 0
+    while first < len(BEHAVIOURS):  # once, unless a net ends the process
+        first = run_caffe(folder, first)
+    return folder
+
+
+def run_caffe(folder: Path, first: int) -> int:
+    """Run Caffe from behaviour number `first` on; return the number of the first one that is not done."""
+    environment = {**os.environ, "GLOG_minloglevel": "2", "OPENBLAS_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "tests.behaviours.caffe_child", str(folder), str(first)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, errors="replace", check=False)
+    undone = [i for i in range(first, len(BEHAVIOURS)) if not (folder / str(i) / "done").exists()]
+    if not undone:
+        return len(BEHAVIOURS)
+    stuck = undone[0]
+    if not (folder / str(stuck) / "started").exists():
+        pytest.fail(f"Caffe cannot be run: {done.stderr[-2000:]}")
+    (folder / str(stuck) / "refused.txt").write_text(f"the process ended: {done.stderr[-300:]}", encoding="utf-8")
+    (folder / str(stuck) / "done").touch()
+    return stuck + 1
+
+
+class Judge:
+    """One behaviour's files and what Caffe made of them."""
+
+    def __init__(self, folder: Path, index: int) -> None:
+        self.behaviour: Behaviour = BEHAVIOURS[index]
+        self.place = folder / str(index)
+        told = self.place / "refused.txt"
+        self.refusal = told.read_text(encoding="utf-8") if told.exists() else ""
+
+    @property
+    def model(self) -> Path:
+        return next(p for p in (self.place / "net.caffemodel", self.place / "net.caffemodel.h5") if p.exists())
+
+    def arrays(self, name: str, keys: Sequence[str]) -> Blobs | None:
+        """Return the arrays of a file, None where Caffe did not get that far."""
+        file = self.place / f"{name}.npz"
+        if not file.exists():
+            return None
+        with np.load(file) as stored:
+            return {key: stored[f"arr_{index}"] for index, key in enumerate(keys)}
+
+    def inputs(self, suffix: str = "") -> Blobs | None:
+        return self.arrays(f"inputs{suffix}", list(self.behaviour.shapes))
+
+    def blobs(self, suffix: str = "") -> Blobs | None:
+        """Return all of Caffe's blobs, or None where it does not run with this batch."""
+        return self.arrays(f"blobs{suffix}", (self.place / "names.txt").read_text(encoding="utf-8").split("\n"))
+
+    def outputs(self) -> list[str]:
+        return (self.place / "outputs.txt").read_text(encoding="utf-8").split("\n")
+
+    def analysis(self) -> Analysis:
+        one = self.behaviour
+        net = read(self.place / "net.prototxt")
+        return ready(net.at("TEST", (*one.stages, *net.params.state.stage), one.level))
+
+    def weights(self, analysis: Analysis) -> Weights:
+        return weights.read(self.model, analysis, self.behaviour.dialect, self.behaviour.statistic)
+
+    def subject(self) -> Subject:
+        one = self.behaviour
+        how = Reading(stages=one.stages, level=one.level, dialect=one.dialect, statistic=one.statistic)
+        return open_subject(self.place / "net.prototxt", self.model, how)
+
+    def compare(self, got: Blobs, wanted: Blobs, what: str) -> None:
+        for name in got.keys() & wanted.keys() if self.behaviour.stock else got:
+            array = got[name]
+            close(array, wanted[name], self.behaviour.tolerance, f"{what}, blob {name!r}")
+
+
+def close(got: Array, wanted: Array, tolerance: float, what: str) -> None:
+    assert got.shape == wanted.shape, f"{what}: shape {got.shape}, Caffe has {wanted.shape}"
+    finite = np.isfinite(wanted)
+    np.testing.assert_array_equal(np.where(finite, 0, got), np.where(finite, 0, wanted), what)
+    scale = np.abs(wanted[finite]).max(initial=1e-6)
+    error = np.abs(np.where(finite, got, 0) - np.where(finite, wanted, 0)).max(initial=0) / scale
+    assert error <= tolerance, f"{what}: off by {error:.2g} of the largest value"
+
+
+@pytest.fixture(params=CASES)
+def judge(records: Path, request: pytest.FixtureRequest) -> Iterator[Judge]:
+    yield Judge(records, request.param)
+
+
+def test_behaviour(judge: Judge, tmp_path: Path) -> None:
+    if judge.behaviour.refused:
+        assert judge.refusal, "Caffe runs it"
+        check_refused(judge)
+        return
+    assert not judge.refusal, f"Caffe refuses it: {judge.refusal}"
+    if judge.behaviour.not_here:
+        with pytest.raises(PrototxtGenError):
+            check_torch(judge)
+        return
+    check_torch(judge)
+    if judge.behaviour.onnx:
+        check_onnx(judge, tmp_path)
+        check_folder(judge, tmp_path)
+
+
+def check_refused(judge: Judge) -> None:
+    """The net, or the weights for it, are refused with one clear error; or `check` has one."""
+    file = judge.place / "net.prototxt"
+    with pytest.raises(PrototxtGenError) as caught:
+        analysis = judge.analysis()
+        if any(judge.place.glob("net.caffemodel*")):
+            weights.read(judge.model, analysis)
+        for problem in check_net(read(file), parse(read_text(file))):
+            if problem.severity == ERROR:
+                raise NetError(problem.message)
+    assert str(caught.value)
+
+
+def check_torch(judge: Judge) -> None:
+    """Every blob, with the declared batch and, where Caffe takes one, with one image more."""
+    import torch
+
+    from prototxt_gen.runtime.torch_net import TorchNet, as_tensors
+
+    analysis = judge.analysis()
+    net = TorchNet(analysis, judge.weights(analysis)).eval()
+    last = {value.blob: value for value in analysis.net.values()}
+    for suffix in ("", "2"):
+        wanted, inputs = judge.blobs(suffix), judge.inputs(suffix)
+        if wanted is None or inputs is None:
+            continue
+        with torch.no_grad():
+            made = net.run(as_tensors(inputs))
+        got = {name: made[value].detach().numpy() for name, value in last.items() if value in made}
+        assert set(judge.outputs()) <= set(got)
+        judge.compare(got, wanted, f"PyTorch{' with one image more' if suffix else ''}")
+
+
+def check_onnx(judge: Judge, folder: Path) -> None:
+    """Every blob of the plain model; the outputs of the folded one, with one image more where the batch is dynamic."""
+    subject = judge.subject()
+    inputs, wanted = judge.inputs(), judge.blobs()
+    assert inputs is not None and wanted is not None
+    plain = run(lower(subject.analysis, subject.weights, fold_bn=False), inputs, folder / "plain.onnx", every=True)
+    judge.compare(plain, wanted, "ONNX")
+    folded = lower(subject.analysis, subject.weights)
+    outputs = run(folded, inputs, folder / "folded.onnx")
+    assert set(outputs) >= set(judge.outputs()) - set(inputs)
+    judge.compare(outputs, wanted, "ONNX, folded")
+    more, wanted = judge.inputs("2"), judge.blobs("2")
+    if more and wanted and all(fits(more[name].shape, dims) for name, dims in folded.inputs.items()):
+        judge.compare(run(folded, more, folder / "more.onnx"), wanted, "ONNX with one image more")
+
+
+def check_folder(judge: Judge, folder: Path) -> None:
+    """The outputs of the net as it is written in Python, with one image more too."""
+    from converters.pytorch_export.output_files import load_folder, run_module, write_folder
+    from prototxt_gen.runtime.torch_net import TorchNet
+
+    subject = judge.subject()
+    write_folder(subject, TorchNet(subject.analysis, subject.weights), folder / "torch")
+    written = load_folder(folder / "torch")
+    for suffix in ("", "2"):
+        inputs, wanted = judge.inputs(suffix), judge.blobs(suffix)
+        if inputs is not None and wanted is not None:
+            judge.compare(run_module(subject, written, inputs), wanted, f"model.py{suffix}")
+
+
+def fits(shape: Sequence[int], dims: Sequence[int | str]) -> bool:
+    """Whether a model's input takes arrays of this shape."""
+    return all(isinstance(dim, str) or dim == size for size, dim in zip(shape, dims, strict=True))
+
+
+def run(net: OnnxNet, inputs: Blobs, path: Path, every: bool = False) -> Blobs:
+    """Save the model, load it, run it; return blobs by Caffe's names, those made by layers alone."""
+    onnx_writer.save(net, path)
+    fed = {name: inputs[name] for name in net.inputs}
+    made = run_onnx_file(path, fed, list(net.names.values()) if every else ())
+    last = {value.blob: name for value, name in net.names.items()}
+    if not every:
+        return {blob: made[name] for blob, name in last.items() if name in net.outputs}
+    return {blob: made[name] for blob, name in last.items() if name in made and name not in net.inputs}

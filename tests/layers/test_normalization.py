@@ -1,0 +1,335 @@
+"""BatchNorm, BN, Normalize and the forks' fields that no Caffe here can record, against NumPy written out by hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from prototxt_gen import layers
+from prototxt_gen.common.errors import NetError, UnsupportedError, WeightsError
+from prototxt_gen.ir import Layer, Shape
+from prototxt_gen.layers.example import Example
+from prototxt_gen.layers.normalization.batch_norm import BatchNorm
+from tests import golden
+from tests.layers.test_laws import run_onnx
+
+Array = np.ndarray[Any, Any]
+FOUR = (2, 3, 4, 4)
+MERGED = "batch_norm_param { scale_filler { value: 1 } bias_filler { value: 0 } }"
+
+
+class Run:
+    """One layer, its bottom drawn, ready to run as a module and in ONNX Runtime."""
+
+    def __init__(self, type_: str, params: str, shape: Shape = FOUR, tops: int = 1) -> None:
+        self.room = layers.every()[type_]
+        self.example = Example("it", (shape,), params, tops)
+        self.layer: Layer = golden.layer_of(self.room, self.example)
+        self.tops = self.room.infer(self.layer, (shape,))
+        self.bottom = np.random.default_rng(0).standard_normal(shape).astype("float32")
+        self.bottoms = [self.bottom]
+        self.blobs: dict[str, Array] = {}
+        self.module: Any = self.room.torch(self.layer, (shape,))
+
+    def load(self, **blobs: Array) -> Run:
+        self.blobs = blobs
+        self.room.load(self.module, blobs)
+        return self
+
+    def torch(self, train: bool = False) -> Any:
+        import torch
+
+        self.module.train(train)
+        return self.module(torch.from_numpy(self.bottom))
+
+    def check(self, wanted: Array) -> None:
+        """Both runtimes give what is wanted."""
+        np.testing.assert_allclose(self.torch().detach().numpy(), wanted, rtol=2e-5, atol=2e-5)
+        np.testing.assert_allclose(run_onnx(self)[0], wanted, rtol=2e-5, atol=2e-5)  # type: ignore[arg-type]
+
+
+def channels(seed: int, shape: Shape = (3,), low: float = 0.5) -> Array:
+    return np.random.default_rng(seed).uniform(low, 2, shape).astype("float32")
+
+
+def wide(array: Array) -> Array:
+    return array.reshape(1, -1, 1, 1)
+
+
+def batch(x: Array) -> tuple[Array, Array]:
+    return x.mean((0, 2, 3)), x.var((0, 2, 3))
+
+
+def test_factor_zero_makes_statistics_zero() -> None:
+    run = Run("BatchNorm", "").load(mean=channels(1), variance=channels(2), factor=np.zeros(1, "float32"))
+    run.check(run.bottom / np.sqrt(1e-5, dtype="float32"))
+
+
+@pytest.mark.parametrize("factor", [0.0, 1.0, 7.5])
+@pytest.mark.parametrize("params", [MERGED, "batch_norm_param { scale_bias: true }", ""])
+def test_merged_batch_norm(params: str, factor: float) -> None:
+    """The factor of merged layers counts where it is neither 0 nor 1; a prototxt need not show that they are merged."""
+    mean, variance, scale, bias = (channels(seed) for seed in range(4))
+    by = factor or 1
+    blobs = {"scale": scale, "bias": bias, "mean": mean * by, "variance": variance * by}
+    run = Run("BatchNorm", params).load(**blobs, factor=np.array([factor], "float32"))
+    run.check((run.bottom - wide(mean)) / np.sqrt(wide(variance) + 1e-5) * wide(scale) + wide(bias))
+    for role, array in run.room.dump(run.module, list(run.blobs)).items():
+        np.testing.assert_allclose(array.ravel(), run.blobs[role], rtol=1e-6)
+
+
+def test_merged_batch_norm_in_training() -> None:
+    """As in NVCaffe: the first two batches are the average, then it decays; the variance is the biased one."""
+    run = Run("BatchNorm", f"{MERGED[:-1]} moving_average_fraction: 0.75 }}")
+    means, variances = np.zeros(3), np.zeros(3)
+    for step in range(4):
+        run.bottom = np.random.default_rng(step).normal(step, 1 + step, FOUR).astype("float32")
+        run.torch(train=True)
+        old = 0.75 if step > 1 else 0
+        mean, variance = batch(run.bottom)
+        means, variances = old * means + (1 - old) * mean, old * variances + (1 - old) * variance
+    got = run.room.dump(run.module, ["mean", "variance"])
+    np.testing.assert_allclose(got["mean"], means, rtol=1e-5)
+    np.testing.assert_allclose(got["variance"], variances, rtol=1e-5)
+
+
+def test_batch_norm_over_three_batches() -> None:
+    run = Run("BatchNorm", "batch_norm_param { moving_average_fraction: 0.9 }")
+    means, variances, factor = np.zeros(3), np.zeros(3), 0.0
+    for step in range(3):
+        run.bottom = np.random.default_rng(step).normal(step, 1 + step, FOUR).astype("float32")
+        run.torch(train=True)
+        mean, variance = batch(run.bottom)
+        means, variances = 0.9 * means + mean, 0.9 * variances + variance * 32 / 31
+        factor = 0.9 * factor + 1
+    got = run.room.dump(run.module, ["mean", "variance", "factor"])
+    np.testing.assert_allclose(got["mean"], means, rtol=1e-5)
+    np.testing.assert_allclose(got["variance"], variances, rtol=1e-5)
+    np.testing.assert_allclose(got["factor"], [factor], rtol=1e-6)
+
+
+def test_a_single_value_trains() -> None:
+    run = Run("BatchNorm", "", (1, 3, 1, 1))
+    np.testing.assert_allclose(run.torch(train=True).detach().numpy(), 0, atol=1e-4)
+    np.testing.assert_allclose(run.room.dump(run.module, ["variance"])["variance"], 0)
+
+
+@pytest.mark.parametrize(
+    ("shapes", "roles"),
+    [
+        ([(3,), (3,), (1,)], "mean variance factor"),
+        ([(1, 3, 1, 1)] * 4 + [(1, 1, 1, 1)], "scale bias mean variance factor"),
+        ([(3,), (3,), (3,), (3,), (1,)], "scale bias mean variance factor"),
+        ([(3,), (3,), (1,), (3,), (3,)], "mean variance factor scale bias"),
+        ([(1, 3, 1, 1)] * 2 + [(1, 1, 1, 1)] + [(1, 3, 1, 1)] * 2, "scale bias factor mean variance"),
+        ([(1,)] * 5, "mean variance factor scale bias"),
+    ],
+)
+def test_order_of_stored_blobs(shapes: list[Shape], roles: str) -> None:
+    assert BatchNorm().stored_roles(Run("BatchNorm", "").layer, shapes) == tuple(roles.split())
+
+
+def test_order_of_stored_blobs_of_one_channel_is_the_prototxts() -> None:
+    assert BatchNorm().stored_roles(Run("BatchNorm", MERGED).layer, [(1,)] * 5)[0] == "scale"
+
+
+@pytest.mark.parametrize("shapes", [[], [(3,)] * 2, [(3,)] * 5, [(3,)] * 3, [(3,)] * 4])
+def test_stored_blobs_of_no_known_order(shapes: list[Shape]) -> None:
+    with pytest.raises(WeightsError, match=r"'it'.*stored are"):
+        BatchNorm().stored_roles(Run("BatchNorm", "").layer, shapes)
+
+
+@pytest.mark.parametrize("params", ["", "bn_param { eps: 0.5 }"])
+def test_bn_of_either_meaning(params: str) -> None:
+    slope, bias, mean, variance = (channels(seed) for seed in range(4))
+    eps = 0.5 if params else 1e-5
+    common = {"slope": slope, "bias": bias, "mean": mean}
+    run = Run("BN", params).load(**common, variance=variance)
+    wanted = (run.bottom - wide(mean)) / np.sqrt(wide(variance) + eps) * wide(slope) + wide(bias)
+    run.check(wanted)
+    inverse = run.room.dump(run.module, ["inverse_std"])["inverse_std"]
+    np.testing.assert_allclose(inverse, (variance + eps) ** -0.5, rtol=1e-6)
+    again = Run("BN", params).load(**common, inverse_std=inverse)
+    again.check(wanted)
+    np.testing.assert_allclose(again.room.dump(again.module, ["variance"])["variance"], variance, rtol=1e-5)
+
+
+def test_bn_with_more_inverse_std_than_its_eps_allows() -> None:
+    """Weights trained with another eps: the fourth blob multiplies, whatever eps says."""
+    inverse = np.array([0, 1000, 1e5], "float32")
+    blobs = {"slope": channels(1), "bias": channels(2), "mean": channels(3), "inverse_std": inverse}
+    run = Run("BN", "bn_param { eps: 0.01 }").load(**blobs)
+    got = run.torch().detach().numpy()
+    wanted = (run.bottom - wide(blobs["mean"])) * wide(inverse * blobs["slope"]) + wide(blobs["bias"])
+    np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=0.05)
+    np.testing.assert_allclose(run.room.dump(run.module, ["inverse_std"])["inverse_std"], inverse, rtol=1e-5)
+
+
+def test_bn_of_inverse_std_below_zero_is_refused() -> None:
+    with pytest.raises(WeightsError, match="below 0"):
+        Run("BN", "").load(slope=channels(1), bias=channels(2), mean=channels(3), inverse_std=-channels(4))
+
+
+@pytest.mark.parametrize("meaning", ["inverse_std", "variance"])
+def test_bn_momentum_weighs_the_old(meaning: str) -> None:
+    run = Run("BN", "bn_param { momentum: 0.7 eps: 0.1 }")
+    means, fourths = channels(3).astype("float64"), channels(4).astype("float64")
+    run.load(slope=channels(1), bias=channels(2), mean=channels(3), **{meaning: channels(4)})
+    for step in range(3):
+        run.bottom = np.random.default_rng(step).normal(step, 1 + step, FOUR).astype("float32")
+        run.torch(train=True)
+        mean, fourth = batch(run.bottom.astype("float64"))
+        fourth = fourth if meaning == "variance" else (fourth + 0.1) ** -0.5
+        means, fourths = 0.7 * means + 0.3 * mean, 0.7 * fourths + 0.3 * fourth
+    got = run.room.dump(run.module, ["mean", meaning])
+    np.testing.assert_allclose(got["mean"], means, rtol=1e-5)
+    np.testing.assert_allclose(got[meaning], fourths, rtol=1e-5)
+
+
+def test_bn_starts_at_mean_zero_and_fourth_one() -> None:
+    run = Run("BN", "bn_param { eps: 0.25 }")
+    assert [float(v.ravel()[0]) for v in run.room.dump(run.module, ["mean", "inverse_std"]).values()] == [0, 1]
+
+
+def test_frozen_bn_gives_its_parameters_no_gradient() -> None:
+    run = Run("BN", "bn_param { frozen: true }")
+    assert not any(parameter.requires_grad for parameter in run.module.parameters())
+
+
+def test_segnets_inference() -> None:
+    scale, shift = channels(1), channels(2)
+    run = Run("BN", "bn_param { bn_mode: INFERENCE }").load(scale=wide(scale), shift=wide(shift))
+    run.check(run.bottom * wide(scale) + wide(shift))
+    np.testing.assert_allclose(run.torch(train=True).detach().numpy(), run.torch().detach().numpy())
+
+
+def test_segnets_learn_normalises_by_the_batch_in_both_phases() -> None:
+    scale, shift = channels(1), channels(2)
+    run = Run("BN", "bn_param { scale_filler { value: 1 } shift_filler { value: 0 } }").load(scale=scale, shift=shift)
+    mean, variance = batch(run.bottom)
+    run.check((run.bottom - wide(mean)) / np.sqrt(wide(variance)) * wide(scale) + wide(shift))
+
+
+@pytest.mark.parametrize(
+    ("type_", "params", "blobs"),
+    [
+        ("BatchNorm", "", {"mean": channels(1), "variance": channels(2), "factor": np.array([3], "float32")}),
+        ("BN", "", {"slope": channels(1), "bias": channels(2), "mean": channels(3), "inverse_std": channels(4)}),
+        ("BN", "bn_param { bn_mode: INFERENCE }", {"scale": channels(1), "shift": channels(2)}),
+        ("Scale", "scale_param { bias_term: true }", {"scale": channels(1), "bias": channels(2)}),
+        ("Scale", "", {"scale": channels(1)}),
+        ("Bias", "", {"bias": channels(1)}),
+    ],
+)
+def test_affine_is_what_the_layer_does(type_: str, params: str, blobs: dict[str, Array]) -> None:
+    run = Run(type_, params).load(**blobs)
+    found = run.room.affine(run.layer, blobs)
+    assert found is not None
+    run.check(run.bottom * wide(found[0]) + wide(found[1]))
+
+
+@pytest.mark.parametrize(
+    ("type_", "params"),
+    [
+        ("BatchNorm", "batch_norm_param { use_global_stats: false }"),
+        ("BN", "bn_param { bn_mode: LEARN }"),
+        ("Scale", "scale_param { axis: 2 }"),
+        ("Scale", "scale_param { num_axes: 2 }"),
+        ("Bias", "bias_param { num_axes: 0 }"),
+    ],
+)
+def test_what_is_no_affine_map_of_channels_says_so(type_: str, params: str) -> None:
+    run = Run(type_, params)
+    blobs = {role: channels(1, spec.shape) for role, spec in run.room.blobs(run.layer, (FOUR,)).items()}
+    assert run.room.affine(run.layer, blobs) is None
+
+
+@pytest.mark.parametrize("kind", ["L1", "L2"])
+@pytest.mark.parametrize("shape", [FOUR, (2, 5)])
+def test_happynears_normalize(kind: str, shape: Shape) -> None:
+    run = Run("Normalize", f'normalize_param {{ normalize_type: "{kind}" }}', shape, tops=2)
+    x = run.bottom.reshape(*shape, *[1] * (4 - len(shape)))
+    sums = np.abs(x).sum(1, keepdims=True) if kind == "L1" else (x * x).sum(1, keepdims=True)
+    norm = sums + 1e-6 if kind == "L1" else np.sqrt(sums + 1e-6)
+    assert run.tops == (x.shape, norm.shape)
+    for outputs in ([top.detach().numpy() for top in run.torch()], run_onnx(run)):  # type: ignore[arg-type]
+        np.testing.assert_allclose(outputs[0], x / norm, rtol=1e-5)
+        np.testing.assert_allclose(outputs[1], norm, rtol=1e-5)
+
+
+def test_normalize_of_no_known_fork_is_refused() -> None:
+    with pytest.raises(UnsupportedError, match=r"'it' .Normalize.: SSD's is written with norm_param"):
+        Run("Normalize", "")
+
+
+def test_synopsys_relu6() -> None:
+    run = Run("ReLU", "relu_param { relu6: true negative_slope: 0.1 }")
+    run.bottom *= 8
+    run.check(np.minimum(np.maximum(run.bottom, 0.1 * run.bottom), 6))
+
+
+def test_hard_sigmoid_by_either_name() -> None:
+    run = Run("HardSigmoid", "hard_sigmoid_param { alpha: 0.4 }")
+    run.check(np.clip(run.bottom * 0.4 + 0.5, 0, 1))
+
+
+def test_dropout_that_scales_in_test() -> None:
+    run = Run("Dropout", "dropout_param { dropout_ratio: 0.25 scale_train: false }")
+    run.check(run.bottom * 0.75)
+    trained = run.torch(train=True).numpy()
+    kept = trained != 0
+    np.testing.assert_allclose(trained[kept], run.bottom[kept], rtol=1e-6)
+    assert 0 < kept.mean() < 1
+
+
+def test_dropout_scales_in_training() -> None:
+    run = Run("Dropout", "dropout_param { dropout_ratio: 0.25 }")
+    trained = run.torch(train=True).numpy()
+    kept = trained != 0
+    np.testing.assert_allclose(trained[kept], run.bottom[kept] / 0.75, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("type_", "params", "shape", "problem"),
+    [
+        ("AbsVal", 'top: "bottom0"', FOUR, "top"),
+        ("PReLU", "", (3,), "it takes two to four"),
+        ("PReLU", "", (1, 2, 3, 4, 5), "it takes two to four"),
+        ("Exp", "exp_param { base: 0 }", FOUR, "base 0 is neither positive nor -1"),
+        ("Log", "log_param { base: 1 }", FOUR, "no logarithm of base 1"),
+        ("Clip", "clip_param { min: 1 }", FOUR, "both min and max"),
+        ("Dropout", "dropout_param { dropout_ratio: 1 }", FOUR, "dropout_ratio 1 is not from 0 to below 1"),
+        ("Softmax", "softmax_param { axis: 4 }", FOUR, "axis 4 is not an axis of its bottom 2x3x4x4"),
+        ("BatchNorm", "", (3,), "no channel axis"),
+        ("BatchNorm", "batch_norm_param { disable_variance: true }", FOUR, "disable_variance is not understood"),
+        ("BN", "", (3,), "no channel axis"),
+        ("BN", "bn_param { bn_mode: LEARN }", (1, 2, 3, 4, 5), "more than four axes"),
+        ("Scale", "scale_param { num_axes: 4 }", FOUR, "reach past the end"),
+        ("Scale", "scale_param { num_axes: -2 }", FOUR, "num_axes -2 is neither"),
+        ("Bias", "bias_param { axis: 5 }", FOUR, "axis 5 is not an axis"),
+        ("MVN", "", (1, 2, 3, 4, 5), "more than four axes"),
+        ("Normalize", "norm_param { }", (3,), "it takes two to four"),
+        ("Normalize", 'normalize_param { normalize_type: "L3" }', FOUR, "neither L1 nor L2"),
+        ("LayerNorm", "", (3,), "nothing but a batch axis"),
+    ],
+)
+def test_what_caffe_refuses(type_: str, params: str, shape: Shape, problem: str) -> None:
+    with pytest.raises(NetError, match=f"'it' .{type_}.*{problem}"):
+        Run(type_, params, shape)
+
+
+def test_absval_cannot_work_in_place() -> None:
+    room = layers.every()["AbsVal"]
+    layer = golden.layer_of(room, Example("it", (FOUR,), in_place=True))
+    with pytest.raises(NetError, match=r"'it' .AbsVal.: it cannot write over its bottom"):
+        room.infer(layer, (FOUR,))
+
+
+def test_scale_bottoms_that_do_not_match() -> None:
+    room = layers.every()["Scale"]
+    shapes = (FOUR, (4,))
+    layer = golden.layer_of(room, Example("it", shapes))
+    with pytest.raises(NetError, match="bottoms differ, 2x3x4x4 from axis 1 on and 4"):
+        room.infer(layer, shapes)

@@ -1,0 +1,43 @@
+"""A demo in small, run once for all tests that look at it: real steps, few images, few iterations."""
+
+from __future__ import annotations
+
+import struct
+from functools import cache
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Any
+
+import numpy as np
+
+from prototxt_gen.demo.run_demo import Demo, run
+from prototxt_gen.demo.steps import ITERATIONS_A_MINUTE, Story
+
+Array = np.ndarray[Any, Any]
+ITERATIONS = 6
+TEST_IMAGES = 40
+
+
+def write_digits(folder: Path) -> Path:
+    """Write MNIST's four files with bars for digits: the class is where the bar is."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(0)
+    for part, count in (("train", 150), ("t10k", TEST_IMAGES)):
+        labels = (np.arange(count) % 10).astype(np.uint8)
+        pixels = rng.integers(0, 60, (count, 28, 28), dtype=np.uint8)
+        for image, label in zip(pixels, labels, strict=True):
+            image[:, 2 * label + 3 : 2 * label + 6] = 230
+        for kind, values in (("images-idx3", pixels), ("labels-idx1", labels)):
+            head = struct.pack(f">HBB{values.ndim}I", 0, 8, values.ndim, *values.shape)
+            (folder / f"{part}-{kind}-ubyte").write_bytes(head + values.tobytes())
+    return folder
+
+
+@cache
+def told() -> tuple[Demo, Story, list[str]]:
+    """Run the demo with a zoo of one; return what was asked for, what it found, and what it said."""
+    home = Path(mkdtemp(prefix="demo-test-"))
+    said: list[str] = []
+    minutes, bars = ITERATIONS / ITERATIONS_A_MINUTE, write_digits(home / "bars")
+    asked = Demo(home / "out", minutes, data=bars, zoo=("attention-56-cifar",), say=said.append)
+    return asked, run(asked), said

@@ -1,0 +1,193 @@
+"""What goes wrong under way with real Caffe: it costs no snapshot, and is told in one sentence that names the layer."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from prototxt_gen import caffemodel
+from prototxt_gen.caffemodel import NewLayer
+from prototxt_gen.common.errors import PrototxtGenError, WeightsError
+from prototxt_gen.real_caffe.child_process import Child, in_our_words, last_words
+from prototxt_gen.train.signals import Stopped
+from prototxt_gen.train.weight_transfer import matched
+from tests.support import train_support as support
+from tests.support.caffe_support import caffe_or_skip
+from tests.support.train_support import wait_for
+
+pytestmark = pytest.mark.caffe
+PYCAFFE = ("--backend", "pycaffe")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def caffe_there() -> None:
+    caffe_or_skip()
+
+
+def test_ctrl_c_snapshots_and_exits(tmp_path: Path) -> None:
+    folder = support.folder(tmp_path)
+    process = support.begin(folder, *PYCAFFE, "--max-iter", "1000000", "--snapshot-every", "0")
+    wait_for(process, folder / "out" / "metrics.csv", 200)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    (state,) = (folder / "out").glob("*.solverstate")
+    assert f"stopped at iteration {caffemodel.read_solverstate(state).iter}\n" in out
+
+
+def children(process: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
+
+
+@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="the limits of another process are Linux's")
+def test_a_snapshot_that_cannot_be_written_costs_no_earlier_one(tmp_path: Path) -> None:
+    """No file of Caffe's process may from now on be larger than 2 KB: to a program that is what a full disk is."""
+    folder = support.folder(tmp_path)
+    process = support.begin(folder, *PYCAFFE, "--max-iter", "1000000", "--snapshot-every", "100")
+    wait_for(process, folder / "out" / "small_iter_100.solverstate")
+    for child in children(process.pid):
+        resource.prlimit(child, resource.RLIMIT_FSIZE, (2000, 2000))
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 1
+    states = sorted((folder / "out").glob("small*state"), key=lambda path: int(path.stem.rpartition("_")[2]))
+    last = err.strip().splitlines()[-1]
+    failed = 100 * (len(states) + 1)
+    assert last.startswith(f"error: the snapshot of iteration {failed} could not be written to out: Caffe: io.cpp")
+    assert last.endswith(f"out/{states[-1].name} stands")
+    for state in states:
+        support.history(state)
+        support.weights(state.with_suffix(".caffemodel"))
+    assert not list((folder / "out").glob(".*"))
+
+
+@pytest.mark.parametrize("backend", ["pycaffe", "torch"])
+def test_a_folder_that_is_removed_under_way_is_made_anew_and_that_is_told(backend: str, tmp_path: Path) -> None:
+    """Rows of metrics.csv would go to a file that has no name any more, without a word."""
+    folder = support.folder(tmp_path)
+    process = support.begin(folder, "--backend", backend, "--max-iter", "1000000", "--snapshot-every", "50")
+    wait_for(process, folder / "out" / "small_iter_50.solverstate")
+    (folder / "out").rename(folder / "gone")
+    wait_for(process, folder / "out" / "metrics.csv", 1000)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert err.count("out/metrics.csv was removed under way: it begins anew") == 1
+    assert list((folder / "out").glob("*.solverstate"))
+
+
+def test_a_stream_that_was_closed_is_no_fault(tmp_path: Path) -> None:
+    """A file opened later would get its number, and be taken for it by Caffe's process."""
+    folder = support.folder(tmp_path)
+    command = f"{sys.executable} -m prototxt_gen train solver.prototxt --backend pycaffe --max-iter 2 2>&-"
+    done = subprocess.run(
+        command, shell=True, cwd=folder, stdout=subprocess.PIPE, text=True, timeout=120,
+        env={**os.environ, "PYTHONPATH": str(support.ROOT)}, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0
+    assert "trained to iteration 2" in done.stdout
+    assert (folder / "out" / "metrics.csv").read_text().count("\n") == 3
+
+
+def test_a_data_set_that_is_cut_short_under_way_is_told(tmp_path: Path) -> None:
+    folder = support.folder(tmp_path)
+    process = support.begin(folder, *PYCAFFE, "--max-iter", "1000000", "--snapshot-every", "50")
+    wait_for(process, folder / "out" / "small_iter_50.solverstate")
+    os.truncate(folder / "set" / "data.mdb", 4096)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert err.strip().splitlines()[-1].startswith("error: ")
+    assert "Traceback" not in err
+    assert "cut short" in err
+    assert (folder / "out" / "small_iter_50.caffemodel").exists()
+
+
+class Interrupted:
+    """A pipe whose first line is broken off by a signal: before it is read, after it, or in the middle."""
+
+    def __init__(self, pipe: Any, when: str) -> None:
+        self.pipe, self.when = pipe, when
+
+    def readline(self) -> str:
+        when, self.when = self.when, ""
+        if when:
+            if when != "before":
+                self.pipe.read(3) if when == "within" else self.pipe.readline()
+            raise Stopped
+        return str(self.pipe.readline())
+
+    def close(self) -> None:
+        self.pipe.close()
+
+
+@pytest.mark.parametrize("when", ["before", "within", "after"])
+def test_an_order_follows_one_that_a_signal_broke_off(tmp_path: Path, when: str) -> None:
+    """Wherever the exception struck, the next answer is the next order's, and nobody waits for one that was read."""
+    child = Child("tests.support.echoing_child", tmp_path / "log")
+    child.ask("start")
+    child.process.stdout = Interrupted(child.process.stdout, when)  # type: ignore[assignment]
+    with pytest.raises(Stopped):
+        child.ask("say", words="one")
+    assert [child.ask("say", words=words) for words in ("two", "three")] == ["two", "three"]
+    child.close()
+
+
+def test_an_order_that_a_dead_child_never_took_does_not_hide_what_it_died_of(tmp_path: Path) -> None:
+    """A file that is closed tries once more to write; click ends without a word where a pipe is broken."""
+    child = Child("this", tmp_path / "log")
+    child.process.wait()
+    with pytest.raises(PrototxtGenError, match="Caffe's process ended with exit status 0"):
+        child.ask("step")
+    child.close()
+
+
+@pytest.mark.parametrize(("old", "new", "words"), [
+    ('source: "set" batch_size: 7', 'source: "gone" batch_size: 7', r"layer 'data' (Data): gone does not exist"),
+    ("num_output: 12", "num_output: 0", "layer 'ip1' (InnerProduct): num_output must be at least 1"),
+    ('type: "ReLU"', 'type: "Nonesuch"', "layer 'relu1' (Nonesuch): creation: "),
+    ('type: "xavier" } } }\nlayer { name: "acc', 'type: "xavierx" } } }\nlayer { name: "acc',
+     "layer 'ip2' (InnerProduct): setup: "),
+    ("num_output: 4 weight", "num_output: 2 weight", "layer 'accuracy' (Accuracy): forward: "),
+])  # fmt: skip
+def test_what_is_wrong_is_one_error_that_names_the_layer(tmp_path: Path, old: str, new: str, words: str) -> None:
+    assert old in support.RANDOM
+    folder = support.folder(tmp_path, support.RANDOM.replace(old, new))
+    out, err = support.train(folder, *PYCAFFE, status=1)
+    assert not out
+    assert f"error: {words}" in err or f": {words}" in err
+    assert "Traceback" not in err
+
+
+def test_a_layer_of_another_shape_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "given.caffemodel"
+    caffemodel.write(file, [NewLayer("ip", "InnerProduct", [np.zeros((4, 6)), np.zeros((1, 4))])])
+    taken, lines = matched(file, {"ip": [(4, 6), (4,)]})
+    assert [np.shape(blob) for blob in taken[0].blobs if isinstance(blob, np.ndarray)] == [(4, 6), (4,)]
+    assert lines == ["layer 'ip': matched, 4x6, 4"]
+    with pytest.raises(WeightsError, match="blob 0 is 4x6 in the file, 6x4 in the net"):
+        matched(file, {"ip": [(6, 4), (4,)]})
+
+
+def test_solvers_that_feed_nothing_are_refused(tmp_path: Path) -> None:
+    text = support.RANDOM.replace('type: "Data"', 'type: "Input"').replace("data_param", "memory_data_param")
+    folder = support.folder(tmp_path, text)
+    _, err = support.train(folder, *PYCAFFE, status=1)
+    assert "layer 'data' (Input)" in err
+
+
+def test_the_last_words_of_other_caffes_name_the_layer_too() -> None:
+    log = "I1122 16:37:01.1 12 net.cpp:84] Creating Layer conv1\nI1122 16:37:01.1 12 net.cpp:380] conv1 -> conv1\n"
+    failed = "F1122 16:37:01.1 12 filler.hpp:288] Check failed: false Unknown filler name: x\n*** stack trace: ***\n"
+    assert last_words(log + failed).startswith("layer 'conv1': Caffe: filler.hpp:288: Check failed: false")
+    running = log + "I1122 16:37:02.1 12 solver.cpp:57] Solver scaffolding done.\n" + failed
+    assert last_words(running).startswith("Caffe: filler.hpp:288")
+    assert last_words("Traceback …\nValueError: no such thing") == "Caffe: ValueError: no such thing"
+    assert last_words("some library: hello\n") == ""
+    assert in_our_words("setup of layer 'x' (LRN): a.cpp:1: bad") == "layer 'x' (LRN): setup: a.cpp:1: bad"
