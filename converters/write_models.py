@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from converters.common.net_with_weights import Subject
 from converters.common.staged_output import staged
 from converters.verification.comparison_inputs import seeded
-from converters.verification.verify import NotVerifiedError, Report, verify
+from converters.verification.verification_report import NotVerifiedError
+from converters.verification.verify import Report, verify
 from prototxt_gen.common.errors import PrototxtGenError
 
 if TYPE_CHECKING:

@@ -9,7 +9,8 @@ from pathlib import Path
 from converters.common.net_with_weights import Reading, Subject, open_subject
 from converters.common.staged_output import staged
 from converters.verification.runtimes import Blobs
-from converters.verification.verify import NotVerifiedError, Report, verify
+from converters.verification.verification_report import NotVerifiedError
+from converters.verification.verify import Report, verify
 from converters.write_models import Conversion
 from prototxt_gen import weights
 from prototxt_gen.analysis import Analysis, analyse

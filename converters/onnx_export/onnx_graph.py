@@ -1,4 +1,4 @@
-"""A small writer of ONNX graphs, as the rooms' `onnx` methods see it."""
+"""A small builder of ONNX graphs. Layer types see it as `prototxt_gen.layers.onnx_graph.OnnxGraph`."""
 
 from __future__ import annotations
 
@@ -50,6 +50,12 @@ class Graph:
             name = f"{stem}_{count}"
         self._names.add(name)
         return name
+
+    def subgraph(self, hint: str) -> Graph:
+        """Return a new empty graph of the same opset, for the body of a Loop or a Scan. Its scope is a new name."""
+        made = Graph(self.opset)
+        made.scope = self.name(hint)
+        return made
 
     def reserve(self, name: str) -> None:
         """Keep a name for a value that is still to come."""

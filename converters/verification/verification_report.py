@@ -8,6 +8,7 @@ from typing import Any
 
 from converters.verification.blob_comparison import Comparison
 from converters.verification.verify import Outcome, Report
+from prototxt_gen.common.errors import PrototxtGenError
 
 
 def rows(report: Report) -> list[tuple[str, ...]]:
@@ -112,3 +113,13 @@ def _comparison_data(one: Comparison) -> dict[str, Any]:
 
 def _number(value: float) -> float | None:
     return value if math.isfinite(value) else None
+
+
+class NotVerifiedError(PrototxtGenError):
+    """What was converted does not compute what the net does; `report` says where they differ first."""
+
+    def __init__(self, report: Report) -> None:
+        differs = any(not one.ok for one in report.compared)
+        what = "the conversion is wrong" if differs else "the conversion could not be verified"
+        super().__init__("\n  ".join([f"{report.net}: {what}, nothing is written", *sentences(report)]))
+        self.report = report

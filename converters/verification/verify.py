@@ -64,18 +64,6 @@ class Report:
         return max((c.error for one in self.compared for c in one.comparisons), default=0.0)
 
 
-class NotVerifiedError(PrototxtGenError):
-    """What was converted does not compute what the net does; `report` says where they differ first."""
-
-    def __init__(self, report: Report) -> None:
-        from converters.verification.verification_report import sentences
-
-        differs = any(not one.ok for one in report.compared)
-        what = "the conversion is wrong" if differs else "the conversion could not be verified"
-        super().__init__("\n  ".join([f"{report.net}: {what}, nothing is written", *sentences(report)]))
-        self.report = report
-
-
 def verify(
     subject: Subject,
     inputs: Mapping[str, Array],

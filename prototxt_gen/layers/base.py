@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import nn
 
-    from converters.onnx_export.onnx_graph import Graph
+    from prototxt_gen.layers.onnx_graph import OnnxGraph
 
 MAX_COUNT = 2**31 - 1
 """The most elements a blob may have. Source: src/caffe/blob.cpp Blob::Reshape."""
@@ -151,7 +151,7 @@ class LayerType:
         return {role: getattr(module, role).detach().cpu().float().numpy() for role in roles}
 
     def onnx(
-        self, g: Graph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, np.ndarray[Any, Any]]
+        self, g: OnnxGraph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, np.ndarray[Any, Any]]
     ) -> str | Sequence[str]:
         """Write the layer as ONNX nodes on the named bottoms; return the name of the top, or of each."""
         raise UnsupportedError(f"layer {layer.name!r} ({layer.type}): it has no ONNX form")

@@ -16,6 +16,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from prototxt_gen import layers
 from prototxt_gen.common.errors import UnsupportedError
 from prototxt_gen.ir import Layer, Net
+from prototxt_gen.net.dialect_fields import unknown_fields
 from prototxt_gen.schema.caffe_proto import BlobShape, LayerParameter, NetParameter
 from prototxt_gen.schema.dialect import Dialect, Place
 from prototxt_gen.schema.fields import as_bool
@@ -143,7 +144,7 @@ def to_protobuf(net: Net, dialect: Dialect | None = None) -> Any:
 
 
 def _check_known(net: Net, dialect: Dialect) -> None:
-    lacking = sorted({path for _, path in dialect.unknown_in(net)})
+    lacking = sorted({path for _, path in unknown_fields(dialect, net)})
     if lacking:
         raise UnsupportedError(f"{net.source or net.name}: {dialect.source} has no field {', '.join(lacking)}")
 

@@ -11,8 +11,9 @@ import numpy as np
 from prototxt_gen.common.errors import UnsupportedError
 from prototxt_gen.ir import Layer, Net
 from prototxt_gen.layers.activation.scale import ScaleParameter
+from prototxt_gen.layers.normalization._batch_norm_shared import VARIANCE
 from prototxt_gen.layers.normalization.batch_norm import NVCAFFE_EPS, BatchNormParameter, divided
-from prototxt_gen.layers.normalization.bn import VARIANCE, BNParameter
+from prototxt_gen.layers.normalization.bn import BNParameter
 from prototxt_gen.net.phase_rules import PHASES
 from prototxt_gen.passes.bn_split import Blobs, Specs, specs_of, with_parameters
 from prototxt_gen.schema.caffe_proto import NOT_LEARNED, ParamSpec

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from prototxt_gen.analysis import Analysis, Row, analyse
 from prototxt_gen.ir import Layer, Value
-from prototxt_gen.layers.detection.detection_output import DetectionOutputParameter
+from prototxt_gen.layers.detection._ssd_parameters import DetectionOutputParameter
 from prototxt_gen.layers.utility.flatten import FlattenParameter
 from prototxt_gen.layers.utility.shuffle_channel import ShuffleChannelParameter
 from prototxt_gen.layers.vision._convolution_window import ConvolutionParameter

@@ -20,6 +20,7 @@ from prototxt_gen.layers.loss.smooth_l1_loss import SmoothL1LossParameter
 from prototxt_gen.layers.normalization.normalize import NormalizeParameter
 from prototxt_gen.layers.vision.interp import InterpParameter
 from prototxt_gen.layers.vision.pooling import PoolingParameter
+from prototxt_gen.net.dialect_fields import unknown_fields
 from prototxt_gen.passes.bn_merge import merge
 from prototxt_gen.passes.bn_split import split
 from prototxt_gen.passes.bvlc_equivalents import STOCK
@@ -192,7 +193,7 @@ _WHY = {
 
 def _unknown_fields(net: Net, target: Dialect) -> Iterator[Fault]:
     by_name = {layer.name: layer for layer in net.layers}
-    for name, path in target.unknown_in(net):
+    for name, path in unknown_fields(target, net):
         yield f"there is no field {path}", by_name[name].type if name else "", name
     for layer in net.layers:
         for extra in layer.params.extras:

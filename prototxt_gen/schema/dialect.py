@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from prototxt_gen.common.errors import PrototxtGenError, nearest
-from prototxt_gen.ir import Net
 from prototxt_gen.schema.message import Field, Message
 
 _TABLES = Path(__file__).parent / "forks"
@@ -72,16 +71,11 @@ class Dialect:
             if found is not None and bool(found.message) == (known.message is not None):
                 yield known, found
 
-    def unknown_in(self, net: Net) -> Iterator[tuple[str, str]]:
-        """Yield (layer, dotted path) for every field the net sets that this fork has not; "" names the net itself.
+    def unknown_fields(self, message: Message, theirs: str, path: str = "") -> Iterator[str]:
+        """Yield the dotted path of each field that `message` sets and the fork's message `theirs` does not have.
 
-        A field that no schema at all knows is not among them; `Message.walk_extras` tells those.
+        A field that no schema knows is not among them; `Message.walk_extras` yields those.
         """
-        yield from (("", path) for path in self._unknown(net.params, "NetParameter", ""))
-        for layer in net.layers:
-            yield from ((layer.name, path) for path in self._unknown(layer.params, "LayerParameter", ""))
-
-    def _unknown(self, message: Message, theirs: str, path: str) -> Iterator[str]:
         has = {known.name: place for known, place in self.places(type(message), theirs)}
         for name, value in message.set_fields():
             if name not in has:
@@ -89,7 +83,7 @@ class Dialect:
                 continue
             for inner in value if isinstance(value, tuple) else (value,):
                 if isinstance(inner, Message):
-                    yield from self._unknown(inner, has[name].message, f"{path}{name}.")
+                    yield from self.unknown_fields(inner, has[name].message, f"{path}{name}.")
 
 
 def _entries(dialect: str) -> Iterator[tuple[str, list[str]]]:

@@ -7,16 +7,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Generic, TypeVar, cast, overload
+from typing import Any, Generic, TypeVar, cast, overload
 
 from prototxt_gen.common.errors import nearest
 from prototxt_gen.text import Word
 
-if TYPE_CHECKING:
-    from prototxt_gen.schema.message import Message
-
 T = TypeVar("T")
-M = TypeVar("M", bound="Message")
+M = TypeVar("M")
+"""A class of messages. `message.py` defines them on top of this file, so their type is not named here."""
 
 _INT_RANGES = {
     "int32": (-(2**31), 2**31 - 1),
@@ -39,7 +37,7 @@ class Field(Generic[T]):
         default: T,
         *,
         enum: Mapping[str, int] | None = None,
-        message: type[Message] | None = None,
+        message: type[Any] | None = None,
         repeated: bool = False,
     ) -> None:
         self.number, self.kind, self.default = number, kind, default
@@ -52,8 +50,8 @@ class Field(Generic[T]):
     @overload
     def __get__(self, instance: None, owner: type) -> Field[T]: ...
     @overload
-    def __get__(self, instance: Message, owner: type) -> T: ...
-    def __get__(self, instance: Message | None, owner: type) -> Field[T] | T:
+    def __get__(self, instance: object, owner: type) -> T: ...
+    def __get__(self, instance: Any, owner: type) -> Field[T] | T:
         if instance is None:
             return self
         return cast(T, instance._values.get(self.name, self.default))
@@ -74,7 +72,7 @@ class Field(Generic[T]):
         return tuple(self.one(item) for item in many)
 
 
-def _as_message(kind: type[Message], value: object) -> Message:
+def _as_message(kind: type[Any], value: object) -> object:
     if isinstance(value, kind):
         return value
     if isinstance(value, Mapping):

@@ -22,7 +22,7 @@ from prototxt_gen.analysis import Analysis
 from prototxt_gen.caffemodel.types import NewLayer
 from prototxt_gen.common.errors import WeightsError
 from prototxt_gen.ir import Layer, Net
-from prototxt_gen.layers.normalization.bn import INVERSE_STD
+from prototxt_gen.layers.normalization._batch_norm_shared import INVERSE_STD
 from prototxt_gen.net.lowering_checks import ready
 from prototxt_gen.net.phase_rules import refuse_other_phases
 from prototxt_gen.net.solver import Solver

@@ -14,7 +14,8 @@ from prototxt_gen import caffemodel
 from prototxt_gen.caffemodel.types import Blob, NewLayer
 from prototxt_gen.common.errors import WeightsError
 from prototxt_gen.ir import Layer, Net, Shape, show
-from prototxt_gen.layers.normalization.bn import INVERSE_STD, BNParameter
+from prototxt_gen.layers.normalization._batch_norm_shared import INVERSE_STD
+from prototxt_gen.layers.normalization.bn import BNParameter
 from prototxt_gen.weights import statistic_of
 from prototxt_gen.weights.blob_matching import same_layout
 

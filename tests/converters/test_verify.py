@@ -17,7 +17,8 @@ from converters.verification import verification_report
 from converters.verification.blob_comparison import MOST_CARRIED, difference
 from converters.verification.comparison_inputs import given, seeded
 from converters.verification.runtimes import RUNTIMES, run_onnx_of, run_torch
-from converters.verification.verify import NotVerifiedError, verify
+from converters.verification.verification_report import NotVerifiedError
+from converters.verification.verify import verify
 from prototxt_gen import analyse, parse_net
 from prototxt_gen.cli import cli
 from prototxt_gen.common.errors import PrototxtGenError, RuntimeMissingError

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from prototxt_gen.layers.normalization._batch_norm_module import RunningNorm
-from prototxt_gen.layers.normalization._batch_norm_onnx import PHASE
+from prototxt_gen.layers.normalization._batch_norm_shared import PHASE
 
 SHAPES = {
     "one image": ((1, 2, 5, 4), (2, 1, 8, 2)),

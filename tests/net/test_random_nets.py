@@ -16,6 +16,7 @@ from prototxt_gen.analysis import analyse, top_shapes
 from prototxt_gen.common.errors import NetError
 from prototxt_gen.ir import Net, Shape
 from prototxt_gen.net.builder import Builder
+from prototxt_gen.net.dialect_fields import unknown_fields
 from prototxt_gen.net.prototxt_reader import parse_net
 from prototxt_gen.net.render import net_text
 from prototxt_gen.net.to_protobuf import classes, encoded_params, to_protobuf
@@ -62,7 +63,7 @@ def test_what_the_builder_knew_the_analysis_finds(net: Net) -> None:
 @given(built_nets(), st.sampled_from(sorted(DIALECTS)))
 def test_every_dialect_takes_what_it_has_and_tells_the_rest(net: Net, name: str) -> None:
     fork = DIALECTS[name]
-    unknown = list(fork.unknown_in(net))
+    unknown = list(unknown_fields(fork, net))
     for layer in net.layers:
         for number, data in encoded_params(layer, fork).items():
             field = classes(fork)["LayerParameter"].DESCRIPTOR.fields_by_number[number]

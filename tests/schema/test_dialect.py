@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from prototxt_gen.common.errors import PrototxtGenError, UnsupportedError
+from prototxt_gen.net.dialect_fields import unknown_fields
 from prototxt_gen.net.prototxt_reader import parse_net
 from prototxt_gen.net.to_protobuf import classes, encoded_params, to_protobuf
 from prototxt_gen.schema.dialect import DIALECTS, Dialect, dialect
@@ -103,8 +104,8 @@ def test_what_a_fork_lacks_is_told_and_refused() -> None:
     net = parse_net(
         NET + 'layer { name: "p" type: "Pooling" bottom: "bn" top: "p" pooling_param { ceil_mode: false } }'
     )
-    assert list(DIALECTS["bvlc"].unknown_in(net)) == [("bn", "bn_param"), ("p", "pooling_param.ceil_mode")]
-    assert list(DIALECTS["brocolli"].unknown_in(net)) == []
+    assert list(unknown_fields(DIALECTS["bvlc"], net)) == [("bn", "bn_param"), ("p", "pooling_param.ceil_mode")]
+    assert list(unknown_fields(DIALECTS["brocolli"], net)) == []
     with pytest.raises(UnsupportedError, match=r"BVLC/caffe has no field bn_param, pooling_param\.ceil_mode"):
         to_protobuf(net, DIALECTS["bvlc"])
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import nn
 
-    from converters.onnx_export.onnx_graph import Graph
+    from prototxt_gen.layers.onnx_graph import OnnxGraph
 
 
 class AbsVal(Neuron):
@@ -37,7 +37,7 @@ class AbsVal(Neuron):
         return elementwise(torch.abs, "abs(x)")
 
     def onnx(
-        self, g: Graph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, np.ndarray[Any, Any]]
+        self, g: OnnxGraph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, np.ndarray[Any, Any]]
     ) -> str | Sequence[str]:
         return g.op("Abs", bottoms[0])
 

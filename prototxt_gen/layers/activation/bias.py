@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor, nn
 
-    from converters.onnx_export.onnx_graph import Graph
+    from prototxt_gen.layers.onnx_graph import OnnxGraph
 
 
 class BiasParameter(Message, field="bias_param", number=141):
@@ -72,7 +72,7 @@ class Bias(LayerType):
         return Biased()
 
     def onnx(
-        self, g: Graph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, np.ndarray[Any, Any]]
+        self, g: OnnxGraph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, np.ndarray[Any, Any]]
     ) -> str | Sequence[str]:
         trailing = self.trailing(layer, [g.shape(bottom) for bottom in bottoms])
         bias = onnx_spread(g, bottoms[1], trailing) if len(bottoms) > 1 else spread_over(blobs["bias"], trailing)

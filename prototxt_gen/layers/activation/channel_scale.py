@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor, nn
 
-    from converters.onnx_export.onnx_graph import Graph
+    from prototxt_gen.layers.onnx_graph import OnnxGraph
 
 
 class ChannelScaleParameter(Message, field="channel_scale_param", number=237):
@@ -67,7 +67,7 @@ class ChannelScale(LayerType):
         return Scaled()
 
     def onnx(
-        self, g: Graph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, np.ndarray[Any, Any]]
+        self, g: OnnxGraph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, np.ndarray[Any, Any]]
     ) -> str | Sequence[str]:
         x, scale = bottoms
         shape = g.op("Concat", g.const([0, 1], "batch"), g.op("Shape", x, start=2), axis=0)

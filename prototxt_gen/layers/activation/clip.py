@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import nn
 
-    from converters.onnx_export.onnx_graph import Graph
+    from prototxt_gen.layers.onnx_graph import OnnxGraph
 
 
 class ClipParameter(Message, field="clip_param", number=148):
@@ -50,7 +50,7 @@ class Clip(Neuron):
         return elementwise(lambda x: x.clamp(low, high), f"min={low}, max={high}")
 
     def onnx(
-        self, g: Graph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, np.ndarray[Any, Any]]
+        self, g: OnnxGraph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, np.ndarray[Any, Any]]
     ) -> str | Sequence[str]:
         low, high = self.bounds(layer)
         return g.op("Clip", bottoms[0], g.const(low, "min"), g.const(high, "max"))

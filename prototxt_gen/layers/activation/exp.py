@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import nn
 
-    from converters.onnx_export.onnx_graph import Graph
+    from prototxt_gen.layers.onnx_graph import OnnxGraph
 
 
 class ExpParameter(Message, field="exp_param", number=111):
@@ -64,7 +64,7 @@ class Exp(Neuron):
         return elementwise(lambda x: torch.exp(inner * x) * outer, f"exp({inner:g}·x)·{outer:g}")
 
     def onnx(
-        self, g: Graph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, np.ndarray[Any, Any]]
+        self, g: OnnxGraph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, np.ndarray[Any, Any]]
     ) -> str | Sequence[str]:
         inner, outer = self.scales(layer)
         top = g.op("Mul", bottoms[0], g.const(inner, "scale")) if inner != 1 else bottoms[0]

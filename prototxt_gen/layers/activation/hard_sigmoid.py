@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import nn
 
-    from converters.onnx_export.onnx_graph import Graph
+    from prototxt_gen.layers.onnx_graph import OnnxGraph
 
 
 class HardSigmoidParameter(Message, field="hardsigmoid_param", number=501):
@@ -52,7 +52,7 @@ class HardSigmoid(Neuron):
         return elementwise(lambda x: hardtanh(p.alpha * x + p.beta, 0.0, 1.0), f"alpha={p.alpha}, beta={p.beta}")
 
     def onnx(
-        self, g: Graph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, np.ndarray[Any, Any]]
+        self, g: OnnxGraph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, np.ndarray[Any, Any]]
     ) -> str | Sequence[str]:
         p = self.parameter(layer)
         return g.op("HardSigmoid", bottoms[0], alpha=p.alpha, beta=p.beta)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import nn
 
-    from converters.onnx_export.onnx_graph import Graph
+    from prototxt_gen.layers.onnx_graph import OnnxGraph
 
 
 class LogParameter(Message, field="log_param", number=134):
@@ -54,7 +54,7 @@ class Log(Neuron):
         return elementwise(lambda x: torch.log(p.shift + p.scale * x) * outer, words)
 
     def onnx(
-        self, g: Graph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, np.ndarray[Any, Any]]
+        self, g: OnnxGraph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, np.ndarray[Any, Any]]
     ) -> str | Sequence[str]:
         p, outer = layer.get(LogParameter), self.base_scale(layer)
         top = g.op("Mul", bottoms[0], g.const(p.scale, "scale")) if p.scale != 1 else bottoms[0]

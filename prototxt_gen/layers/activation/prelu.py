@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import nn
 
-    from converters.onnx_export.onnx_graph import Graph
+    from prototxt_gen.layers.onnx_graph import OnnxGraph
 
 QUARTER = FillerParameter(value=0.25)
 
@@ -54,7 +54,7 @@ class PReLU(Neuron):
         return nn.PReLU(1 if layer.get(PReLUParameter).channel_shared else bottoms[0][1])
 
     def onnx(
-        self, g: Graph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, np.ndarray[Any, Any]]
+        self, g: OnnxGraph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, np.ndarray[Any, Any]]
     ) -> str | Sequence[str]:
         rank = len(g.shape(bottoms[0]))
         return g.op("PRelu", bottoms[0], blobs["weight"].reshape(-1, *[1] * (rank - 2)))

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import nn
 
-    from converters.onnx_export.onnx_graph import Graph
+    from prototxt_gen.layers.onnx_graph import OnnxGraph
 
 
 class ReLUParameter(Message, field="relu_param", number=123):
@@ -43,7 +43,7 @@ def capped(slope: float, cap: float) -> nn.Module:
     return elementwise(lambda x: hardtanh(leaky_relu(x, slope), float("-inf"), cap), words)
 
 
-def onnx_relu(g: Graph, bottom: str, slope: float, cap: float | None = None) -> str:
+def onnx_relu(g: OnnxGraph, bottom: str, slope: float, cap: float | None = None) -> str:
     top = g.op("LeakyRelu", bottom, alpha=slope) if slope else g.op("Relu", bottom)
     return top if cap is None else g.op("Min", top, g.const(cap)) if slope else g.op("Clip", top, None, g.const(cap))
 
@@ -69,7 +69,7 @@ class ReLU(Neuron):
         return nn.LeakyReLU(p.negative_slope) if p.negative_slope else nn.ReLU()
 
     def onnx(
-        self, g: Graph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, np.ndarray[Any, Any]]
+        self, g: OnnxGraph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, np.ndarray[Any, Any]]
     ) -> str | Sequence[str]:
         p = layer.get(ReLUParameter)
         return onnx_relu(g, bottoms[0], p.negative_slope, 6.0 if p.relu6 else None)
@@ -100,7 +100,7 @@ class ReLU6(Neuron):
         return capped(p.negative_slope, p.threshold)
 
     def onnx(
-        self, g: Graph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, np.ndarray[Any, Any]]
+        self, g: OnnxGraph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, np.ndarray[Any, Any]]
     ) -> str | Sequence[str]:
         p = layer.get(ReLU6Parameter)
         return onnx_relu(g, bottoms[0], p.negative_slope, p.threshold)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor, nn
 
-    from converters.onnx_export.onnx_graph import Graph
+    from prototxt_gen.layers.onnx_graph import OnnxGraph
 
 ONE = FillerParameter(value=1.0)
 
@@ -60,7 +60,7 @@ def covers_channels(axis: int, blob: np.ndarray[Any, Any]) -> bool:
     return axis == 1 and blob.ndim == 1
 
 
-def onnx_spread(g: Graph, value: str, trailing: int) -> str:
+def onnx_spread(g: OnnxGraph, value: str, trailing: int) -> str:
     """The same for an ONNX value."""
     rank = len(g.shape(value))
     return g.op("Unsqueeze", value, g.const(range(rank, rank + trailing), "axes")) if trailing else value
@@ -122,7 +122,7 @@ class Scale(LayerType):
         return ("scale",) if len(bottoms) == 1 and (whole or before == 1 < math.prod(covered)) else ()
 
     def onnx(
-        self, g: Graph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, np.ndarray[Any, Any]]
+        self, g: OnnxGraph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, np.ndarray[Any, Any]]
     ) -> str | Sequence[str]:
         trailing = self.trailing(layer, [g.shape(bottom) for bottom in bottoms])
         scale = onnx_spread(g, bottoms[1], trailing) if len(bottoms) > 1 else spread_over(blobs["scale"], trailing)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import nn
 
-    from converters.onnx_export.onnx_graph import Graph
+    from prototxt_gen.layers.onnx_graph import OnnxGraph
 
 
 class SwishParameter(Message, field="swish_param", number=147):
@@ -41,7 +41,7 @@ class Swish(Neuron):
         return nn.SiLU() if beta == 1 else elementwise(lambda x: x * torch.sigmoid(beta * x), f"beta={beta}")
 
     def onnx(
-        self, g: Graph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, np.ndarray[Any, Any]]
+        self, g: OnnxGraph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, np.ndarray[Any, Any]]
     ) -> str | Sequence[str]:
         beta = layer.get(SwishParameter).beta
         inner = g.op("Mul", bottoms[0], g.const(beta, "beta")) if beta != 1 else bottoms[0]

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import nn
 
-    from converters.onnx_export.onnx_graph import Graph
+    from prototxt_gen.layers.onnx_graph import OnnxGraph
 
 
 class ThresholdParameter(Message, field="threshold_param", number=128):
@@ -38,7 +38,7 @@ class Threshold(Neuron):
         return elementwise(lambda x: (x > threshold).to(x.dtype), f"x > {threshold}")
 
     def onnx(
-        self, g: Graph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, np.ndarray[Any, Any]]
+        self, g: OnnxGraph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, np.ndarray[Any, Any]]
     ) -> str | Sequence[str]:
         threshold = layer.get(ThresholdParameter).threshold
         return g.op("Cast", g.op("Greater", bottoms[0], g.const(threshold, "threshold")), to=1)

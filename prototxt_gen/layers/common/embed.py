@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor, nn
 
-    from converters.onnx_export.onnx_graph import Graph
+    from prototxt_gen.layers.onnx_graph import OnnxGraph
 
 
 class EmbedParameter(Message, field="embed_param", number=137):
@@ -67,7 +67,7 @@ class Embed(LayerType):
         return Embedding()
 
     def onnx(
-        self, g: Graph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, np.ndarray[Any, Any]]
+        self, g: OnnxGraph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, np.ndarray[Any, Any]]
     ) -> str | Sequence[str]:
         weight, *bias = (g.const(blob, role) for role, blob in blobs.items())
         rows = g.op("Gather", weight, g.op("Cast", bottoms[0], to=7))

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import nn
 
-    from converters.onnx_export.onnx_graph import Graph
+    from prototxt_gen.layers.onnx_graph import OnnxGraph
 
 
 class InnerProductParameter(Message, field="inner_product_param", number=117):
@@ -86,7 +86,7 @@ class InnerProduct(LayerType):
         return _turned(module, super().dump(learned(module), roles))
 
     def onnx(
-        self, g: Graph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, np.ndarray[Any, Any]]
+        self, g: OnnxGraph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, np.ndarray[Any, Any]]
     ) -> str | Sequence[str]:
         (x,) = bottoms
         shape, (weight, *bias) = g.shape(x), (g.const(blob, role) for role, blob in blobs.items())

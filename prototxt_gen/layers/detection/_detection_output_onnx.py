@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from converters.onnx_export.onnx_graph import Graph
-    from prototxt_gen.layers.detection.detection_output import DetectionOutputParameter
+    from prototxt_gen.layers.detection._ssd_parameters import DetectionOutputParameter
+    from prototxt_gen.layers.onnx_graph import OnnxGraph
 
 
-def lower(g: Graph, p: DetectionOutputParameter, bottoms: Sequence[str], priors: int, top_k: int, least: float) -> str:
+def lower(
+    g: OnnxGraph, p: DetectionOutputParameter, bottoms: Sequence[str], priors: int, top_k: int, least: float
+) -> str:
     """Write the layer on loc, conf and prior; return the 1×1×M×7 top."""
     loc, conf, prior = bottoms
     images = g.op("Gather", g.op("Shape", loc), _whole(g, 0))
@@ -32,12 +34,12 @@ def lower(g: Graph, p: DetectionOutputParameter, bottoms: Sequence[str], priors:
     return g.op("Unsqueeze", or_nothing(g, rows, images), g.const([0, 1]))
 
 
-def _whole(g: Graph, number: int) -> str:
+def _whole(g: OnnxGraph, number: int) -> str:
     """A whole number of no axes."""
     return g.op("Constant", value_int=number)
 
 
-def _decode(g: Graph, p: DetectionOutputParameter, loc: str, prior: str, priors: int) -> str:
+def _decode(g: OnnxGraph, p: DetectionOutputParameter, loc: str, prior: str, priors: int) -> str:
     """Return the boxes, N×P×4, or N×C×P×4 where each class has its own."""
     two = g.op("Reshape", prior, g.const([2, priors, 4]))
     prior_boxes, variances = (g.op("Gather", two, _whole(g, i), axis=0) for i in (0, 1))
@@ -61,12 +63,12 @@ def _decode(g: Graph, p: DetectionOutputParameter, loc: str, prior: str, priors:
     return g.op("Concat", g.op("Sub", center, half), g.op("Add", center, half), axis=-1)
 
 
-def _halves(g: Graph, boxes: str) -> tuple[str, ...]:
+def _halves(g: OnnxGraph, boxes: str) -> tuple[str, ...]:
     """Return the first two and the last two numbers of each box."""
     return g.ops("Split", boxes, g.const([2, 2]), outputs=2, axis=-1)
 
 
-def _best(g: Graph, scores: str, priors: int, top_k: int) -> str:
+def _best(g: OnnxGraph, scores: str, priors: int, top_k: int) -> str:
     """Return N×K×P scores with all but the top_k greatest of each row at -infinity, out of the suppression's sight."""
     if not 0 <= top_k < priors:
         return scores
@@ -75,7 +77,7 @@ def _best(g: Graph, scores: str, priors: int, top_k: int) -> str:
     return g.op("ScatterElements", never, places, values, axis=-1)
 
 
-def _suppress(g: Graph, p: DetectionOutputParameter, boxes: str, scores: str, priors: int, least: float) -> str:
+def _suppress(g: OnnxGraph, p: DetectionOutputParameter, boxes: str, scores: str, priors: int, least: float) -> str:
     """Return the kept (row, class, prior) triples, M×3.
 
     ONNX turns a box that is inside out around; in Caffe it overlaps nothing. So it is made one without area first.
@@ -86,7 +88,7 @@ def _suppress(g: Graph, p: DetectionOutputParameter, boxes: str, scores: str, pr
     return g.op("NonMaxSuppression", upright, scores, *limits)
 
 
-def _image_and_label(g: Graph, kept: str, labels: list[int], share_location: bool) -> tuple[str, str]:
+def _image_and_label(g: OnnxGraph, kept: str, labels: list[int], share_location: bool) -> tuple[str, str]:
     """Return the image (int64) and the label (float) of each kept triple, M each."""
     row, place = (g.op("Gather", kept, _whole(g, i), axis=1) for i in (0, 1))
     if not share_location:
@@ -94,7 +96,7 @@ def _image_and_label(g: Graph, kept: str, labels: list[int], share_location: boo
     return row, g.op("Gather", g.const([float(label) for label in labels]), place)
 
 
-def _best_of_image(g: Graph, rows: str, image: str, score: str, images: str, keep: int) -> str:
+def _best_of_image(g: OnnxGraph, rows: str, image: str, score: str, images: str, keep: int) -> str:
     """Return only those rows that are among the `keep` best of their image, in unchanged order."""
     _, order = g.ops("TopK", score, g.op("Shape", score), outputs=2)
     sorted_images = g.op("Unsqueeze", g.op("Gather", image, order), g.const([1]))
@@ -105,7 +107,7 @@ def _best_of_image(g: Graph, rows: str, image: str, score: str, images: str, kee
     return g.op("Gather", rows, places, axis=0)
 
 
-def or_nothing(g: Graph, rows: str, images: str) -> str:
+def or_nothing(g: OnnxGraph, rows: str, images: str) -> str:
     """Return the rows, or one row image, -1, … for each image where there are none at all."""
     none = g.op("Equal", g.op("Gather", g.op("Shape", rows), _whole(g, 0)), _whole(g, 0))
     count = g.op("Where", none, images, _whole(g, 0))

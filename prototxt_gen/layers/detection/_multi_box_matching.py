@@ -15,7 +15,7 @@ from prototxt_gen.layers.detection import _boxes
 from prototxt_gen.layers.detection._boxes import UNMATCHED, Floats, Ints
 
 if TYPE_CHECKING:
-    from prototxt_gen.layers.detection.multi_box_loss import MultiBoxLossParameter
+    from prototxt_gen.layers.detection._ssd_parameters import MultiBoxLossParameter
 
 Matches = dict[int, tuple[Ints, Floats]]
 """By location class (0 where all share): for each prior, the index of its ground truth and its greatest overlap."""

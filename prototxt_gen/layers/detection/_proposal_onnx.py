@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from prototxt_gen.layers.detection.proposal import Rules, positions
+from prototxt_gen.layers.detection._proposal_rules import Rules, positions
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from converters.onnx_export.onnx_graph import Graph
+    from prototxt_gen.layers.onnx_graph import OnnxGraph
 
     Floats = np.ndarray[Any, Any]
 
@@ -18,7 +18,7 @@ _LEFT_OUT = -3e38
 """The score of a box that does not take part."""
 
 
-def lower(g: Graph, rules: Rules, bottoms: Sequence[str]) -> tuple[str, str]:
+def lower(g: OnnxGraph, rules: Rules, bottoms: Sequence[str]) -> tuple[str, str]:
     """Write the layer on scores, moves and image; return the regions, R×5, and their scores."""
     score, move, info = bottoms
     image = g.op("Reshape", info, g.const([-1]))
@@ -27,7 +27,7 @@ def lower(g: Graph, rules: Rules, bottoms: Sequence[str]) -> tuple[str, str]:
     return g.op("Concat", *regions, axis=0), g.op("Concat", *scores, axis=0)
 
 
-def _of_image(g: Graph, rules: Rules, index: int, score: str, move: str, image: str) -> tuple[str, str]:
+def _of_image(g: OnnxGraph, rules: Rules, index: int, score: str, move: str, image: str) -> tuple[str, str]:
     """Return the regions of one image, the first column its number, and their scores."""
     count = len(rules.anchors)
     *_, height, width = g.shape(score)
@@ -51,7 +51,7 @@ def _of_image(g: Graph, rules: Rules, index: int, score: str, move: str, image: 
     return g.op("Pad", rows, g.const([0, 1, 0, 0]), g.const(float(index))), g.op("Compress", best, kept, axis=0)
 
 
-def _moved(g: Graph, base: Floats, moves: str, image: str) -> str:
+def _moved(g: OnnxGraph, base: Floats, moves: str, image: str) -> str:
     """Return the moved boxes, clipped to the image."""
     sizes = base[:, 2:] - base[:, :2] + 1
     shift, growth = g.ops("Split", moves, g.const([2, 2]), outputs=2, axis=1)
@@ -62,25 +62,24 @@ def _moved(g: Graph, base: Floats, moves: str, image: str) -> str:
     return g.op("Max", g.const(0.0), g.op("Min", boxes, limit))
 
 
-def _sides(g: Graph, boxes: str) -> str:
+def _sides(g: OnnxGraph, boxes: str) -> str:
     low, high = g.ops("Split", boxes, g.const([2, 2]), outputs=2, axis=1)
     return g.op("Add", g.op("Sub", high, low), g.const(1.0))
 
 
-def _large(g: Graph, rules: Rules, boxes: str, image: str) -> str:
+def _large(g: OnnxGraph, rules: Rules, boxes: str, image: str) -> str:
     """Return 1 for each box that is large enough, 0 for the others."""
     least = g.op("Mul", g.op("Gather", image, g.const(list(rules.scales_at))), g.const(float(rules.min_size)))
     large = g.op("Cast", g.op("GreaterOrEqual", _sides(g, boxes), least), to=1)
     return g.op("ReduceMin", large, g.const([1]), keepdims=0)
 
 
-def _suppress(g: Graph, rules: Rules, boxes: str, alive: str, most: int) -> str:
+def _suppress(g: OnnxGraph, rules: Rules, boxes: str, alive: str, most: int) -> str:
     """Return which of the boxes alive, best first, are kept: those that no kept one before overlaps too much."""
     from onnx import TensorProto, helper
 
     areas = g.op("ReduceProd", _sides(g, boxes), g.const([1]), keepdims=0)
-    body = type(g)(g.opset)
-    body.scope = g.name("suppress")
+    body = g.subgraph("suppress")
     given = [body.name(name) for name in ("place", "on", "alive", "kept", "count")]
     made = _step(body, rules, boxes, areas, given, most)
     kinds = [TensorProto.INT64, TensorProto.BOOL, TensorProto.BOOL, TensorProto.BOOL, TensorProto.INT64]
@@ -95,11 +94,11 @@ def _suppress(g: Graph, rules: Rules, boxes: str, alive: str, most: int) -> str:
     return g.ops("Loop", *start, outputs=3, body=graph)[1]
 
 
-def _truth(g: Graph, value: int) -> str:
+def _truth(g: OnnxGraph, value: int) -> str:
     return g.op("Cast", g.op("Constant", value_int=value), to=9)
 
 
-def _step(g: Graph, rules: Rules, boxes: str, areas: str, given: Sequence[str], most: int) -> list[str]:
+def _step(g: OnnxGraph, rules: Rules, boxes: str, areas: str, given: Sequence[str], most: int) -> list[str]:
     """Keep the box at one place if it is alive, with what it suppresses. Source: nms.cpp nms_cpu, iou."""
     place, _, alive, kept, count = given
     mine = g.op("Gather", alive, place)

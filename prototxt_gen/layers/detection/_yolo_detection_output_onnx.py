@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from prototxt_gen.layers.detection._detection_output_onnx import or_nothing
 
 if TYPE_CHECKING:
-    from converters.onnx_export.onnx_graph import Graph
-    from prototxt_gen.layers.detection.yolo_detection_output import Found
+    from prototxt_gen.layers.onnx_graph import OnnxGraph
 
 
-def lower(g: Graph, found: Found, bottoms: Sequence[str]) -> str:
+class Found(NamedTuple):
+    """What a layer of either type looks for. `anchors` and `scales` have an entry for each bottom."""
+
+    anchors: tuple[tuple[tuple[float, float], ...], ...]
+    scales: tuple[int, ...]
+    """How many units of the anchors a cell has."""
+    classes: int
+    least: float
+    threshold: float
+    each_class: bool
+    """Whether a box may be several detections, each class by itself; else its best class counts."""
+
+
+def lower(g: OnnxGraph, found: Found, bottoms: Sequence[str]) -> str:
     """Write the layer; return the 1×1×M×7 top."""
     parts = [_decode(g, found, x, which) for which, x in enumerate(bottoms)]
     boxes, objects, classes = (g.op("Concat", *some, axis=0) for some in zip(*parts, strict=True))
@@ -27,7 +39,7 @@ def lower(g: Graph, found: Found, bottoms: Sequence[str]) -> str:
     return g.op("Unsqueeze", or_nothing(g, rows, images), g.const([0, 1]))
 
 
-def _decode(g: Graph, found: Found, x: str, which: int) -> tuple[str, str, str]:
+def _decode(g: OnnxGraph, found: Found, x: str, which: int) -> tuple[str, str, str]:
     """Return boxes as centre and size, logits of being an object and of classes, double: M×4, M×1, M×C."""
     import numpy as np
 
@@ -52,7 +64,7 @@ def _decode(g: Graph, found: Found, x: str, which: int) -> tuple[str, str, str]:
     return boxes, objects, classes
 
 
-def _each_class(g: Graph, found: Found, boxes: str, objects: str, classes: str) -> tuple[str, str, str]:
+def _each_class(g: OnnxGraph, found: Found, boxes: str, objects: str, classes: str) -> tuple[str, str, str]:
     """Return box, label and score of each class of each box that is above the threshold."""
     scores = g.op("Cast", g.op("Mul", g.op("Sigmoid", classes), g.op("Sigmoid", objects)), to=1)
     places = g.op("NonZero", g.op("Greater", scores, g.const(found.least)))
@@ -61,7 +73,7 @@ def _each_class(g: Graph, found: Found, boxes: str, objects: str, classes: str) 
     return g.op("Gather", boxes, which), g.op("Cast", labels, to=1), chosen
 
 
-def _best_class(g: Graph, found: Found, boxes: str, objects: str, classes: str) -> tuple[str, str, str]:
+def _best_class(g: OnnxGraph, found: Found, boxes: str, objects: str, classes: str) -> tuple[str, str, str]:
     """Return each box that reaches the threshold, with its best class and score."""
     shares = g.op("Softmax", classes, axis=-1)
     best = g.op("Mul", g.op("Sigmoid", objects), g.op("ReduceMax", shares, g.const([1])))
@@ -72,7 +84,7 @@ def _best_class(g: Graph, found: Found, boxes: str, objects: str, classes: str) 
     return boxes, labels, scores
 
 
-def _suppressed(g: Graph, found: Found, boxes: str, labels: str, scores: str) -> tuple[str, str, str]:
+def _suppressed(g: OnnxGraph, found: Found, boxes: str, labels: str, scores: str) -> tuple[str, str, str]:
     """Return what is kept, best first. Caffe suppresses from the threshold on, ONNX above it: so one step less."""
     import numpy as np
 

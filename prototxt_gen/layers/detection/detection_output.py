@@ -9,51 +9,16 @@ from prototxt_gen.common.errors import UnsupportedError
 from prototxt_gen.ir import Layer, Shape
 from prototxt_gen.layers.base import Arity, LayerType, show_all
 from prototxt_gen.layers.detection._detection_output_onnx import lower
-from prototxt_gen.layers.detection.prior_box import code_type_field
+from prototxt_gen.layers.detection._ssd_parameters import DetectionOutputParameter
 from prototxt_gen.layers.example import Draw, Example, literal, normal, unit
 from prototxt_gen.layers.loss_base import legacy
-from prototxt_gen.schema.caffe_proto import ResizeParameter
-from prototxt_gen.schema.message import Message, boolean, float32, int32, message, string, uint32
 
 if TYPE_CHECKING:
     import numpy as np
     from torch import nn
 
-    from converters.onnx_export.onnx_graph import Graph
     from prototxt_gen.layers.detection._boxes import Floats
-
-
-class NonMaximumSuppressionParameter(Message):
-    nms_threshold = float32(1, 0.3)
-    top_k = int32(2)
-    eta = float32(3, 1.0)
-
-
-class SaveOutputParameter(Message):
-    """Where Caffe writes the detections as a file besides; it does not change the top."""
-
-    output_directory = string(1)
-    output_name_prefix = string(2)
-    output_format = string(3)
-    label_map_file = string(4)
-    name_size_file = string(5)
-    num_test_image = uint32(6)
-    resize_param = message(7, ResizeParameter)
-
-
-class DetectionOutputParameter(Message, field="detection_output_param", number=204):
-    num_classes = uint32(1)
-    share_location = boolean(2, True)
-    background_label_id = int32(3)
-    nms_param = message(4, NonMaximumSuppressionParameter)
-    save_output_param = message(5, SaveOutputParameter)
-    code_type = code_type_field(6)
-    variance_encoded_in_target = boolean(8)
-    keep_top_k = int32(7, -1)
-    confidence_threshold = float32(9)
-    visualize = boolean(10)
-    visualize_threshold = float32(11)
-    save_file = string(12)
+    from prototxt_gen.layers.onnx_graph import OnnxGraph
 
 
 def top_k(p: DetectionOutputParameter) -> int:
@@ -144,7 +109,7 @@ class DetectionOutput(LayerType):
         return DetectionOutput()
 
     def onnx(
-        self, g: Graph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, np.ndarray[Any, Any]]
+        self, g: OnnxGraph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, np.ndarray[Any, Any]]
     ) -> str | Sequence[str]:
         p = layer.get(DetectionOutputParameter)
         if p.nms_param.eta < 1 and p.nms_param.nms_threshold > 0.5:

@@ -8,43 +8,17 @@ from typing import TYPE_CHECKING
 from prototxt_gen.common.errors import UnsupportedError
 from prototxt_gen.ir import Layer, Shape, show
 from prototxt_gen.layers.base import exactly
-from prototxt_gen.layers.detection.detection_output import NonMaximumSuppressionParameter, check_priors, some_priors
-from prototxt_gen.layers.detection.prior_box import code_type_field
+from prototxt_gen.layers.detection._ssd_parameters import MultiBoxLossParameter
+from prototxt_gen.layers.detection.detection_output import check_priors, some_priors
 from prototxt_gen.layers.example import Draw, Example, literal, normal
 from prototxt_gen.layers.loss.softmax_with_loss import cross_entropy
 from prototxt_gen.layers.loss_base import Loss, carried, legacy, normalization, normalizer
 from prototxt_gen.schema.caffe_proto import LossParameter
-from prototxt_gen.schema.message import Message, boolean, enum, float32, int32, message, uint32
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from prototxt_gen.layers.detection._multi_box_matching import Chosen
-
-
-class MultiBoxLossParameter(Message, field="multibox_loss_param", number=201):
-    loc_loss_type = enum(1, "L2", "SMOOTH_L1", default="SMOOTH_L1")
-    conf_loss_type = enum(2, "SOFTMAX", "LOGISTIC")
-    loc_weight = float32(3, 1.0)
-    num_classes = uint32(4)
-    share_location = boolean(5, True)
-    match_type = enum(6, "BIPARTITE", "PER_PREDICTION", default="PER_PREDICTION")
-    overlap_threshold = float32(7, 0.5)
-    use_prior_for_matching = boolean(8, True)
-    background_label_id = uint32(9)
-    use_difficult_gt = boolean(10, True)
-    do_neg_mining = boolean(11)
-    neg_pos_ratio = float32(12, 3.0)
-    neg_overlap = float32(13, 0.5)
-    code_type = code_type_field(14)
-    encode_variance_in_target = boolean(16)
-    map_object_to_agnostic = boolean(17)
-    ignore_cross_boundary_bbox = boolean(18)
-    bp_inside = boolean(19)
-    mining_type = enum(20, "NONE", "MAX_NEGATIVE", "HARD_EXAMPLE", default="MAX_NEGATIVE")
-    nms_param = message(21, NonMaximumSuppressionParameter)
-    sample_size = int32(22, 64)
-    use_prior_for_nms = boolean(23)
 
 
 def _boxes(*rows: Sequence[float]) -> Draw:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import nn
 
-    from converters.onnx_export.onnx_graph import Graph
+    from prototxt_gen.layers.onnx_graph import OnnxGraph
 
 Size = tuple[float, float]
 """Width, height."""
@@ -165,7 +165,7 @@ class PriorBoxBase(LayerType):
         return Priors()
 
     def onnx(
-        self, g: Graph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, np.ndarray[Any, Any]]
+        self, g: OnnxGraph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, np.ndarray[Any, Any]]
     ) -> str | Sequence[str]:
         feature, image = (_height_width(g.shape(bottom)) for bottom in bottoms)
         return g.op("Identity", self.compute(layer, feature, image))

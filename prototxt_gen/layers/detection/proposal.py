@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from prototxt_gen.ir import Layer, Shape
 from prototxt_gen.layers.base import Arity, LayerType, exactly, show_all
+from prototxt_gen.layers.detection._proposal_rules import Rules, plain, positions
 from prototxt_gen.layers.example import Example, literal, normal, unit
 from prototxt_gen.schema.message import Message, float32, repeated, uint32
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from converters.onnx_export.onnx_graph import Graph
     from prototxt_gen.layers.detection._boxes import Floats
+    from prototxt_gen.layers.onnx_graph import OnnxGraph
 
 
 class ProposalParameter(Message, field="proposal_param", number=219):
@@ -48,40 +48,6 @@ def anchors(p: ProposalParameter) -> tuple[tuple[float, ...], ...]:
             half = np.float32(0.5) * np.array([math.trunc(side) for side in sides], dtype="float32")
             out.append(np.concatenate([center - half, center + half]))
     return plain(np.stack(out))
-
-
-@dataclass(frozen=True)
-class Rules:
-    """How regions are proposed: what the C++ layer and the Python layer of Faster R-CNN do each in its own way.
-
-    `anchors` are A boxes x1, y1, x2, y2. `scales_at`: where in the image's row the scales of width and height stand. A
-    box that is too small is scored 0, or left out if `drops_small`. Boxes that lie apart share nothing: if
-    `gap_is_apart`, also those that are less than a pixel apart.
-    """
-
-    anchors: tuple[tuple[float, ...], ...]
-    feat_stride: int
-    min_size: float
-    pre_nms_topn: int
-    post_nms_topn: int
-    nms_thresh: float
-    scales_at: tuple[int, int] = (3, 2)
-    drops_small: bool = False
-    gap_is_apart: bool = True
-
-
-def positions(rules: Rules, height: int, width: int) -> Floats:
-    """Return the anchors at all positions, the anchors of a position together, P×4."""
-    import numpy as np
-
-    y, x = np.indices((height, width), dtype="float32") * np.float32(rules.feat_stride)
-    made: Floats = np.stack([x, y, x, y], -1)[:, :, None] + np.asarray(rules.anchors, "float32")
-    return made.reshape(-1, 4)
-
-
-def plain(boxes: Floats) -> tuple[tuple[float, ...], ...]:
-    """Return A×4 numbers as tuples."""
-    return tuple(tuple(box) for box in boxes.tolist())
 
 
 def rules_of(p: ProposalParameter) -> Rules:
@@ -125,7 +91,9 @@ class Proposal(LayerType):
     def torch(self, layer: Layer, bottoms: Sequence[Shape]) -> nn.Module:
         return proposer(rules_of(layer.get(ProposalParameter)), len(layer.tops) == 2)
 
-    def onnx(self, g: Graph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, Floats]) -> str | Sequence[str]:
+    def onnx(
+        self, g: OnnxGraph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, Floats]
+    ) -> str | Sequence[str]:
         from prototxt_gen.layers.detection._proposal_onnx import lower
 
         return lower(g, rules_of(layer.get(ProposalParameter)), bottoms)[: len(layer.tops)]

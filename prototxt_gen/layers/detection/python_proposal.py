@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 from prototxt_gen.ir import Layer, Shape
 from prototxt_gen.layers.base import Arity, exactly, show_all
-from prototxt_gen.layers.detection.proposal import Rules, plain, proposer
+from prototxt_gen.layers.detection._proposal_rules import Rules, plain
+from prototxt_gen.layers.detection.proposal import proposer
 from prototxt_gen.layers.utility.python import PythonClass
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from converters.onnx_export.onnx_graph import Graph
     from prototxt_gen.layers.detection._boxes import Floats
+    from prototxt_gen.layers.onnx_graph import OnnxGraph
 
 CONFIG: dict[str, float] = {
     "RPN_PRE_NMS_TOP_N": 6000,
@@ -84,7 +85,9 @@ class ProposalLayer(PythonClass):
     def torch(self, layer: Layer, bottoms: Sequence[Shape]) -> nn.Module:
         return proposer(self.rules(layer), len(layer.tops) == 2, _SCORES)
 
-    def onnx(self, g: Graph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, Floats]) -> str | Sequence[str]:
+    def onnx(
+        self, g: OnnxGraph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, Floats]
+    ) -> str | Sequence[str]:
         from prototxt_gen.layers.detection._proposal_onnx import lower
 
         regions, scores = lower(g, self.rules(layer), bottoms)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor, nn
 
-    from converters.onnx_export.onnx_graph import Graph
+    from prototxt_gen.layers.onnx_graph import OnnxGraph
 
 Span = tuple[int, int]
 """From (included) and to (excluded) on one axis of the feature map."""
@@ -139,7 +139,7 @@ class ROIPooling(RegionPooling):
         return torch.stack([torch.stack([cell(row, column) for column in columns], 1) for row in rows], 1)
 
     def onnx(
-        self, g: Graph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, np.ndarray[Any, Any]]
+        self, g: OnnxGraph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, np.ndarray[Any, Any]]
     ) -> str | Sequence[str]:
         regions = g.op("Reshape", bottoms[1], g.const([-1, 5]))
         scale = layer.get(ROIPoolingParameter).spatial_scale
@@ -217,7 +217,7 @@ class PSROIPooling(RegionPooling):
         return torch.stack([torch.stack([cell(i, j) for j in range(size)], 1) for i in range(size)], 1)
 
     def onnx(
-        self, g: Graph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, np.ndarray[Any, Any]]
+        self, g: OnnxGraph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, np.ndarray[Any, Any]]
     ) -> str | Sequence[str]:
         """Sums over cells as products with masks: first over columns, for all regions at once, then over rows."""
         p, (_, _, height, width) = layer.get(PSROIPoolingParameter), g.shape(bottoms[0])
@@ -261,7 +261,7 @@ class PSROIPooling(RegionPooling):
     )
 
 
-def _masks(g: Graph, p: PSROIPoolingParameter, ends: Sequence[str], limit: int) -> str:
+def _masks(g: OnnxGraph, p: PSROIPoolingParameter, ends: Sequence[str], limit: int) -> str:
     """Return for each cell, pixel and region whether it is inside, cells×limit×R of 0 and 1."""
     import numpy as np
 
@@ -277,7 +277,7 @@ def _masks(g: Graph, p: PSROIPoolingParameter, ends: Sequence[str], limit: int) 
     return g.op("Transpose", g.op("Cast", inside, to=1), perm=[2, 1, 0])
 
 
-def _scaled(g: Graph, corner: str, more: int, scale: float) -> str:
+def _scaled(g: OnnxGraph, corner: str, more: int, scale: float) -> str:
     """Return a corner in the feature map's pixels, R×1: rounded half away from zero, one more for an end, scaled."""
     exact = g.op("Cast", corner, to=11)
     half = g.op("Cast", g.const(0.5), to=11)
@@ -285,10 +285,10 @@ def _scaled(g: Graph, corner: str, more: int, scale: float) -> str:
     return g.op("Mul", g.op("Add", g.op("Cast", whole, to=1), g.const(float(more))), g.const(scale))
 
 
-def _scalar(g: Graph, number: int) -> str:
+def _scalar(g: OnnxGraph, number: int) -> str:
     return g.op("Constant", value_int=number)
 
 
-def _first(g: Graph, value: str) -> str:
+def _first(g: OnnxGraph, value: str) -> str:
     """Return the size of a value's first axis, without axes."""
     return g.op("Squeeze", g.op("Shape", value, start=0, end=1))

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from prototxt_gen.common.errors import UnsupportedError
 from prototxt_gen.ir import Layer, Shape, show
 from prototxt_gen.layers.base import Arity, LayerType, show_all
-from prototxt_gen.layers.detection._yolo_detection_output_onnx import lower
+from prototxt_gen.layers.detection._yolo_detection_output_onnx import Found, lower
 from prototxt_gen.layers.example import Draw, Example, literal, normal
 from prototxt_gen.schema.message import Message, boolean, float32, repeated, string, uint32
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import nn
 
-    from converters.onnx_export.onnx_graph import Graph
+    from prototxt_gen.layers.onnx_graph import OnnxGraph
 
 
 class YoloDetectionOutputParameter(Message, field="yolo_detection_output_param", number=601):
@@ -42,19 +42,6 @@ class Yolov3DetectionOutputParameter(Message, field="yolov3_detection_output_par
     mask_group_num = uint32(7, 2)
     mask = repeated(uint32(8))
     gaussian_box = boolean(9)
-
-
-class Found(NamedTuple):
-    """What a layer of either type looks for. `anchors` and `scales` have an entry for each bottom."""
-
-    anchors: tuple[tuple[tuple[float, float], ...], ...]
-    scales: tuple[int, ...]
-    """How many units of the anchors a cell has."""
-    classes: int
-    least: float
-    threshold: float
-    each_class: bool
-    """Whether a box may be several detections, each class by itself; else its best class counts."""
 
 
 def anchor_pairs(layer: Layer, biases: Sequence[float], wanted: Sequence[int]) -> tuple[tuple[float, float], ...]:
@@ -88,7 +75,7 @@ class Detections(LayerType):
         return channels == anchors * each
 
     def onnx(
-        self, g: Graph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, np.ndarray[Any, Any]]
+        self, g: OnnxGraph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, np.ndarray[Any, Any]]
     ) -> str | Sequence[str]:
         found = self.found(layer)
         if not found.threshold > 0:

@@ -10,8 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from prototxt_gen.layers.normalization._batch_norm_onnx import PHASE, RUNNING
-from prototxt_gen.layers.normalization.bn import INVERSE_STD, VARIANCE
+from prototxt_gen.layers.normalization._batch_norm_shared import INVERSE_STD, PHASE, RUNNING, VARIANCE
 
 if TYPE_CHECKING:
     import numpy as np

@@ -10,7 +10,7 @@ from prototxt_gen.common.errors import WeightsError
 from prototxt_gen.ir import Layer, Shape, show
 from prototxt_gen.layers.base import BlobSpec, LayerType, show_all
 from prototxt_gen.layers.example import Example, positive
-from prototxt_gen.layers.normalization._batch_norm_onnx import BATCH, PHASE, RUNNING, onnx_batch, onnx_running
+from prototxt_gen.layers.normalization._batch_norm_shared import BATCH, PHASE, RUNNING, onnx_batch, onnx_running
 from prototxt_gen.schema.caffe_proto import ENGINES, FillerParameter
 from prototxt_gen.schema.message import Message, boolean, enum, float32, message
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import nn
 
-    from converters.onnx_export.onnx_graph import Graph
+    from prototxt_gen.layers.onnx_graph import OnnxGraph
 
     Array = np.ndarray[Any, Any]
 
@@ -159,7 +159,9 @@ class BatchNorm(LayerType):
         tensors = {"mean": mean, "variance": variance, "factor": m.factor, "scale": m.weight, "bias": m.bias}
         return {role: tensors[role].detach().cpu().float().numpy() for role in roles}
 
-    def onnx(self, g: Graph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, Array]) -> str | Sequence[str]:
+    def onnx(
+        self, g: OnnxGraph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, Array]
+    ) -> str | Sequence[str]:
         import numpy as np
 
         affine = [blobs[role].reshape(-1) for role in ("scale", "bias") if role in blobs]

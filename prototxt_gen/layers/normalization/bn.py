@@ -9,7 +9,15 @@ from prototxt_gen.common.errors import UnsupportedError, WeightsError
 from prototxt_gen.ir import Layer, Shape, show
 from prototxt_gen.layers.base import BlobSpec, LayerType
 from prototxt_gen.layers.example import Example, positive
-from prototxt_gen.layers.normalization._batch_norm_onnx import BATCH, PHASE, RUNNING, onnx_batch, onnx_running
+from prototxt_gen.layers.normalization._batch_norm_shared import (
+    BATCH,
+    INVERSE_STD,
+    PHASE,
+    RUNNING,
+    VARIANCE,
+    onnx_batch,
+    onnx_running,
+)
 from prototxt_gen.schema.caffe_proto import ENGINES, FillerParameter
 from prototxt_gen.schema.message import Message, boolean, enum, float32, message
 
@@ -17,12 +25,10 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import nn
 
-    from converters.onnx_export.onnx_graph import Graph
+    from prototxt_gen.layers.onnx_graph import OnnxGraph
 
     Array = np.ndarray[Any, Any]
 
-INVERSE_STD, VARIANCE = "inverse_std", "variance"
-"""What the fourth blob holds, and so its role: 1 / sqrt(variance + eps), or the variance."""
 ONE = FillerParameter(value=1.0)
 SEGNET_EPS = 1e-9
 TENSORS = {"slope": "weight", "scale": "weight", "bias": "bias", "shift": "bias", "mean": "running_mean"}
@@ -152,7 +158,9 @@ class BN(LayerType):
         tensors = {role: fourth[role] if role in fourth else getattr(m, TENSORS[role]) for role in roles}
         return {role: tensor.detach().cpu().float().numpy() for role, tensor in tensors.items()}
 
-    def onnx(self, g: Graph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, Array]) -> str | Sequence[str]:
+    def onnx(
+        self, g: OnnxGraph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, Array]
+    ) -> str | Sequence[str]:
         p, arrays = layer.get(BNParameter), [array.reshape(-1) for array in blobs.values()]
         self.check_axes(layer, g.shape(bottoms[0]))
         if not p.segnet:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor, nn
 
-    from converters.onnx_export.onnx_graph import Graph
+    from prototxt_gen.layers.onnx_graph import OnnxGraph
 
 
 class LRNParameter(Message, field="lrn_param", number=118):
@@ -67,7 +67,7 @@ class LRN(LayerType):
         return LocalContrastNorm()
 
     def onnx(
-        self, g: Graph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, np.ndarray[Any, Any]]
+        self, g: OnnxGraph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, np.ndarray[Any, Any]]
     ) -> str | Sequence[str]:
         (x,) = bottoms
         p = layer.get(LRNParameter)
@@ -92,7 +92,7 @@ class LRN(LayerType):
     )
 
 
-def _mean_across(g: Graph, squares: str, size: int) -> str:
+def _mean_across(g: OnnxGraph, squares: str, size: int) -> str:
     """Means over nearby channels by a pooling: ONNX Runtime's LRN takes an alpha and a beta above 0 alone."""
     stacked = g.op("Unsqueeze", squares, g.const([1], "channels_as_an_axis"))
     pads = (size // 2, 0, 0) * 2
@@ -100,5 +100,5 @@ def _mean_across(g: Graph, squares: str, size: int) -> str:
     return g.op("Squeeze", mean, g.const([1], "channels_as_an_axis"))
 
 
-def _mean_within(g: Graph, squares: str, size: int) -> str:
+def _mean_within(g: OnnxGraph, squares: str, size: int) -> str:
     return g.op("AveragePool", squares, kernel_shape=(size,) * 2, pads=(size // 2,) * 4, count_include_pad=1)

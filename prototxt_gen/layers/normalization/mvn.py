@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor, nn
 
-    from converters.onnx_export.onnx_graph import Graph
+    from prototxt_gen.layers.onnx_graph import OnnxGraph
 
 
 class MVNParameter(Message, field="mvn_param", number=120):
@@ -61,7 +61,7 @@ class MVN(LayerType):
         return MeanVarianceNormalised()
 
     def onnx(
-        self, g: Graph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, np.ndarray[Any, Any]]
+        self, g: OnnxGraph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, np.ndarray[Any, Any]]
     ) -> str | Sequence[str]:
         p, rank, bottom = layer.get(MVNParameter), len(g.shape(bottoms[0])), bottoms[0]
         if rank < 4:

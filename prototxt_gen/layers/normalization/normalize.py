@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor, nn
 
-    from converters.onnx_export.onnx_graph import Graph
+    from prototxt_gen.layers.onnx_graph import OnnxGraph
 
 ONE = FillerParameter(value=1.0)
 NORMFACE_EPS = 1e-6
@@ -90,7 +90,7 @@ class Normalize(LayerType):
         return _ssd(layer.get(NormalizeParameter), bottoms[0])
 
     def onnx(
-        self, g: Graph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, np.ndarray[Any, Any]]
+        self, g: OnnxGraph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, np.ndarray[Any, Any]]
     ) -> str | Sequence[str]:
         bottom, rank = bottoms[0], len(g.shape(bottoms[0]))
         if self.normface(layer):
@@ -157,7 +157,7 @@ def _normface(p: NormFaceParameter, with_norm: bool) -> nn.Module:
     return Norm()
 
 
-def _onnx_norm(g: Graph, bottom: str, axes: Sequence[int], kind: str, eps: float) -> str:
+def _onnx_norm(g: OnnxGraph, bottom: str, axes: Sequence[int], kind: str, eps: float) -> str:
     each = g.op("Abs", bottom) if kind == "L1" else g.op("Mul", bottom, bottom)
     sums = g.op("Add", g.op("ReduceSum", each, g.const(list(axes), "axes")), g.const(eps, "eps"))
     return sums if kind == "L1" else g.op("Sqrt", sums)

@@ -11,7 +11,7 @@ from prototxt_gen.ir import Layer, Shape, show
 from prototxt_gen.layers.axes import refuse_in_place
 from prototxt_gen.layers.base import BlobSpec, LayerType
 from prototxt_gen.layers.example import Example, positive
-from prototxt_gen.layers.normalization._batch_norm_onnx import onnx_running
+from prototxt_gen.layers.normalization._batch_norm_shared import onnx_running
 from prototxt_gen.schema.caffe_proto import FillerParameter
 from prototxt_gen.schema.message import Message, boolean, float32, int32, message
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import nn
 
-    from converters.onnx_export.onnx_graph import Graph
+    from prototxt_gen.layers.onnx_graph import OnnxGraph
 
     Array = np.ndarray[Any, Any]
 
@@ -93,7 +93,9 @@ class DenseBlock(LayerType):
         dropout = p.dropout_amount if p.use_dropout else 0.0
         return _dense_block_module.DenseBlock(shapes, p.numTransition, p.use_BC, p.moving_average_fraction, dropout)
 
-    def onnx(self, g: Graph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, Array]) -> str | Sequence[str]:
+    def onnx(
+        self, g: OnnxGraph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, Array]
+    ) -> str | Sequence[str]:
         (x,), p = bottoms, layer.get(DenseBlockParameter)
         for step in range(p.numTransition):
             new = _normalised(g, x, blobs, "", step)
@@ -136,7 +138,7 @@ def _step_blobs(
     return made | {f"{kind}variance{i}": BlobSpec(shape, one, statistic=True) for i, shape in enumerate(each)}
 
 
-def _normalised(g: Graph, x: str, blobs: Mapping[str, Array], kind: str, step: int) -> str:
+def _normalised(g: OnnxGraph, x: str, blobs: Mapping[str, Array], kind: str, step: int) -> str:
     factor = float(blobs["factor"].reshape(-1)[0])
     scale, bias, mean, variance = (blobs[f"{kind}{role}{step}"] for role in ("scale", "bias", "mean", "variance"))
     by = 1 / factor if factor else 1.0

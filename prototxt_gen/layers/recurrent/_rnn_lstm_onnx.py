@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import numpy as np
 
-    from converters.onnx_export.onnx_graph import Graph
+    from prototxt_gen.layers.onnx_graph import OnnxGraph
 
     Blobs = Mapping[str, np.ndarray[Any, Any]]
 
 
-def scan(g: Graph, letter: str, inputs: str, cont: str, state: Sequence[str], hidden: str) -> tuple[str, ...]:
+def scan(g: OnnxGraph, letter: str, inputs: str, cont: str, state: Sequence[str], hidden: str) -> tuple[str, ...]:
     """Write the loop; return the last state, then the hidden states of all steps, T×N×D.
 
     `inputs` are the gates' share from outside, T×N×G; `cont` T×N; `state` N×D each; `hidden` the D×G weights.
@@ -35,16 +35,15 @@ def scan(g: Graph, letter: str, inputs: str, cont: str, state: Sequence[str], hi
 class _Body:
     """The step's graph, and the names of what goes in and out."""
 
-    def __init__(self, graph: Graph, states: int) -> None:
+    def __init__(self, graph: OnnxGraph, states: int) -> None:
         self.graph = graph
         self.state = [graph.name(f"state{i}") for i in range(states)]
         self.inputs = [*self.state, graph.name("inputs"), graph.name("cont")]
         self.outputs: list[str] = []
 
 
-def _body(g: Graph, letter: str, hidden: str, states: int) -> _Body:
-    graph = type(g)(g.opset)
-    graph.scope = g.name("step")
+def _body(g: OnnxGraph, letter: str, hidden: str, states: int) -> _Body:
+    graph = g.subgraph("step")
     body = _Body(graph, states)
     mark = graph.op("Unsqueeze", body.inputs[-1], graph.const([1], "axis"))
     kept = graph.op("Mul", body.state[0], mark)
@@ -54,7 +53,7 @@ def _body(g: Graph, letter: str, hidden: str, states: int) -> _Body:
     return body
 
 
-def _lstm_step(graph: Graph, gates: str, cell: str, mark: str) -> tuple[str, ...]:
+def _lstm_step(graph: OnnxGraph, gates: str, cell: str, mark: str) -> tuple[str, ...]:
     """Source: src/caffe/layers/lstm_unit_layer.cpp LSTMUnitLayer::Forward_cpu."""
     i, f, o, new = graph.ops("Split", gates, outputs=4, axis=-1, num_outputs=4)
     kept = graph.op("Mul", graph.op("Mul", mark, graph.op("Sigmoid", f)), cell)
@@ -62,13 +61,13 @@ def _lstm_step(graph: Graph, gates: str, cell: str, mark: str) -> tuple[str, ...
     return graph.op("Mul", graph.op("Sigmoid", o), graph.op("Tanh", cell)), cell
 
 
-def lstm_unit(g: Graph, cell: str, gates: str, cont: str) -> tuple[str, str]:
+def lstm_unit(g: OnnxGraph, cell: str, gates: str, cont: str) -> tuple[str, str]:
     """Write one step on 1×N×D, 1×N×4D and 1×N; return the cell and the hidden state."""
     hidden, cell = _lstm_step(g, gates, cell, g.op("Unsqueeze", cont, g.const([2], "axis")))
     return cell, hidden
 
 
-def from_outside(g: Graph, letter: str, x: str, static: str | None, blobs: Blobs) -> str:
+def from_outside(g: OnnxGraph, letter: str, x: str, static: str | None, blobs: Blobs) -> str:
     """Write what the inputs add to the gates of all steps at once: T×N×G."""
     if len(g.shape(x)) > 3:
         x = g.op("Reshape", x, g.const([0, 0, -1], "shape"))
@@ -79,7 +78,7 @@ def from_outside(g: Graph, letter: str, x: str, static: str | None, blobs: Blobs
     return g.op("Add", gates, g.op("MatMul", flat, blobs[f"W_x{letter}_static"].T.copy()))
 
 
-def zero_state(g: Graph, cont: str, size: int) -> str:
+def zero_state(g: OnnxGraph, cont: str, size: int) -> str:
     """Write N×size zeros, N being whatever the model runs with."""
     shape = g.op("Concat", g.op("Shape", cont, start=1, end=2), g.const([size], "size"), axis=0)
     return g.op("Expand", g.const(0.0, "zero"), shape)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import nn
 
-    from converters.onnx_export.onnx_graph import Graph
+    from prototxt_gen.layers.onnx_graph import OnnxGraph
 
 
 class RecurrentParameter(Message, field="recurrent_param", number=146):
@@ -98,7 +98,7 @@ class Recurrent(LayerType):
         return recurrent_module(self.letter, shapes, self.static(layer), bool(self.exposed(layer)))
 
     def onnx(
-        self, g: Graph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, np.ndarray[Any, Any]]
+        self, g: OnnxGraph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, np.ndarray[Any, Any]]
     ) -> str | Sequence[str]:
         static, exposed = self.static(layer), self.exposed(layer)
         inputs = write.from_outside(g, self.letter, bottoms[0], bottoms[2] if static else None, blobs)
@@ -111,7 +111,7 @@ class Recurrent(LayerType):
         tops = [g.op("Unsqueeze", each, g.const([0], "axis")) for each in last] if exposed else []
         return [self.onnx_output(g, hidden, blobs), *tops]
 
-    def onnx_output(self, g: Graph, hidden: str, blobs: Mapping[str, np.ndarray[Any, Any]]) -> str:
+    def onnx_output(self, g: OnnxGraph, hidden: str, blobs: Mapping[str, np.ndarray[Any, Any]]) -> str:
         return hidden
 
 
@@ -185,7 +185,7 @@ class RNN(Recurrent):
         yield "W_ho", BlobSpec((p.num_output, p.num_output), p.weight_filler)
         yield "b_o", BlobSpec((p.num_output,), p.bias_filler)
 
-    def onnx_output(self, g: Graph, hidden: str, blobs: Mapping[str, np.ndarray[Any, Any]]) -> str:
+    def onnx_output(self, g: OnnxGraph, hidden: str, blobs: Mapping[str, np.ndarray[Any, Any]]) -> str:
         return g.op("Tanh", g.op("Add", g.op("MatMul", hidden, blobs["W_ho"].T.copy()), blobs["b_o"]))
 
     examples = _examples(1)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor, nn
 
-    from converters.onnx_export.onnx_graph import Graph
+    from prototxt_gen.layers.onnx_graph import OnnxGraph
 
 _LOWEST = -(2**63)
 """As the end of an ONNX Slice with step -1: through to the first element."""
@@ -69,7 +69,7 @@ class ArgMax(LayerType):
         return _module_along(axis, p.top_k, p.out_max_val)
 
     def onnx(
-        self, g: Graph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, np.ndarray[Any, Any]]
+        self, g: OnnxGraph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, np.ndarray[Any, Any]]
     ) -> str | Sequence[str]:
         p, shape = layer.get(ArgMaxParameter), g.shape(bottoms[0])
         axis = searched_axis(layer, shape)
@@ -106,7 +106,7 @@ class ArgMax(LayerType):
     )
 
 
-def _onnx_largest(g: Graph, bottom: str, axis: int, top_k: int) -> tuple[str, str]:
+def _onnx_largest(g: OnnxGraph, bottom: str, axis: int, top_k: int) -> tuple[str, str]:
     """Write the values and positions of the largest, searching from the end: ONNX takes the first of equals."""
     end = [g.const([at], name) for at, name in ((-1, "start"), (_LOWEST, "end"), (axis, "axis"), (-1, "step"))]
     backwards = g.op("Slice", bottom, *end)

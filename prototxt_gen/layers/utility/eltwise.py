@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor, nn
 
-    from converters.onnx_export.onnx_graph import Graph
+    from prototxt_gen.layers.onnx_graph import OnnxGraph
 
 
 class EltwiseParameter(Message, field="eltwise_param", number=110):
@@ -75,7 +75,7 @@ class Eltwise(LayerType):
         return _product_module() if operation == "PROD" else _maximum_module()
 
     def onnx(
-        self, g: Graph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, np.ndarray[Any, Any]]
+        self, g: OnnxGraph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, np.ndarray[Any, Any]]
     ) -> str | Sequence[str]:
         operation = _operation(layer)
         if operation == "MAX":
@@ -110,7 +110,7 @@ class Eltwise(LayerType):
     )
 
 
-def _chain(g: Graph, op: str, values: Sequence[str]) -> str:
+def _chain(g: OnnxGraph, op: str, values: Sequence[str]) -> str:
     """Join the values by a two-input operation, from the left, as Caffe does."""
     first, *others = values
     for other in others:

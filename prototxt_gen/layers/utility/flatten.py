@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import nn
 
-    from converters.onnx_export.onnx_graph import Graph
+    from prototxt_gen.layers.onnx_graph import OnnxGraph
 
 
 class FlattenParameter(Message, field="flatten_param", number=135):
@@ -61,7 +61,7 @@ class Flatten(LayerType):
         return reshape_module(new) if new.start == new.end else nn.Flatten(new.start, new.end - 1)
 
     def onnx(
-        self, g: Graph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, np.ndarray[Any, Any]]
+        self, g: OnnxGraph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, np.ndarray[Any, Any]]
     ) -> str | Sequence[str]:
         new = flattened_axes(layer, g.shape(bottoms[0]))
         if new == NewAxes(1, len(g.shape(bottoms[0])), (-1,)):

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor, nn
 
-    from converters.onnx_export.onnx_graph import Graph
+    from prototxt_gen.layers.onnx_graph import OnnxGraph
 
 _LOWEST = -(2**63)
 """As the end of an ONNX Slice with step -1: through to the first element."""
@@ -57,7 +57,7 @@ class _Backwards(LayerType):
         return Flipped()
 
     def onnx(
-        self, g: Graph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, np.ndarray[Any, Any]]
+        self, g: OnnxGraph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, np.ndarray[Any, Any]]
     ) -> str | Sequence[str]:
         axes = self.axes(layer, g.shape(bottoms[0]))
         if not axes:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import nn
 
-    from converters.onnx_export.onnx_graph import Graph
+    from prototxt_gen.layers.onnx_graph import OnnxGraph
 
 
 OURS = ("prototxt_gen.data.caffe_layer", "AugmentedData")
@@ -110,6 +110,6 @@ class Python(LayerType):
         raise _unknown(layer, "what it computes")
 
     def onnx(
-        self, g: Graph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, np.ndarray[Any, Any]]
+        self, g: OnnxGraph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, np.ndarray[Any, Any]]
     ) -> str | Sequence[str]:
         raise _unknown(layer, "what it computes")

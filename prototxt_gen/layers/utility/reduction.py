@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor, nn
 
-    from converters.onnx_export.onnx_graph import Graph
+    from prototxt_gen.layers.onnx_graph import OnnxGraph
 
 
 class ReductionParameter(Message, field="reduction_param", number=136):
@@ -47,7 +47,7 @@ class Reduction(LayerType):
         return _module(p.operation, canonical(layer, p.axis, bottoms[0]), p.coeff)
 
     def onnx(
-        self, g: Graph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, np.ndarray[Any, Any]]
+        self, g: OnnxGraph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, np.ndarray[Any, Any]]
     ) -> str | Sequence[str]:
         p, shape = layer.get(ReductionParameter), g.shape(bottoms[0])
         axes = range(canonical(layer, p.axis, shape), len(shape))

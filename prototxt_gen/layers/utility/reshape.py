@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor, nn
 
-    from converters.onnx_export.onnx_graph import Graph
+    from prototxt_gen.layers.onnx_graph import OnnxGraph
 
 
 class ReshapeParameter(Message, field="reshape_param", number=133):
@@ -80,7 +80,7 @@ def reshape_module(new: NewAxes) -> nn.Module:
     return Reshaped()
 
 
-def reshape_onnx(g: Graph, bottom: str, new: NewAxes) -> str:
+def reshape_onnx(g: OnnxGraph, bottom: str, new: NewAxes) -> str:
     """Write an ONNX Reshape, whose 0 and -1 mean what Caffe's do; sizes kept are copied as the model runs."""
     import numpy as np
 
@@ -127,7 +127,7 @@ class Reshape(LayerType):
         return reshape_module(new_axes(layer, bottoms[0])) if block == 1 else nn.PixelShuffle(block)
 
     def onnx(
-        self, g: Graph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, np.ndarray[Any, Any]]
+        self, g: OnnxGraph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, np.ndarray[Any, Any]]
     ) -> str | Sequence[str]:
         block = layer.get(ReshapeParameter).pixelshuffler
         if block != 1:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import nn
 
-    from converters.onnx_export.onnx_graph import Graph
+    from prototxt_gen.layers.onnx_graph import OnnxGraph
 
 
 class ShuffleChannelParameter(Message, field="shuffle_channel_param", number=164):
@@ -47,7 +47,7 @@ class ShuffleChannel(LayerType):
         return nn.ChannelShuffle(layer.get(ShuffleChannelParameter).group)
 
     def onnx(
-        self, g: Graph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, np.ndarray[Any, Any]]
+        self, g: OnnxGraph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, np.ndarray[Any, Any]]
     ) -> str | Sequence[str]:
         (x,), group = bottoms, layer.get(ShuffleChannelParameter).group
         shape = g.shape(x)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import nn
 
-    from converters.onnx_export.onnx_graph import Graph
+    from prototxt_gen.layers.onnx_graph import OnnxGraph
 
 
 class SoftmaxParameter(Message, field="softmax_param", number=125):
@@ -49,7 +49,7 @@ class Softmax(LayerType):
         return nn.Softmax(dim=self.axis(layer, bottoms[0]))
 
     def onnx(
-        self, g: Graph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, np.ndarray[Any, Any]]
+        self, g: OnnxGraph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, np.ndarray[Any, Any]]
     ) -> str | Sequence[str]:
         return g.op("Softmax", bottoms[0], axis=self.axis(layer, g.shape(bottoms[0])))
 

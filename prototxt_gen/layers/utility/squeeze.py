@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor, nn
 
-    from converters.onnx_export.onnx_graph import Graph
+    from prototxt_gen.layers.onnx_graph import OnnxGraph
 
 
 class SqueezeParameter(Message, field="squeeze_param", number=241):
@@ -60,7 +60,7 @@ class Squeeze(LayerType):
         return Squeezed()
 
     def onnx(
-        self, g: Graph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, np.ndarray[Any, Any]]
+        self, g: OnnxGraph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, np.ndarray[Any, Any]]
     ) -> str | Sequence[str]:
         shape = g.shape(bottoms[0])
         axes = self._axes(layer, shape) or [axis for axis, size in enumerate(shape) if size == 1]

@@ -13,7 +13,7 @@ from prototxt_gen.layers.vision._convolution_window import Window
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from converters.onnx_export.onnx_graph import Graph
+    from prototxt_gen.layers.onnx_graph import OnnxGraph
 
 
 def folded(module: nn.Module, axis: int, bottom: Shape) -> nn.Module:
@@ -56,7 +56,7 @@ def reaching(module: nn.Module, w: Window) -> nn.Module:
     return Reaching()
 
 
-def fold_onnx(g: Graph, x: str, axis: int) -> str:
+def fold_onnx(g: OnnxGraph, x: str, axis: int) -> str:
     """Write the way into a node of N×C×… for channels at `axis`."""
     shape = g.shape(x)
     if axis == 1 and len(shape) > 2:
@@ -65,7 +65,7 @@ def fold_onnx(g: Graph, x: str, axis: int) -> str:
     return g.op("Reshape", x, g.const([images, shape[axis], *(shape[axis + 1 :] or (1,))], "shape"))
 
 
-def unfold_onnx(g: Graph, made: str, axis: int, bottom: Shape, top: Shape) -> str:
+def unfold_onnx(g: OnnxGraph, made: str, axis: int, bottom: Shape, top: Shape) -> str:
     """Write the way back from such a node to the top's own axes."""
     if axis == 1 and len(bottom) > 2:
         return made

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from converters.onnx_export.onnx_graph import Graph
+    from prototxt_gen.layers.onnx_graph import OnnxGraph
 
 Pair = tuple[int, int]
 """A number for the height and one for the width."""
@@ -161,7 +161,7 @@ def max_pool(x: Tensor, w: PoolWindow) -> tuple[Tensor, Tensor]:
     return top, torch.where(inside, rows * wide + columns, -1).to(x.dtype)
 
 
-def average_onnx(g: Graph, x: str, w: PoolWindow) -> str:
+def average_onnx(g: OnnxGraph, x: str, w: PoolWindow) -> str:
     """Write Caffe's average as AveragePool: plain where it says the same, else with divisors of our own."""
     import numpy as np
 
@@ -180,7 +180,7 @@ def average_onnx(g: Graph, x: str, w: PoolWindow) -> str:
     return g.op("Mul", mean, correction)
 
 
-def max_onnx(g: Graph, x: str, w: PoolWindow, masked: bool) -> str | tuple[str, str]:
+def max_onnx(g: OnnxGraph, x: str, w: PoolWindow, masked: bool) -> str | tuple[str, str]:
     """Write Caffe's maximum, and its mask if `masked`, as MaxPool."""
     size = plane(g, x)
     outputs = 2 if masked else 1
@@ -197,18 +197,18 @@ def _attributes(w: PoolWindow) -> dict[str, Pair | tuple[int, ...]]:
     return {"kernel_shape": w.kernel, "strides": w.stride, "pads": w.begin + w.end}
 
 
-def plane(g: Graph, x: str) -> Pair:
+def plane(g: OnnxGraph, x: str) -> Pair:
     """Return the height and width of an ONNX value N×C×H×W."""
     high, wide = g.shape(x)[2:]
     return high, wide
 
 
-def _pad_onnx(g: Graph, x: str, begin: Pair, end: Pair, value: float) -> str:
+def _pad_onnx(g: OnnxGraph, x: str, begin: Pair, end: Pair, value: float) -> str:
     pads = [0, 0, *begin, 0, 0, *end]
     return g.op("Pad", x, g.const(pads, "pads"), g.const(value, "value")) if any(pads) else x
 
 
-def _mask_onnx(g: Graph, indices: str, size: Pair, begin: Pair, end: Pair) -> str:
+def _mask_onnx(g: OnnxGraph, indices: str, size: Pair, begin: Pair, end: Pair) -> str:
     """Turn MaxPool's places, counted over the whole padded blob, into places in the image's own plane."""
     import numpy as np
 

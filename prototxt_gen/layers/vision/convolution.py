@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import nn
 
-    from converters.onnx_export.onnx_graph import Graph
+    from prototxt_gen.layers.onnx_graph import OnnxGraph
 
 __all__ = ["Convolution", "ConvolutionBase", "ConvolutionParameter", "around", "learned", "spatial_rank"]
 
@@ -100,7 +100,7 @@ class ConvolutionBase(LayerType):
         return super().dump(learned(module), roles)
 
     def onnx_nodes(
-        self, g: Graph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, np.ndarray[Any, Any]], kind: str
+        self, g: OnnxGraph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, np.ndarray[Any, Any]], kind: str
     ) -> list[str]:
         """Write a node of this kind for each bottom; one bottom's weights are there once for all."""
         shape = g.shape(bottoms[0])
@@ -183,7 +183,7 @@ class Convolution(ConvolutionBase):
         return per_bottom(folded(conv, axis, bottom), bottoms)
 
     def onnx(
-        self, g: Graph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, np.ndarray[Any, Any]]
+        self, g: OnnxGraph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, np.ndarray[Any, Any]]
     ) -> str | Sequence[str]:
         return self.onnx_nodes(g, layer, bottoms, blobs, "Conv")
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor, nn
 
-    from converters.onnx_export.onnx_graph import Graph
+    from prototxt_gen.layers.onnx_graph import OnnxGraph
 
 
 class CorrelationParameter(Message, field="correlation_param", number=1150):
@@ -92,7 +92,7 @@ class Correlation(LayerType):
         return Correlation()
 
     def onnx(
-        self, g: Graph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, np.ndarray[Any, Any]]
+        self, g: OnnxGraph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, np.ndarray[Any, Any]]
     ) -> str | Sequence[str]:
         """The displacements along x at once, those along y one by one: all at once would not fit into memory."""
         import numpy as np
@@ -168,7 +168,7 @@ class ChannelNorm(LayerType):
         return ChannelNorm()
 
     def onnx(
-        self, g: Graph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, np.ndarray[Any, Any]]
+        self, g: OnnxGraph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, np.ndarray[Any, Any]]
     ) -> str | Sequence[str]:
         (x,), rank = bottoms, len(g.shape(bottoms[0]))
         x = x if rank == 4 else g.op("Unsqueeze", x, g.const(list(range(rank, 4))))

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor, nn
 
-    from converters.onnx_export.onnx_graph import Graph
+    from prototxt_gen.layers.onnx_graph import OnnxGraph
 
 
 class CropCenterParameter(Message, field="crop_center_param", number=149):
@@ -68,7 +68,7 @@ class CropCenter(LayerType):
         return CropCentre()
 
     def onnx(
-        self, g: Graph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, np.ndarray[Any, Any]]
+        self, g: OnnxGraph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, np.ndarray[Any, Any]]
     ) -> str | Sequence[str]:
         axes = [(axis, cut) for axis, cut in enumerate(cuts(layer, g.shape(bottoms[0]))) if cut]
         if not axes:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import nn
 
-    from converters.onnx_export.onnx_graph import Graph
+    from prototxt_gen.layers.onnx_graph import OnnxGraph
 
 
 class Deconvolution(ConvolutionBase):
@@ -64,7 +64,7 @@ class Deconvolution(ConvolutionBase):
         return rank
 
     def onnx(
-        self, g: Graph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, np.ndarray[Any, Any]]
+        self, g: OnnxGraph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, np.ndarray[Any, Any]]
     ) -> str | Sequence[str]:
         self._rank(layer, g.shape(bottoms[0]))
         return self.onnx_nodes(g, layer, bottoms, blobs, "ConvTranspose")

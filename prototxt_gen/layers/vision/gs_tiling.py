@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor, nn
 
-    from converters.onnx_export.onnx_graph import Graph
+    from prototxt_gen.layers.onnx_graph import OnnxGraph
 
 
 class GSTilingParameter(Message, field="gs_tiling_param", number=1300):
@@ -64,7 +64,7 @@ class GSTiling(LayerType):
         return depth_to_space_module(s) if p.reverse else SpaceToDepth()
 
     def onnx(
-        self, g: Graph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, np.ndarray[Any, Any]]
+        self, g: OnnxGraph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, np.ndarray[Any, Any]]
     ) -> str | Sequence[str]:
         p = layer.get(GSTilingParameter)
         if p.reverse:

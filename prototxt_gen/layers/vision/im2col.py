@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import nn
 
-    from converters.onnx_export.onnx_graph import Graph
+    from prototxt_gen.layers.onnx_graph import OnnxGraph
 
 
 class Im2col(LayerType):
@@ -43,7 +43,7 @@ class Im2col(LayerType):
         return columns(window(layer, bottoms[0]), channel_axis(layer, bottoms[0]))
 
     def onnx(
-        self, g: Graph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, np.ndarray[Any, Any]]
+        self, g: OnnxGraph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, np.ndarray[Any, Any]]
     ) -> str | Sequence[str]:
         """A convolution, a group for each channel, whose kernels are 1 at one place and 0 elsewhere."""
         import numpy as np

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor, nn
 
-    from converters.onnx_export.onnx_graph import Graph
+    from prototxt_gen.layers.onnx_graph import OnnxGraph
 
 _FACTORS = ("zoom_factor", "shrink_factor", "full_zoom_factor")
 _TO_THE_END = 2**31 - 1
@@ -114,7 +114,7 @@ class Interp(LayerType):
         return Interpolate()
 
     def onnx(
-        self, g: Graph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, np.ndarray[Any, Any]]
+        self, g: OnnxGraph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, np.ndarray[Any, Any]]
     ) -> str | Sequence[str]:
         p, x = layer.get(InterpParameter), bottoms[0]
         if p.pad_beg or p.pad_end:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor, nn
 
-    from converters.onnx_export.onnx_graph import Graph
+    from prototxt_gen.layers.onnx_graph import OnnxGraph
 
 
 class PadParameter(Message, field="pad_param", number=504):
@@ -97,7 +97,7 @@ class Pad(LayerType):
         return PadAllAxes()
 
     def onnx(
-        self, g: Graph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, np.ndarray[Any, Any]]
+        self, g: OnnxGraph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, np.ndarray[Any, Any]]
     ) -> str | Sequence[str]:
         p, added = layer.get(PadParameter), border(layer, g.shape(bottoms[0]))
         pads = g.const([begin for begin, _ in added] + [end for _, end in added], "pads")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor, nn
 
-    from converters.onnx_export.onnx_graph import Graph
+    from prototxt_gen.layers.onnx_graph import OnnxGraph
 
 
 class PixelShuffleParameter(Message, field="pixelshuffle_param", number=507):
@@ -80,7 +80,7 @@ class PixelShuffle(LayerType):
         return nn.PixelShuffle(layer.get(PixelShuffleParameter).upscale_factor)
 
     def onnx(
-        self, g: Graph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, np.ndarray[Any, Any]]
+        self, g: OnnxGraph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, np.ndarray[Any, Any]]
     ) -> str | Sequence[str]:
         block = layer.get(PixelShuffleParameter).upscale_factor
         return g.op("DepthToSpace", bottoms[0], blocksize=block, mode="CRD")
@@ -136,7 +136,7 @@ class DepthToSpace(LayerType):
         return ChannelsLast()
 
     def onnx(
-        self, g: Graph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, np.ndarray[Any, Any]]
+        self, g: OnnxGraph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, np.ndarray[Any, Any]]
     ) -> str | Sequence[str]:
         (x,), p = bottoms, layer.get(DepthToSpaceParameter)
         mode = "CRD" if p.data_format == "CRD" else "DCR"
@@ -203,7 +203,7 @@ class Reorg(LayerType):
         return depth_to_space_module(s) if p.reverse else Scatter()
 
     def onnx(
-        self, g: Graph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, np.ndarray[Any, Any]]
+        self, g: OnnxGraph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, np.ndarray[Any, Any]]
     ) -> str | Sequence[str]:
         (x,), p = bottoms, layer.get(ReorgParameter)
         s = p.stride

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor, nn
 
-    from converters.onnx_export.onnx_graph import Graph
+    from prototxt_gen.layers.onnx_graph import OnnxGraph
 
 
 class PoolingParameter(Message, field="pooling_param", number=121):
@@ -176,7 +176,7 @@ class Pooling(LayerType):
         return window_module(average, lambda size: pool_window(layer, size), masked)
 
     def onnx(
-        self, g: Graph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, np.ndarray[Any, Any]]
+        self, g: OnnxGraph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, np.ndarray[Any, Any]]
     ) -> str | Sequence[str]:
         (x,) = bottoms
         p, masked = layer.get(PoolingParameter), len(layer.tops) > 1
@@ -267,7 +267,7 @@ def stochastic_module(window_at: Any) -> nn.Module:
     return StochasticPool()
 
 
-def stochastic_onnx(g: Graph, x: str, w: PoolWindow) -> str:
+def stochastic_onnx(g: OnnxGraph, x: str, w: PoolWindow) -> str:
     """Write the expected value: the sum of squares over the sum, 0 where the sum is not positive."""
     squares = average_onnx(g, g_like(g, x, "Mul", x, x), w)
     means = average_onnx(g, x, w)
@@ -276,7 +276,7 @@ def stochastic_onnx(g: Graph, x: str, w: PoolWindow) -> str:
     return g.op("Where", some, g.op("Div", squares, divisor), g.const(0.0, "zero"))
 
 
-def g_like(g: Graph, x: str, kind: str, *inputs: str) -> str:
+def g_like(g: OnnxGraph, x: str, kind: str, *inputs: str) -> str:
     """Add a node whose output has the shape of `x`."""
     made = g.op(kind, *inputs)
     g.set_shape(made, g.shape(x))

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor, nn
 
-    from converters.onnx_export.onnx_graph import Graph
+    from prototxt_gen.layers.onnx_graph import OnnxGraph
 
 
 class ResizeLayerParameter(Message, field="resize_param", number=231):
@@ -93,7 +93,7 @@ class Resize(LayerType):
         return ResizeBilinear()
 
     def onnx(
-        self, g: Graph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, np.ndarray[Any, Any]]
+        self, g: OnnxGraph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, np.ndarray[Any, Any]]
     ) -> str | Sequence[str]:
         size = g.shape(bottoms[0])[2:]
         high, wide = self._size(layer.get(ResizeLayerParameter), size)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor, nn
 
-    from converters.onnx_export.onnx_graph import Graph
+    from prototxt_gen.layers.onnx_graph import OnnxGraph
 
 
 class UpsampleDarknetParameter(Message, field="upsample_darknet_param", number=209):
@@ -58,7 +58,7 @@ class UpsampleDarknet(LayerType):
         return repeat_module(layer.get(UpsampleDarknetParameter).stride, 2)
 
     def onnx(
-        self, g: Graph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, np.ndarray[Any, Any]]
+        self, g: OnnxGraph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, np.ndarray[Any, Any]]
     ) -> str | Sequence[str]:
         return repeat_onnx(g, bottoms[0], [layer.get(UpsampleDarknetParameter).stride] * 2)
 
@@ -120,7 +120,7 @@ class ResizeNearestNeighbor(LayerType):
         return ResizeNearest()
 
     def onnx(
-        self, g: Graph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, np.ndarray[Any, Any]]
+        self, g: OnnxGraph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, np.ndarray[Any, Any]]
     ) -> str | Sequence[str]:
         (x,), p = bottoms, layer.get(ResizeNearestNeighborParameter)
         shape = g.shape(x)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor, nn
 
-    from converters.onnx_export.onnx_graph import Graph
+    from prototxt_gen.layers.onnx_graph import OnnxGraph
 
 
 class SpaceToBatchNDParameter(Message, field="space_to_batch_nd_param", number=236):
@@ -84,7 +84,7 @@ class SpaceToBatchND(LayerType):
         return SpaceToBatch()
 
     def onnx(
-        self, g: Graph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, np.ndarray[Any, Any]]
+        self, g: OnnxGraph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, np.ndarray[Any, Any]]
     ) -> str | Sequence[str]:
         p, shape = layer.get(SpaceToBatchNDParameter), g.shape(bottoms[0])
         blocks, (top,) = p.block_shape, self.shapes(layer, [shape])
@@ -155,7 +155,7 @@ class BatchToSpaceND(LayerType):
         return BatchToSpace()
 
     def onnx(
-        self, g: Graph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, np.ndarray[Any, Any]]
+        self, g: OnnxGraph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, np.ndarray[Any, Any]]
     ) -> str | Sequence[str]:
         p, shape = layer.get(BatchToSpaceNDParameter), g.shape(bottoms[0])
         blocks, (top,) = p.block_shape, self.shapes(layer, [shape])

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor, nn
 
-    from converters.onnx_export.onnx_graph import Graph
+    from prototxt_gen.layers.onnx_graph import OnnxGraph
 
 _SEGNET = ("scale_h", "scale_w", "pad_out_h", "pad_out_w", "upsample_h", "upsample_w")
 
@@ -63,7 +63,7 @@ def unpool_module(size: tuple[int, int] | None, scale: tuple[int, int], less: tu
     return UnpoolByMask()
 
 
-def unpool_onnx(g: Graph, x: str, mask: str, size: Sequence[int]) -> str:
+def unpool_onnx(g: OnnxGraph, x: str, mask: str, size: Sequence[int]) -> str:
     """Write the unpooling of a bottom into planes of this height and width."""
     batch = g.op("Shape", x, start=0, end=2)
     flat = g.const([0, 0, -1], "flat")
@@ -90,7 +90,7 @@ def repeat_module(scale: int, axes: int) -> nn.Module:
     return RepeatPixels()
 
 
-def repeat_onnx(g: Graph, x: str, scales: Sequence[int]) -> str:
+def repeat_onnx(g: OnnxGraph, x: str, scales: Sequence[int]) -> str:
     """Write the repetition of each pixel along the last axes, as often as `scales` says."""
     rank = len(g.shape(x))
     options = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
@@ -167,7 +167,7 @@ class Upsample(LayerType):
         return unpool_module(None, self._scales(layer), (int(p.pad_out_h), int(p.pad_out_w)))
 
     def onnx(
-        self, g: Graph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, np.ndarray[Any, Any]]
+        self, g: OnnxGraph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, np.ndarray[Any, Any]]
     ) -> str | Sequence[str]:
         shape = g.shape(bottoms[0])
         if len(bottoms) == 2:
@@ -208,7 +208,7 @@ class MaxUnPool(LayerType):
         return unpool_module((p.dst_h, p.dst_w), (1, 1), (0, 0))
 
     def onnx(
-        self, g: Graph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, np.ndarray[Any, Any]]
+        self, g: OnnxGraph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, np.ndarray[Any, Any]]
     ) -> str | Sequence[str]:
         p = layer.get(MaxUnPoolParameter)
         return unpool_onnx(g, bottoms[0], bottoms[1], (p.dst_h, p.dst_w))

@@ -8,21 +8,23 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import numpy as np
 
-    from converters.onnx_export.onnx_graph import Graph
+    from prototxt_gen.layers.onnx_graph import OnnxGraph
 
     Array = np.ndarray[Any, Any]
 
 PHASE, RUNNING, BATCH = "phase", "running", "batch"
 """Which statistics normalise: those of the batch in training and the moving ones else, or always the one kind."""
+INVERSE_STD, VARIANCE = "inverse_std", "variance"
+"""What the fourth blob holds, and so its role: 1 / sqrt(variance + eps), or the variance."""
 
 
-def onnx_running(g: Graph, bottom: str, eps: float, scale: Array, bias: Array, mean: Array, variance: Array) -> str:
+def onnx_running(g: OnnxGraph, bottom: str, eps: float, scale: Array, bias: Array, mean: Array, variance: Array) -> str:
     """Write a normalisation by given statistics, each of C numbers."""
     arrays = [array.reshape(-1).astype("float32") for array in (scale, bias, mean, variance)]
     return g.op("BatchNormalization", bottom, *arrays, epsilon=eps)
 
 
-def onnx_batch(g: Graph, bottom: str, eps: float, affine: Sequence[Array], before_root: bool = True) -> str:
+def onnx_batch(g: OnnxGraph, bottom: str, eps: float, affine: Sequence[Array], before_root: bool = True) -> str:
     """Write a normalisation by the batch's own statistics, then, where given, times a scale, plus a bias.
 
     `before_root`: eps is added to the variance, else to its root.
