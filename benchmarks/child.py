@@ -17,7 +17,7 @@ import converters.onnx_export.onnx_writer, converters.onnx_export.net_to_onnx, p
 from converters import read_subject
 from converters.convert import write_onnx
 from prototxt_gen import layers
-layers.every()
+layers.all_layer_types()
 start = time.perf_counter()
 write_onnx(read_subject(sys.argv[1], sys.argv[2]), Path(sys.argv[3]), force=True, verified=False)
 print(time.perf_counter() - start)

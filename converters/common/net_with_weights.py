@@ -118,7 +118,7 @@ def _assumed(analysis: Analysis) -> list[str]:
     """Return what is taken for granted, a sentence for each text and the layers it holds for."""
     held: dict[str, list[str]] = {}
     for row in analysis.rows:
-        if text := layers.room(row.layer).assumed(row.layer):
+        if text := layers.layer_type_of(row.layer).assumed(row.layer):
             held.setdefault(text, []).append(f"layer {row.layer.name!r} ({row.layer.type})")
     return [f"{', '.join(names)}: {text}" for text, names in held.items()]
 
@@ -179,8 +179,8 @@ def _of_phase(net: Net, how: Reading) -> tuple[Net, list[str]]:
 
 
 def _is_data(layer: Layer) -> bool:
-    room = layers.find(layer.type)
-    return room is not None and room.data
+    layer_type = layers.find_layer_type(layer.type)
+    return layer_type is not None and layer_type.data
 
 
 def _plain_data(layer: Layer) -> Layer:

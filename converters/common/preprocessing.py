@@ -114,8 +114,8 @@ def read_mean(path: str | PathLike[str]) -> Array:
 def told_by(net: Net) -> Preprocessing:
     """Return what the net's own data layer does in this phase; nothing where it has none."""
     for layer in net.layers:
-        room = layers.find(layer.type)
-        if room is not None and room.data and layer.type != "Input":
+        layer_type = layers.find_layer_type(layer.type)
+        if layer_type is not None and layer_type.data and layer.type != "Input":
             return _of_layer(net, layer)
     return Preprocessing()
 

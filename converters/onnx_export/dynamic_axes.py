@@ -118,4 +118,4 @@ def _sized_by_data(analysis: Analysis) -> list[Value]:
 
 
 def _depends_on_data(layer: Layer) -> bool:
-    return layer.type == "Filter" or layers.room(layer).sized_by_data
+    return layer.type == "Filter" or layers.layer_type_of(layer).sized_by_data

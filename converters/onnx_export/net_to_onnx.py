@@ -152,7 +152,7 @@ class Lowering:
         bottoms = [self.names[value] for value in layer.bottoms if value in self.names]
         if len(bottoms) != len(layer.bottoms):
             raise UnsupportedError(f"layer {layer.name!r} ({layer.type}): a bottom comes from a layer that is refused")
-        made = layers.room(layer).onnx(self.graph, layer, bottoms, self.graph.learned)
+        made = layers.layer_type_of(layer).onnx(self.graph, layer, bottoms, self.graph.learned)
         for value, top in zip(layer.tops, [made] if isinstance(made, str) else made, strict=False):
             self._take(value, top, start)
 

@@ -88,11 +88,11 @@ def _of(shapes: Mapping[Value, Shape], step: Step) -> tuple[Shape, ...]:
 def _looks(step: Step, bottoms: Sequence[Shape], axes: tuple[int, ...]) -> object:
     """Return the source of a layer with nothing learned; a stock module takes no memory for it."""
     with torch.device("meta"):
-        light = step.room.torch(step.layer, bottoms)
+        light = step.layer_type.torch(step.layer, bottoms)
         stock = stock_expression(light, len(bottoms[0]) if bottoms else 0)
     if stock is not None:
         return stock
-    return piece(step.layer, step.room.torch(step.layer, bottoms), step.path, bottoms, axes).looks()
+    return piece(step.layer, step.layer_type.torch(step.layer, bottoms), step.path, bottoms, axes).looks()
 
 
 def _sizes(analysis: Analysis) -> list[Analysis]:

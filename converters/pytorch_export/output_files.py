@@ -92,7 +92,7 @@ def _export(net: TorchNet, examples: tuple[torch.Tensor, ...]) -> Any:
     try:
         return torch.export.export(net, examples)
     except Exception as error:  # torch.export raises a dozen kinds; what it says is all there is to tell
-        open_ = [step.layer for step in net.steps if step.room.sized_by_data]
+        open_ = [step.layer for step in net.steps if step.layer_type.sized_by_data]
         if open_:
             names = ", ".join(f"{layer.name!r} ({layer.type})" for layer in open_)
             why = f"how much layer {names} gives out shows only when it has run"

@@ -121,26 +121,26 @@ class _Bundler:
             if name in vars(builtins):
                 continue
             if isinstance(closure.get(name), LayerType):
-                self._room(name, closure[name], tree, constants)
+                self._layer_type(name, closure[name], tree, constants)
             elif name in closure:
                 self._provide(name, closure[name], constants)
             elif name in around:
                 self._provide(name, around[name], None)
         return ast.unparse(tree)
 
-    def _room(self, name: str, room: LayerType, tree: ast.AST, constants: dict[str, Any]) -> None:
-        """Define a class with those methods of a room that the source uses, and the ones that these use in turn."""
+    def _layer_type(self, name: str, layer_type: LayerType, tree: ast.AST, constants: dict[str, Any]) -> None:
+        """Define a class with the methods of a layer type that the source uses, directly or through each other."""
         methods: dict[str, str] = {}
         wanted = _attributes_of(name, tree)
         while wanted:
             method = wanted.pop()
-            function = getattr(type(room), method)
+            function = getattr(type(layer_type), method)
             parsed = _parsed(function)
             wanted += [n for n in _attributes_of("self", parsed) if n not in methods and n != method]
             methods[method] = self._closed(parsed, function.__globals__, _closure(function), constants)
         inside = textwrap.indent("\n\n".join(methods.values()), "    ")
-        self.bundle.definitions[type(room).__name__] = f"class {type(room).__name__}:\n{inside}\n"
-        constants[name] = room
+        self.bundle.definitions[type(layer_type).__name__] = f"class {type(layer_type).__name__}:\n{inside}\n"
+        constants[name] = layer_type
 
     def _provide(self, name: str, value: Any, constants: dict[str, Any] | None) -> None:
         """`constants` is None for a name of a module, which can stand beside what uses it."""

@@ -96,7 +96,7 @@ class _Comparer:
         return any(bottom.blob in self.after_tie for bottom in layer.bottoms)
 
     def _one(self, layer: Layer, value: Value) -> Comparison:
-        tolerance = PLACES if _is_mask(layer, value) else max(TOLERANCE, layers.room(layer).tolerance)
+        tolerance = PLACES if _is_mask(layer, value) else max(TOLERANCE, layers.layer_type_of(layer).tolerance)
         error, note = difference(self.reference[value.blob], self.other[value.blob])
         why = self._excuse(layer, value, error) if error > tolerance else ""
         return Comparison(value.blob, layer.name, layer.type, error, tolerance, why or note, bool(why))
@@ -124,7 +124,7 @@ class _Comparer:
     def _makes_its_own(self, value: Value, blobs: Blobs) -> bool | None:
         """Whether the layer makes a runtime's own top of its own bottoms; None where these are not shown."""
         made = self._alone(value, blobs)
-        tolerance = 10 * layers.room(self.makers[value]).tolerance
+        tolerance = 10 * layers.layer_type_of(self.makers[value]).tolerance
         return None if made is None else difference(blobs[value.blob], made)[0] <= min(tolerance, TOLERANCE)
 
     def _alone(self, value: Value, blobs: Blobs) -> Array | None:
@@ -155,7 +155,9 @@ def _is_mask(layer: Layer, value: Value) -> bool:
 
 def _decides(layer: Layer) -> bool:
     return (
-        (layer.type == "Pooling" and len(layer.tops) > 1) or layer.type in DECIDING or layers.room(layer).sized_by_data
+        (layer.type == "Pooling" and len(layer.tops) > 1)
+        or layer.type in DECIDING
+        or layers.layer_type_of(layer).sized_by_data
     )
 
 
@@ -187,10 +189,10 @@ def run_layer(subject: Subject, layer: Layer, bottoms: Sequence[Array]) -> list[
     """Return the tops that a layer's PyTorch module makes of these bottoms."""
     import torch
 
-    room = layers.room(layer)
-    module = room.torch(layer, [tuple(bottom.shape) for bottom in bottoms]).eval()
+    layer_type = layers.layer_type_of(layer)
+    module = layer_type.torch(layer, [tuple(bottom.shape) for bottom in bottoms]).eval()
     if blobs := subject.weights.of(layer.name):
-        room.load(module, blobs)
+        layer_type.load(module, blobs)
     with torch.no_grad():
         made = module(*(torch.from_numpy(np.asarray(bottom, "float32", order="C")) for bottom in bottoms))
     tops = made if isinstance(made, (tuple, list)) else (made,)

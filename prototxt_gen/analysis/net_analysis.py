@@ -131,10 +131,10 @@ def _row(layer: Layer, bottoms: tuple[Shape | None, ...], given: Mapping[str, Sh
     if layer.tops and None not in from_outside:
         return Row(layer, bottoms, from_outside, macs=0)
     try:
-        room = layers.room(layer)
+        layer_type = layers.layer_type_of(layer)
         missing = [value.blob for value, shape in zip(layer.bottoms, bottoms, strict=True) if shape is None]
         if missing:
-            room.check_arity(layer)
+            layer_type.check_arity(layer)
             return _blocked(layer, bottoms, f"the shape of its bottom {missing[0]!r} is not known")
         tops, blobs, macs = _costs(layer, [shape for shape in bottoms if shape is not None])
         merged = tuple(new or old for new, old in zip(from_outside, tops, strict=True))
@@ -146,19 +146,19 @@ def _row(layer: Layer, bottoms: tuple[Shape | None, ...], given: Mapping[str, Sh
 
 def makes_data(layer: Layer) -> bool:
     """Whether a layer's tops come from outside the net: a data layer, or one of unknown type without bottoms."""
-    room = layers.find(layer.type)
-    if room is None or room.type == "Python":
+    layer_type = layers.find_layer_type(layer.type)
+    if layer_type is None or layer_type.type == "Python":
         return not layer.bottoms
-    return room.data
+    return layer_type.data
 
 
 def _given_tops(layer: Layer, given: Mapping[str, Shape]) -> tuple[Shape | None, ...]:
     """Return what the caller says of the tops of a layer without bottoms, Python layers among them."""
-    room = layers.find(layer.type)
+    layer_type = layers.find_layer_type(layer.type)
     if layer.bottoms or not given:
         return (None,) * len(layer.tops)
     found = [given.get(top.blob) for top in layer.tops]
-    if room is not None and room.labels and len(found) == 2 and found[0] is not None:
+    if layer_type is not None and layer_type.labels and len(found) == 2 and found[0] is not None:
         found[1] = found[1] or found[0][:1]
     return tuple(found)
 
@@ -183,9 +183,9 @@ def _costs_of_like(type_: str, params: LayerParameter, bottoms: tuple[Shape, ...
 
 
 def _costs_of(layer: Layer, bottoms: Sequence[Shape]) -> Costs:
-    room = layers.room(layer)
-    tops = room.infer(layer, bottoms)
-    return tops, room.blobs(layer, bottoms), room.macs(layer, bottoms, tops)
+    layer_type = layers.layer_type_of(layer)
+    tops = layer_type.infer(layer, bottoms)
+    return tops, layer_type.blobs(layer, bottoms), layer_type.macs(layer, bottoms, tops)
 
 
 def _blocked(layer: Layer, bottoms: tuple[Shape | None, ...], why: str) -> Row:

@@ -66,8 +66,8 @@ def duplicate_names(phase: Phase) -> Iterator[Problem]:
 
 def _learns(layer: Layer) -> bool:
     """Whether the type has blobs at all."""
-    room = layers.find(layer.type)
-    return room is not None and type(room).blobs is not LayerType.blobs
+    layer_type = layers.find_layer_type(layer.type)
+    return layer_type is not None and type(layer_type).blobs is not LayerType.blobs
 
 
 def unused_blobs(phase: Phase) -> Iterator[Problem]:
@@ -86,8 +86,8 @@ def _may_end(phase: Phase, layer: Layer, top: Value) -> bool:
     """A net that learns ends in losses and metrics; any other may end anywhere but at its images."""
     if is_source(layer):
         return not phase.trains and top != layer.tops[0]
-    room = layers.find(layer.type)
-    return not phase.trains or is_ending(layer) or room is None or not room.examples
+    layer_type = layers.find_layer_type(layer.type)
+    return not phase.trains or is_ending(layer) or layer_type is None or not layer_type.examples
 
 
 def wrong_arity(phase: Phase) -> Iterator[Problem]:
@@ -99,18 +99,18 @@ def wrong_arity(phase: Phase) -> Iterator[Problem]:
 
 
 def _arity_error(layer: Layer) -> NetError | None:
-    room = layers.find(layer.type)
+    layer_type = layers.find_layer_type(layer.type)
     try:
-        if room is not None:
-            room.check_arity(layer)
+        if layer_type is not None:
+            layer_type.check_arity(layer)
     except NetError as error:
         return error
     return None
 
 
 def _lacks_label(layer: Layer) -> bool:
-    room = layers.find(layer.type)
-    return room is not None and room.loss and len(layer.bottoms) == 1 < room.bottoms.low
+    layer_type = layers.find_layer_type(layer.type)
+    return layer_type is not None and layer_type.loss and len(layer.bottoms) == 1 < layer_type.bottoms.low
 
 
 def _bare(layer: Layer, error: NetError) -> str:
@@ -119,7 +119,7 @@ def _bare(layer: Layer, error: NetError) -> str:
 
 
 def wrong_shapes(phase: Phase) -> Iterator[Problem]:
-    """What the rooms say against parameters and shapes; what follows from it further down is not said again."""
+    """What the layer types say against parameters and shapes; what follows from it further down is not said again."""
     for row in phase.rows:
         if row.error is None or row.blocked or isinstance(row.error, UnsupportedError):
             continue
@@ -140,7 +140,7 @@ def not_checked(phase: Phase) -> Iterator[Problem]:
         first = cause.rows[0]
         if any(first.layer.params.walk_extras()):
             continue  # its unknown fields are problems of their own
-        if isinstance(first.error, UnsupportedError) and layers.find(first.layer.type) is not None:
+        if isinstance(first.error, UnsupportedError) and layers.find_layer_type(first.layer.type) is not None:
             waiting = f" ({cause.waiting} layers wait for it)" if cause.waiting else ""
             message = f"shapes from here on were not checked{waiting}: {_bare(first.layer, first.error)}"
             yield of_layer(NOTE, "not-checked", first.layer, message)

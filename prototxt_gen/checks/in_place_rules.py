@@ -75,15 +75,15 @@ def _learns(row: Row) -> bool:
     """Where shapes, and so the blobs, are not known, every layer of a type that has blobs counts."""
     if row.known:
         return learns(row.layer, sum(not spec.statistic for spec in row.blobs.values()))
-    room = layers.find(row.layer.type)
-    blobs = room is not None and type(room).blobs is not LayerType.blobs
+    layer_type = layers.find_layer_type(row.layer.type)
+    blobs = layer_type is not None and type(layer_type).blobs is not LayerType.blobs
     return learns(row.layer, int(blobs) or len(row.layer.params.param))
 
 
 def _shared(layer: Layer) -> Value | None:
     """Return the bottom whose memory the tops have."""
-    room = layers.find(layer.type)
-    return layer.bottoms[0] if room is not None and layer.bottoms and room.shares_memory(layer) else None
+    layer_type = layers.find_layer_type(layer.type)
+    return layer.bottoms[0] if layer_type is not None and layer.bottoms and layer_type.shares_memory(layer) else None
 
 
 def _changes_nothing(layer: Layer, reader: Layer) -> bool:

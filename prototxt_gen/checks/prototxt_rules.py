@@ -47,20 +47,20 @@ def unknown_types(file: Whole) -> Iterator[Problem]:
     for layer in file.net.layers:
         if not layer.type:
             yield of_layer(ERROR, "unknown-type", layer, "it has no type")
-        elif layers.find(layer.type) is None:
+        elif layers.find_layer_type(layer.type) is None:
             yield of_layer(WARNING, "unknown-type", layer, f"the type is not known{_hint(layer.type)}")
 
 
 @lru_cache(maxsize=1024)
 def _hint(type_: str) -> str:
-    return nearest(type_, layers.every())
+    return nearest(type_, layers.all_layer_types())
 
 
 def foreign_parameters(file: Whole) -> Iterator[Problem]:
     """Parameters of another type, which Caffe reads and then does not use."""
     for layer in file.net.layers:
-        room = layers.find(layer.type)
-        own = {kind.field for kind in room.params} | _ANY_LAYER if room is not None else None
+        layer_type = layers.find_layer_type(layer.type)
+        own = {kind.field for kind in layer_type.params} | _ANY_LAYER if layer_type is not None else None
         for name, value in layer.params.set_fields():
             if own is not None and isinstance(value, Message) and name not in own:
                 yield of_layer(WARNING, "foreign-parameter", layer, f"{name} is not for this type; Caffe ignores it")

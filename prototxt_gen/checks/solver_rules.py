@@ -126,10 +126,10 @@ def missing_files(file: SolverFile) -> Iterator[Problem]:
 def missing_data(file: SolverFile, net: Net) -> Iterator[Problem]:
     """Sources of data and mean files that the nets name."""
     for layer in net.layers:
-        room = layers.find(layer.type)
+        layer_type = layers.find_layer_type(layer.type)
         transform = layer.get(TransformationParameter)
         named = [("mean_file", transform.mean_file)] if transform.has("mean_file") else []
-        for own in map(layer.get, room.params if room is not None and room.data else ()):
+        for own in map(layer.get, layer_type.params if layer_type is not None and layer_type.data else ()):
             if "source" in own.fields and own.has("source"):
                 named.append(("source", str(dict(own.set_fields())["source"])))
         for name, path in named:

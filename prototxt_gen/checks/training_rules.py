@@ -25,7 +25,7 @@ _WEIGHT_FILLERS = ("weight_filler", "slope_filler")
 
 def no_loss(phase: Phase) -> Iterator[Problem]:
     """Where data layers feed the TRAIN phase, and no Python or unknown layer may be the loss."""
-    known = all(layers.find(layer.type) is not None and layer.type != "Python" for layer in phase.net.layers)
+    known = all(layers.find_layer_type(layer.type) is not None and layer.type != "Python" for layer in phase.net.layers)
     fed = any(is_source(layer) and layer.type != "Input" for layer in phase.net.layers)
     if phase.name == "TRAIN" and known and fed and not any(map(is_loss, phase.net.layers)):
         yield of_file(WARNING, "no-loss", "no layer of the TRAIN phase is a loss, so nothing is learned")
@@ -75,8 +75,8 @@ def missing_fillers(phase: Phase) -> Iterator[Problem]:
 
 
 def _without_filler(layer: Layer) -> Iterator[Problem]:
-    room = layers.find(layer.type)
-    own = layer.get(room.params[0]) if room is not None and room.params else Message()
+    layer_type = layers.find_layer_type(layer.type)
+    own = layer.get(layer_type.params[0]) if layer_type is not None and layer_type.params else Message()
     for name in _WEIGHT_FILLERS:
         if name not in own.fields:
             continue
@@ -111,8 +111,8 @@ def _normalises_by_batch(layer: Layer) -> bool:
 def _told_batch(phase: Phase) -> int | None:
     """Return the batch size that a data layer states, where shapes are not known."""
     for layer in phase.net.layers:
-        room = layers.find(layer.type)
-        for kind in room.params if room is not None and room.data else ():
+        layer_type = layers.find_layer_type(layer.type)
+        for kind in layer_type.params if layer_type is not None and layer_type.data else ():
             if "batch_size" in kind.fields and layer.get(kind).has("batch_size"):
                 return int(getattr(layer.get(kind), "batch_size"))  # noqa: B009  (the kind is not known to mypy)
     return None

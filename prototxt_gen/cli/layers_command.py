@@ -27,34 +27,34 @@ def layers(type_: str | None, as_json: bool) -> None:
     """List the layer types and what can be done with each; or all that is known of one TYPE, with its fields."""
     from prototxt_gen import layers as registry
 
-    rooms = registry.every()
+    layer_types = registry.all_layer_types()
     if type_ is None:
-        rows = [_row(rooms[name]) for name in sorted(rooms, key=str.lower)]
+        rows = [_row(layer_types[name]) for name in sorted(layer_types, key=str.lower)]
         echo_json(rows) if as_json else _table(rows)
-    elif type_ in rooms:
-        found = _details(rooms[type_])
+    elif type_ in layer_types:
+        found = _details(layer_types[type_])
         echo_json(found) if as_json else _page(found)
     else:
-        raise PrototxtGenError(f"there is no layer type {type_!r}{nearest(type_, rooms)}")
+        raise PrototxtGenError(f"there is no layer type {type_!r}{nearest(type_, layer_types)}")
 
 
-def _row(room: LayerType) -> dict[str, Any]:
+def _row(layer_type: LayerType) -> dict[str, Any]:
     return {
-        "type": room.type,
-        "parameters": [kind.field for kind in room.params],
-        "bottoms": str(room.bottoms),
-        "tops": "as bottoms" if room.same_count else str(room.tops),
-        "pytorch": _is_shown(room, "torch"),
-        "onnx": _is_shown(room, "onnx"),
-        "examples": len(room.examples),
+        "type": layer_type.type,
+        "parameters": [kind.field for kind in layer_type.params],
+        "bottoms": str(layer_type.bottoms),
+        "tops": "as bottoms" if layer_type.same_count else str(layer_type.tops),
+        "pytorch": _is_shown(layer_type, "torch"),
+        "onnx": _is_shown(layer_type, "onnx"),
+        "examples": len(layer_type.examples),
     }
 
 
-def _is_shown(room: LayerType, target: str) -> bool:
-    """Whether a room says how, and has examples that are compared with Caffe."""
+def _is_shown(layer_type: LayerType, target: str) -> bool:
+    """Whether a layer type says how, and has examples that are compared with Caffe."""
     from prototxt_gen.layers.base import LayerType
 
-    return getattr(type(room), target) is not getattr(LayerType, target) and bool(room.examples)
+    return getattr(type(layer_type), target) is not getattr(LayerType, target) and bool(layer_type.examples)
 
 
 def _table(rows: list[dict[str, Any]]) -> None:
@@ -78,10 +78,14 @@ def _table(rows: list[dict[str, Any]]) -> None:
     click.echo(f"\n{len(rows)} types; {done[0]} run in PyTorch, {done[1]} in ONNX; examples are compared with Caffe")
 
 
-def _details(room: LayerType) -> dict[str, Any]:
-    document = inspect.cleandoc(type(room).__doc__ or "")
-    kinds = [{"message": k.proto, "field": k.field, "fields": list(_fields(k))} for k in room.params]
-    return _row(room) | {"document": document, "messages": kinds, "cases": [one.name for one in room.examples]}
+def _details(layer_type: LayerType) -> dict[str, Any]:
+    document = inspect.cleandoc(type(layer_type).__doc__ or "")
+    kinds = [{"message": k.proto, "field": k.field, "fields": list(_fields(k))} for k in layer_type.params]
+    return _row(layer_type) | {
+        "document": document,
+        "messages": kinds,
+        "cases": [one.name for one in layer_type.examples],
+    }
 
 
 def _fields(kind: type[Message], depth: int = 0) -> Iterator[dict[str, Any]]:

@@ -48,7 +48,7 @@ class Record:
         return datum.encode(datum.from_array(self.image, self.label))
 
     def lmdb_bytes(self) -> int:
-        """Return about how much room the record takes: LMDB gives values above half a page pages of their own."""
+        """Return about how much layer type the record takes: LMDB gives values above half a page pages of their own."""
         size = len(self.encoded) if self.encoded is not None else self.image.nbytes
         return size + 100 if size < 1800 else -(-(size + 60) // 4096) * 4096 + 100
 

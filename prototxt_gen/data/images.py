@@ -22,7 +22,7 @@ Array = npt.NDArray[Any]
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".pgm", ".webp", ".tif", ".tiff")
 MOST_PIXELS = 2**26
-"""8192 x 8192. OpenCV makes room for what a header claims, before it reads on."""
+"""8192 x 8192. OpenCV makes layer type for what a header claims, before it reads on."""
 _LIMIT = "OPENCV_IO_MAX_IMAGE_PIXELS"
 _PNG_START = b"\x89PNG\r\n\x1a\n"
 _PNG_CHANNELS = {b"\x08\x00": 1, b"\x08\x02": 3, b"\x08\x06": 4}  # (bits, colour type) that need no decoding to tell
@@ -133,7 +133,7 @@ def _cut_short(data: bytes) -> bool:
 def _png_ends(data: bytes) -> bool:
     """Return whether the chunks of a PNG, walked by length, reach its end mark.
 
-    OpenCV makes room for the length that a chunk claims, 4 GB in a file of a few bytes.
+    OpenCV makes layer type for the length that a chunk claims, 4 GB in a file of a few bytes.
     """
     position = len(_PNG_START)
     while position + 12 <= len(data):

@@ -190,7 +190,7 @@ def _python() -> str:
 
 
 def _roomy_folder(need: int) -> str | None:
-    """Return /dev/shm where it exists and has room: containers often give it 64 MB. None is the usual temp folder."""
+    """Return /dev/shm if it exists and is large enough (containers often give it 64 MB), else None: the usual temp folder."""
     memory = Path("/dev/shm")
     return str(memory) if memory.is_dir() and shutil.disk_usage(memory).free > 2 * need else None
 
@@ -202,7 +202,7 @@ def _reserve(fd: int, need: int) -> None:
         if hasattr(os, "posix_fallocate"):  # not on macOS
             os.posix_fallocate(fd, 0, need)
     except OSError as error:
-        raise DataError(f"data: no room for {need >> 20} MB of batches ahead ({error.strerror}); "
+        raise DataError(f"data: no layer type for {need >> 20} MB of batches ahead ({error.strerror}); "
                         f"use fewer workers or a smaller batch_size") from error  # fmt: skip
 
 

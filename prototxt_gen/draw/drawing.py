@@ -51,7 +51,7 @@ def family(layer: Layer) -> str:
         return "data"
     if is_ending(layer):
         return "loss"
-    return "other" if layers.find(layer.type) is not None else "unknown"
+    return "other" if layers.find_layer_type(layer.type) is not None else "unknown"
 
 
 @dataclass(frozen=True)

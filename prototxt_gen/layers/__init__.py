@@ -1,4 +1,4 @@
-"""The registry of layer types: it finds the rooms, one module each in this folder, by itself."""
+"""The registry of layer types. It imports every file of the family folders whose name does not begin with `_`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from prototxt_gen.layers.base import REGISTRY, LayerType
 
 
 @cache
-def _load_rooms() -> None:
+def _import_layer_types() -> None:
     for family in (found.name for found in iter_modules(__path__) if found.ispkg):
         package = import_module(f"{__name__}.{family}")
         for module in iter_modules(package.__path__, f"{package.__name__}."):
@@ -20,21 +20,21 @@ def _load_rooms() -> None:
                 import_module(module.name)
 
 
-def every() -> dict[str, LayerType]:
-    """Return all known layer types by name."""
-    _load_rooms()
+def all_layer_types() -> dict[str, LayerType]:
+    """Return every known layer type by its name in prototxts."""
+    _import_layer_types()
     return REGISTRY
 
 
-def find(type_: str) -> LayerType | None:
-    """Return the room of a type, or None where the type is not known."""
-    return every().get(type_)
+def find_layer_type(type_: str) -> LayerType | None:
+    """Return the `LayerType` of a type name such as "Pooling", or None if the type is not known."""
+    return all_layer_types().get(type_)
 
 
-def room(layer: Layer) -> LayerType:
-    """Return the room of the layer's type; UnsupportedError where there is none."""
-    found = find(layer.type)
+def layer_type_of(layer: Layer) -> LayerType:
+    """Return the `LayerType` of a layer. Raises UnsupportedError if its type is not known."""
+    found = find_layer_type(layer.type)
     if found is None:
-        hint = nearest(layer.type, every())
+        hint = nearest(layer.type, all_layer_types())
         raise UnsupportedError(f"layer {layer.name!r} ({layer.type}): the type is not known{hint}")
     return found.of(layer)

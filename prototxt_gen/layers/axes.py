@@ -1,4 +1,4 @@
-"""What the rooms that move data around share: axes counted from the end, layers that cannot work in place."""
+"""What the layer types that move data around share: axes counted from the end, layers that cannot work in place."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What a room is: everything known of one Caffe layer type, in one file.
+"""The base class of layer types. A subclass holds everything known of one Caffe layer type, in one file.
 
-A room is a subclass of `LayerType`; its class statement registers it. It never holds a net or an array, and imports
-torch, onnx and caffe only inside the methods that need them.
+Its class statement registers it. It never holds a net or an array, and it imports torch, onnx and caffe only inside the
+methods that need them.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class BlobSpec:
 
 
 class LayerType:
-    """Base of all rooms. Docstring of each: what it does, Source, Shape, Blobs, Differs."""
+    """Base of all layer types. Docstring of each: what it does, Source, Shape, Blobs, Differs."""
 
     type: ClassVar[str] = ""
     """Name in prototxts."""
@@ -93,13 +93,13 @@ class LayerType:
 
     def __init_subclass__(cls) -> None:
         if not cls.type:
-            return  # an abstract room, base of several
+            return  # an abstract layer type, base of several
         if cls.type in REGISTRY:
             raise NetError(f"layer type {cls.type!r} is registered twice, by {cls.__name__}")
         REGISTRY[cls.type] = cls()
 
     def of(self, layer: Layer) -> LayerType:
-        """Return the room that knows this layer: this one, but where parameters name something with its own room."""
+        """Return the layer type for this layer: self, or another one that a parameter selects, as in Python layers."""
         return self
 
     def assumed(self, layer: Layer) -> str:

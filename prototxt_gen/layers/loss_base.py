@@ -1,4 +1,4 @@
-"""What loss rooms share: the scalar top, the normaliser, and gradients that are not those of the value."""
+"""What loss layer types share: the scalar top, the normaliser, and gradients that are not those of the value."""
 
 from __future__ import annotations
 

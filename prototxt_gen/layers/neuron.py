@@ -1,4 +1,4 @@
-"""What the rooms that treat each element by itself share."""
+"""What the layer types that treat each element by itself share."""
 
 from __future__ import annotations
 

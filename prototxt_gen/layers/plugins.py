@@ -17,7 +17,7 @@ def load(path: str | PathLike[str]) -> list[str]:
     PrototxtGenError where it cannot be read, where it stops with an error of its own, or where it adds no type.
     """
     file = Path(path).resolve()
-    before = set(layers.every())
+    before = set(layers.all_layer_types())
     spec = importlib.util.spec_from_file_location(f"prototxt_gen_plugin_{file.stem}", file)
     if spec is None or spec.loader is None or not file.is_file():
         raise PrototxtGenError(f"{path}: no Python file")
@@ -29,7 +29,7 @@ def load(path: str | PathLike[str]) -> list[str]:
         raise PrototxtGenError(f"{path}: {error}") from None
     except Exception as error:  # the user's own code: whatever it raises is to be told with its file
         raise PrototxtGenError(f"{path}: it stops with {type(error).__name__}: {error}") from error
-    added = sorted(set(layers.every()) - before)
+    added = sorted(set(layers.all_layer_types()) - before)
     if not added:
         raise PrototxtGenError(f"{path}: it adds no layer type; write a subclass of prototxt_gen.layers.base.LayerType")
     return added

@@ -66,8 +66,8 @@ Memory = dict[Value, list[Value | Layer]]
 
 def _memory(layer: Layer, place: int, memory: Memory) -> list[Value | Layer]:
     """Return what lies where the layer's top of this place is written."""
-    room = layers.find(layer.type)
-    if not in_place(layer, place) and (room is None or not room.shares_memory(layer)):
+    layer_type = layers.find_layer_type(layer.type)
+    if not in_place(layer, place) and (layer_type is None or not layer_type.shares_memory(layer)):
         return []
     if not layer.bottoms:
         return [layer]

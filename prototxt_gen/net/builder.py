@@ -66,13 +66,15 @@ class Builder:
 
     def add_many(self, type_: str, name: str, *bottoms: Value, tops: Sequence[str], **fields: Any) -> tuple[Value, ...]:
         """Add a layer with these top blobs, named in full; return the tops."""
-        room = layers.find(type_)
-        if room is None:
-            raise UnsupportedError(f"layer {name!r} ({type_}): the type is not known{nearest(type_, layers.every())}")
+        layer_type = layers.find_layer_type(type_)
+        if layer_type is None:
+            raise UnsupportedError(
+                f"layer {name!r} ({type_}): the type is not known{nearest(type_, layers.all_layer_types())}"
+            )
         full = self.name(name)
-        layer = Layer(full, type_, bottoms, tuple(Value(top) for top in tops), _params(room, full, fields))
+        layer = Layer(full, type_, bottoms, tuple(Value(top) for top in tops), _params(layer_type, full, fields))
         self._check_names(layer)
-        shapes = room.infer(layer, [value.known_shape for value in bottoms])
+        shapes = layer_type.infer(layer, [value.known_shape for value in bottoms])
         made = tuple(self._write(full, top, shape) for top, shape in zip(tops, shapes, strict=True))
         self._names.add(full)
         self._layers.append(Layer(full, type_, bottoms, made, layer.params))
@@ -101,15 +103,15 @@ class Builder:
         return Net(self._name, tuple(self._inputs), tuple(self._layers), self._params)
 
 
-def _params(room: LayerType, name: str, fields: dict[str, Any]) -> LayerParameter:
+def _params(layer_type: LayerType, name: str, fields: dict[str, Any]) -> LayerParameter:
     """Sort keyword fields into the layer's own parameter message and the layer itself."""
-    own = room.params[0] if room.params else None
+    own = layer_type.params[0] if layer_type.params else None
     inner = {key: value for key, value in fields.items() if own is not None and key in own.fields}
     outer = {key: value for key, value in fields.items() if key not in inner}
     known = [*(own.fields if own else ()), *LayerParameter.fields]
     for key in outer:
         if key not in LayerParameter.fields:
-            raise NetError(f"layer {name!r} ({room.type}): there is no field {key!r}{nearest(key, known)}")
+            raise NetError(f"layer {name!r} ({layer_type.type}): there is no field {key!r}{nearest(key, known)}")
     if own is not None and inner:
         outer[own.field] = own(**inner)
     return LayerParameter(**outer)

@@ -41,8 +41,8 @@ def ready(net: Net, given: Mapping[str, Shape] | None = None, ignored: Collectio
 
 def is_fed(layer: Layer) -> bool:
     """Whether the layer's tops come from outside: a data layer or an input, but not one that makes constants."""
-    room = layers.find(layer.type)
-    return room is not None and room.data and type(room).torch is LayerType.torch
+    layer_type = layers.find_layer_type(layer.type)
+    return layer_type is not None and layer_type.data and type(layer_type).torch is LayerType.torch
 
 
 def sources(net: Net) -> tuple[Value, ...]:
@@ -71,8 +71,8 @@ def _stripped(message: M, names: Collection[str]) -> M:
 
 
 def _unknown(layer: Layer) -> list[tuple[str, Extra]]:
-    room = layers.find(layer.type)
-    return list(layer.unknown_fields(*(room.params if room else ())))
+    layer_type = layers.find_layer_type(layer.type)
+    return list(layer.unknown_fields(*(layer_type.params if layer_type else ())))
 
 
 def _has_odd_params(layer: Layer) -> bool:

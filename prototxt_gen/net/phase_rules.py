@@ -51,8 +51,8 @@ def is_source(layer: Layer) -> bool:
 
 def is_loss_type(layer: Layer) -> bool:
     """Whether the type is that of a loss."""
-    room = layers.find(layer.type)
-    return room.loss if room is not None else layer.type.endswith(("Loss", "LOSS"))
+    layer_type = layers.find_layer_type(layer.type)
+    return layer_type.loss if layer_type is not None else layer.type.endswith(("Loss", "LOSS"))
 
 
 def is_loss(layer: Layer) -> bool:

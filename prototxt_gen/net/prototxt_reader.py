@@ -52,7 +52,7 @@ def parse_net(text: str | bytes, source: str = "") -> Net:
 
 def net_from_tree(tree: Tree, source: str = "") -> Net:
     """Make a net of a parsed NetParameter."""
-    layers.every()  # the rooms add their parameters to the schema
+    layers.all_layer_types()  # the layer types add their parameters to the schema
     inputs = tuple(_inputs(tree))
     made = [_layer(layer) for layer in _layers(tree)]
     name = _one_string(tree, "name")

@@ -1,4 +1,4 @@
-"""Nets as protobuf messages: classes made from the rooms' schema, and what fills them.
+"""Nets as protobuf messages: classes made from the layer types' schema, and what fills them.
 
 Each dialect's classes live in a descriptor pool of their own, which never meets an imported pycaffe's, so both may
 define `caffe.LayerParameter`. This is the only module that knows google.protobuf.
@@ -45,7 +45,7 @@ def classes(dialect: Dialect | None) -> Mapping[str, Any]:
 
     None stands for the superset of all, for text.
     """
-    layers.every()
+    layers.all_layer_types()
     file = descriptor_pb2.FileDescriptorProto(name=f"prototxt_gen/{dialect.name if dialect else 'text'}.proto")
     file.package, file.syntax = "caffe", "proto2"
     for kind, message in _reachable(dialect).values():

@@ -60,7 +60,7 @@ def type_name(old: str) -> str:
     key = old.replace("_", "").lower()
     if key in _V0_TYPES:
         return _V0_TYPES[key]
-    return next((name for name in layers.every() if name.lower() == key), old)
+    return next((name for name in layers.all_layer_types() if name.lower() == key), old)
 
 
 def upgrade(old: Sequence[Tree]) -> list[Tree]:

@@ -67,7 +67,12 @@ class _Folder:
 
 
 def _is_source(analysis: Analysis, value: Value) -> bool:
-    data = {v for row in analysis.rows if (room := layers.find(row.layer.type)) and room.data for v in row.layer.tops}
+    data = {
+        v
+        for row in analysis.rows
+        if (layer_type := layers.find_layer_type(row.layer.type)) and layer_type.data
+        for v in row.layer.tops
+    }
     return value in data or value in analysis.net.inputs
 
 
@@ -81,7 +86,7 @@ def _scalable(layer: Layer) -> bool:
 def _folded(conv: Layer, layer: Layer, made: dict[str, Mapping[str, Array]]) -> Layer | None:
     """Return the convolution with the layer's numbers in it and its top, or None where the two do not fold."""
     with np.errstate(all="ignore"):  # what is not finite stays unfolded
-        affine = layers.room(layer).affine(layer, made.get(layer.name, {}))
+        affine = layers.layer_type_of(layer).affine(layer, made.get(layer.name, {}))
     if affine is None or "weight" not in made.get(conv.name, {}):
         return None
     scale, shift = (part.astype("float64") for part in affine)

@@ -45,8 +45,8 @@ def deploy(net: Net, given: Mapping[str, Shape] | None = None) -> Net:
 
 def _is_data(layer: Layer) -> bool:
     """Whether the layer brings data from outside; one that makes constants stays."""
-    room = layers.find(layer.type)
-    return is_fed(layer) if room is not None and room.data else is_source(layer)
+    layer_type = layers.find_layer_type(layer.type)
+    return is_fed(layer) if layer_type is not None and layer_type.data else is_source(layer)
 
 
 def _is_ending(layer: Layer, labels: set[str]) -> bool:

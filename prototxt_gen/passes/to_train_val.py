@@ -146,8 +146,8 @@ def train_val(net: Net, data: Data, fillers: Fillers | None = None, freeze_bn: b
 
 
 def _makes(layer: Layer) -> bool:
-    room = layers.find(layer.type)
-    return room is not None and room.data
+    layer_type = layers.find_layer_type(layer.type)
+    return layer_type is not None and layer_type.data
 
 
 def _first_input(net: Net) -> str:

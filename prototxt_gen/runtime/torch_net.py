@@ -77,7 +77,7 @@ class Step:
     """
 
     layer: Layer
-    room: LayerType
+    layer_type: LayerType
     module: nn.Module
     path: str
     roles: tuple[str, ...]
@@ -138,11 +138,13 @@ class TorchNet(nn.Module):
         self.train(False)
 
     def _step(self, row: Row) -> Step:
-        room = layers.room(row.layer)
+        layer_type = layers.layer_type_of(row.layer)
         shapes = [shape for shape in row.bottoms if shape is not None]
-        module = room.torch(row.layer, shapes)
+        module = layer_type.torch(row.layer, shapes)
         path = hang(self, row.layer.name, module)
-        return Step(row.layer, room, module, path, tuple(row.blobs), row.blobs, _learned(room, module, row.blobs))
+        return Step(
+            row.layer, layer_type, module, path, tuple(row.blobs), row.blobs, _learned(layer_type, module, row.blobs)
+        )
 
     def _share(self) -> None:
         """Let blobs of one `param` name be one tensor, owned by the first layer. Source: net.cpp Net::AppendParam."""
@@ -158,14 +160,14 @@ class TorchNet(nn.Module):
         for step in self.steps:
             found = weights.of(step.layer.name)
             if found:
-                step.room.load(step.module, found)
+                step.layer_type.load(step.module, found)
 
     def dump_weights(self) -> Weights:
         """Return the blobs that the modules hold, in Caffe's shapes; they may share the modules' memory."""
         made: dict[str, dict[str, Array]] = {}
         for step in self.steps:
             if step.roles:
-                found = step.room.dump(step.module, list(step.roles))
+                found = step.layer_type.dump(step.module, list(step.roles))
                 specs = list(step.specs.values())
                 made[step.layer.name] = {
                     role: array.reshape(spec.shape) for (role, array), spec in zip(found.items(), specs, strict=True)
@@ -228,13 +230,13 @@ def _detached(layer: Layer) -> tuple[int, ...]:
     return tuple(place for place, down in enumerate(layer.params.propagate_down) if not down)
 
 
-def _learned(room: LayerType, module: nn.Module, specs: Mapping[str, BlobSpec]) -> dict[str, Learned]:
-    """Find the parameter of every learned role: the one whose memory the room's dump of that role shows."""
+def _learned(layer_type: LayerType, module: nn.Module, specs: Mapping[str, BlobSpec]) -> dict[str, Learned]:
+    """Find the parameter of every learned role: the one whose memory the layer type's dump of that role shows."""
     if not specs:
         return {}
     places = {p.data_ptr(): (m, name) for m in module.modules() for name, p in m._parameters.items() if p is not None}
     found = {}
-    for role, array in room.dump(module, list(specs)).items():
+    for role, array in layer_type.dump(module, list(specs)).items():
         place = places.get(array.ctypes.data)
         if place is not None and not specs[role].statistic:
             found[role] = Learned(*place, array.shape, tuple(stride // array.itemsize for stride in array.strides))
@@ -252,7 +254,7 @@ def _share_one(owner: Step, owned: str, step: Step, role: str) -> None:
         else:
             mine.borrow(theirs)
             del step.learned[role]
-    elif _statistics(owner) == _statistics(step) and all(_statistics(step)) and owner.room is step.room:
+    elif _statistics(owner) == _statistics(step) and all(_statistics(step)) and owner.layer_type is step.layer_type:
         for theirs_, mine_ in zip(owner.module.modules(), step.module.modules(), strict=True):
             mine_._buffers.update(theirs_._buffers)
     else:

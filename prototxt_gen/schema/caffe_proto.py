@@ -157,7 +157,7 @@ class LossParameter(Message, field="loss_param", number=101):
 
 
 class LayerParameter(Message):
-    """What a layer says beside name, type, bottoms and tops; the rooms add their own `…_param` fields to it."""
+    """What a layer says beside name, type, bottoms and tops; the layer types add their own `…_param` fields to it."""
 
     phase = enum(10, "TRAIN", "TEST")
     loss_weight = repeated(float32(5))

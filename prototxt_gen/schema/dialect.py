@@ -1,8 +1,8 @@
-"""Dialects: the schema of each fork of Caffe, and what its BN's fourth blob means.
+"""Dialects: the schema of each fork of Caffe, and the meaning of its BN's fourth blob.
 
-Text names its fields, so one superset schema reads every fork's text; binaries carry numbers, and there forks collide.
-The rooms' messages are that superset. Which of their fields a fork has, and under which numbers, is in the table of the
-fork in `forks/`; a field in no table is in no dialect.
+Text names its fields, so one schema with the fields of all forks reads every fork's text. Binary files carry field
+numbers, and forks use the same number for different fields. The messages of the layer types are the common schema.
+Which of their fields a fork has, and under which number, is in the fork's table in `forks/`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Typed, frozen protobuf messages: the one schema that text, binary and pycaffe share.
 
-A room declares its parameters as a class, field by field, with the names, numbers and defaults of caffe.proto:
+A layer type declares its parameters as a class, field by field, with the names, numbers and defaults of caffe.proto:
 
     class PoolingParameter(Message, field="pooling_param", number=121):
         pool = enum(1, "MAX", "AVE", "STOCHASTIC")

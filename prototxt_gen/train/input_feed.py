@@ -74,7 +74,7 @@ class Dummies:
 
     def __init__(self, layer: Layer, place: Place) -> None:
         self.layer, self.seed = layer, place.seed
-        shapes = layers.room(layer).infer(layer, ())
+        shapes = layers.layer_type_of(layer).infer(layer, ())
         self.tops = list(zip(fillers(layer), shapes, strict=True))
 
     def make(self, batch: int) -> tuple[Array, ...]:
@@ -213,5 +213,5 @@ def _handed(tops: Sequence[Value], place: Place, given: Given | None, who: str) 
 
 
 def _makes(layer: Layer) -> bool:
-    room = layers.find(layer.type)
-    return is_augmented(layer) or (room is not None and room.data)
+    layer_type = layers.find_layer_type(layer.type)
+    return is_augmented(layer) or (layer_type is not None and layer_type.data)

@@ -145,7 +145,7 @@ def overwritten(net: TorchNet, slots: Sequence[Slot]) -> list[Tensor]:
         for slot in slots
         if slot.learned is not None
         and not slot.multipliers.name
-        and slot.role in slot.step.room.overwritten(slot.step.layer, bottoms[slot.step.layer.name])
+        and slot.role in slot.step.layer_type.overwritten(slot.step.layer, bottoms[slot.step.layer.name])
     ]
 
 
@@ -166,7 +166,7 @@ def fill_all(net: TorchNet, seed: int) -> None:
                 blobs[role] = _filled(step, role, rng_for(seed, step.layer.name, index))
             shared |= {own.name} - {""}
         if blobs:
-            step.room.load(step.module, blobs)
+            step.layer_type.load(step.module, blobs)
 
 
 def _filled(step: Step, role: str, rng: np.random.Generator) -> Array:

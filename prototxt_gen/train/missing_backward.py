@@ -39,7 +39,7 @@ def alone(layer: Layer, bottoms: Sequence[Shape]) -> str:
 
 def refusal(layer: Layer) -> UnsupportedError:
     """Return the error for a layer whose backward pass was found to do nothing."""
-    other = "" if layers.find(layer.type) is None else "; --backend torch trains it"
+    other = "" if layers.find_layer_type(layer.type) is None else "; --backend torch trains it"
     return UnsupportedError(
         f"layer {layer.name!r} ({layer.type}): this Caffe has no backward pass of the type, so what is learned below "
         f"it would get no gradient{other}"

@@ -110,8 +110,8 @@ def remarks(net: Net) -> Iterator[str]:
 
 def _has_a_place_of_its_own(layer: Layer) -> bool:
     """Whether it goes through data by itself: what we do not replace, and Python layers that are not ours."""
-    room = layers.find(layer.type)
-    source = layer.type == "Python" or (room is not None and room.data and layer.type not in _STATELESS)
+    layer_type = layers.find_layer_type(layer.type)
+    source = layer.type == "Python" or (layer_type is not None and layer_type.data and layer.type not in _STATELESS)
     return source and not layer.bottoms and not is_fed(layer) and not is_augmented(layer)
 
 

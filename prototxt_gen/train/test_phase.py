@@ -49,7 +49,9 @@ def _check(source: Step, step: Step) -> None:
         shapes = f"{', '.join(map(show, ours))}, in phase TRAIN {', '.join(map(show, theirs))}"
         raise step.layer.error(f"its blobs are {shapes}; layers of one name share them")
     statistics = any(spec.statistic for spec in step.specs.values())
-    if source.learned.keys() != step.learned.keys() or (statistics and type(source.room) is not type(step.room)):
+    if source.learned.keys() != step.learned.keys() or (
+        statistics and type(source.layer_type) is not type(step.layer_type)
+    ):
         raise UnsupportedError(
             f"layer {step.layer.name!r} ({step.layer.type}): it cannot share its blobs with the {source.layer.type} "
             "of its name in phase TRAIN"

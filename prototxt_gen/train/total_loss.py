@@ -29,7 +29,7 @@ def with_loss_tops(net: Net) -> Net:
     """Return the net with a top for every loss that was written without one."""
 
     def change(layer: Layer) -> Layer:
-        bare = not layer.tops and layers.room(layer).loss
+        bare = not layer.tops and layers.layer_type_of(layer).loss
         return replace(layer, tops=(Value(UNNAMED % layer.name),)) if bare else layer
 
     return net.map(change)
@@ -52,7 +52,7 @@ def _weights(layer: Layer) -> Sequence[float]:
     given = layer.params.loss_weight
     if given and len(given) != len(layer.tops):
         raise layer.error(f"it has {len(layer.tops)} tops and {len(given)} loss_weight; it needs one for each top")
-    return given or ((1.0,) if layers.room(layer).loss else ())
+    return given or ((1.0,) if layers.layer_type_of(layer).loss else ())
 
 
 def scores(net: TorchNet) -> tuple[Value, ...]:
@@ -106,7 +106,7 @@ def _sum(terms: Sequence[Tensor]) -> Tensor:
 
 def in_float32(step: Step) -> Call:
     """Return the step's module, and for losses and metrics one that casts its bottoms."""
-    if not step.room.loss and step.layer.type not in METRICS:
+    if not step.layer_type.loss and step.layer.type not in METRICS:
         return step.module
 
     def call(*bottoms: Tensor) -> Any:

@@ -93,7 +93,7 @@ def _state_to_resume(job: Job, snapshots: Snapshots) -> Path | None:
 
 
 def _set_aside(snapshots: Snapshots) -> None:
-    """Make room for a new run."""
+    """Make layer type for a new run."""
     aside = snapshots.set_aside()
     if aside:
         _say(f"the files of an earlier run are now in {aside}")

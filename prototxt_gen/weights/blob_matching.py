@@ -53,7 +53,7 @@ def _fitted(row: Row, stored: StoredLayer, faults: list[str]) -> dict[str, Array
 
 def _as_stored(layer: Layer, specs: dict[str, BlobSpec], shapes: Sequence[Shape]) -> dict[str, BlobSpec]:
     """Return the specs in the file's order; roles that only the file knows of take the shapes it has."""
-    roles = layers.room(layer).stored_roles(layer, shapes)
+    roles = layers.layer_type_of(layer).stored_roles(layer, shapes)
     if roles is None:
         return specs
     return {role: specs.get(role, BlobSpec(shape)) for role, shape in zip(roles, shapes, strict=True)}

@@ -155,7 +155,7 @@ def _share(analysis: Analysis, stored: Stored, made: dict[str, dict[str, Array]]
     shapes = {(row.layer.name, role): spec.shape for row in analysis.rows for role, spec in row.blobs.items()}
     for place, source in shared_parameters.resolved(analysis.rows, order).items():
         made[place[0]][place[1]] = made[source[0]][source[1]].reshape(shapes[place])
-    for row in analysis.rows:  # one not in the file came last, and rooms go by the order of roles
+    for row in analysis.rows:  # one not in the file came last, and layer types go by the order of roles
         if (found := made.get(row.layer.name, {})).keys() == row.blobs.keys():
             made[row.layer.name] = {role: found[role] for role in row.blobs}
 
@@ -199,9 +199,9 @@ def _new_layers(analysis: Analysis, weights: Weights, dialect: Dialect) -> Itera
 
     for row in analysis.rows:
         layer = row.layer
-        room = layers.find(layer.type)
+        layer_type = layers.find_layer_type(layer.type)
         roles = weights.of(layer.name)
-        arrays = [np.asarray(roles[role], order="C") for role in _order(row, roles)] if room else []
+        arrays = [np.asarray(roles[role], order="C") for role in _order(row, roles)] if layer_type else []
         bottoms, tops = [v.blob for v in layer.bottoms], [v.blob for v in layer.tops]
         yield NewLayer(layer.name, layer.type, arrays, bottoms, tops, None, encoded_params(layer, dialect))
 

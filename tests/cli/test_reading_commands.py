@@ -144,9 +144,9 @@ def test_check_of_a_text_that_cannot_be_read(tmp_path: Path) -> None:
 # ---- layers, view
 
 
-def test_layers_lists_every_room() -> None:
+def test_layers_lists_every_layer_type() -> None:
     rows = json.loads(run("layers", "--json").stdout)
-    assert {row["type"] for row in rows} == set(layers.every())
+    assert {row["type"] for row in rows} == set(layers.all_layer_types())
     by_type = {row["type"]: row for row in rows}
     assert by_type["Convolution"]["pytorch"] and by_type["Convolution"]["onnx"]
     assert not by_type["Python"]["pytorch"] and not by_type["Data"]["onnx"]

@@ -183,8 +183,8 @@ def test_nothing_is_overwritten_unless_told(tmp_path: Path) -> None:
 def test_a_wrong_conversion_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from prototxt_gen import layers
 
-    room = layers.every()["Softmax"]
-    monkeypatch.setattr(type(room), "onnx", lambda self, g, layer, bottoms, blobs: g.op("Sigmoid", bottoms[0]))
+    layer_type = layers.all_layer_types()["Softmax"]
+    monkeypatch.setattr(type(layer_type), "onnx", lambda self, g, layer, bottoms, blobs: g.op("Sigmoid", bottoms[0]))
     with pytest.raises(PrototxtGenError, match="layer 'prob'"):
         write_onnx(subject(), tmp_path / "m.onnx")
     assert list(tmp_path.iterdir()) == []

@@ -86,8 +86,8 @@ def test_a_name_that_ends_in_pt2_asks_for_one(tmp_path: Path) -> None:
 
 def test_a_pt2_of_what_sizes_itself_is_refused(tmp_path: Path) -> None:
     """One sentence that names the layer, and the form that can."""
-    room = layers.every()["DetectionOutput"]
-    one = read_subject(parse_net(golden.prototxt(room, room.examples[0])), Weights({}))
+    layer_type = layers.all_layer_types()["DetectionOutput"]
+    one = read_subject(parse_net(golden.prototxt(layer_type, layer_type.examples[0])), Weights({}))
     with pytest.raises(UnsupportedError, match=r"\(DetectionOutput\) gives out .*; the folder form can"):
         write_torch(one, tmp_path / "it.pt2", "pt2")
     assert list(tmp_path.iterdir()) == []

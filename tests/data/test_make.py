@@ -226,7 +226,7 @@ def test_a_fault_of_the_disk_is_found_on_reading_back(tmp_path: Path, monkeypatc
     assert make(tmp_path / "a.npz", tmp_path / "out", to).count == 40
 
 
-def test_room_on_the_disk_is_asked_for_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_layer_type_on_the_disk_is_asked_for_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     samples.write_npz(tmp_path / "a.npz", 3000, 32, 32)
     usage = shutil.disk_usage(tmp_path)._replace(free=5 << 20)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)

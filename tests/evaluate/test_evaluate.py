@@ -39,9 +39,9 @@ OPTIONS = ("--mean", "10,20,30", "--scale", "0.02")
 )
 @settings(max_examples=60, deadline=None)
 def test_top_k_is_the_accuracy_layers_ties_included(scores: Array, labels: Array, k: int) -> None:
-    room = layers.every()["Accuracy"]  # rooms add their parameters to the schema
+    layer_type = layers.all_layer_types()["Accuracy"]  # layer types add their parameters to the schema
     layer = Layer("a", "Accuracy", (Value("x"), Value("y")), (Value("z"),), LayerParameter(accuracy_param={"top_k": k}))
-    module = room.torch(layer, [(6, 9), (6,)])
+    module = layer_type.torch(layer, [(6, 9), (6,)])
     expected = float(module(torch.from_numpy(scores), torch.from_numpy(labels.astype("float32"))))
     assert count("x", scores, labels).top(k) == pytest.approx(expected)
 

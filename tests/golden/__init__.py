@@ -1,4 +1,4 @@
-"""Golden tensors: what real Caffe computes for every example of every room. `python -m tests.golden` records them."""
+"""Golden tensors: what real Caffe computes for each layer type's examples. `python -m tests.golden` records them."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ FOLDER = Path(__file__).parent
 Array = np.ndarray[Any, Any]
 
 
-def path(room: LayerType) -> Path:
-    return FOLDER / f"{room.type}.npz"
+def path(layer_type: LayerType) -> Path:
+    return FOLDER / f"{layer_type.type}.npz"
 
 
-def prototxt(room: LayerType, example: Example) -> str:
+def prototxt(layer_type: LayerType, example: Example) -> str:
     """Return the net that holds just this example."""
     lines = ['name: "example"', "force_backward: true"]
     for index, shape in enumerate(example.bottoms):
@@ -30,7 +30,7 @@ def prototxt(room: LayerType, example: Example) -> str:
         lines.append(f'input: "bottom{index}" input_shape {{ {dims} }}')
     bottoms = " ".join(f'bottom: "bottom{i}"' for i in range(len(example.bottoms)))
     tops = " ".join(f'top: "{top}"' for top in top_names(example))
-    lines.append(f'layer {{ name: "it" type: "{room.type}" {bottoms} {tops} {example.params} }}')
+    lines.append(f'layer {{ name: "it" type: "{layer_type.type}" {bottoms} {tops} {example.params} }}')
     return "\n".join(lines)
 
 
@@ -39,33 +39,33 @@ def top_names(example: Example) -> list[str]:
     return [f"{'bottom' if example.in_place else 'top'}{i}" for i in range(example.tops)]
 
 
-def layer_of(room: LayerType, example: Example) -> Layer:
+def layer_of(layer_type: LayerType, example: Example) -> Layer:
     """Return the example's layer, its bottoms with their shapes."""
-    net = parse_net(prototxt(room, example), f"example {example.name!r} of {room.type}").at(example.phase)
+    net = parse_net(prototxt(layer_type, example), f"example {example.name!r} of {layer_type.type}").at(example.phase)
     (layer,) = net.layers
     assert all(isinstance(value, Value) and value.shape is not None for value in layer.bottoms)
     return layer
 
 
-def seed(room: LayerType, example: Example) -> int:
-    return zlib.crc32(f"{room.type}/{example.name}".encode())
+def seed(layer_type: LayerType, example: Example) -> int:
+    return zlib.crc32(f"{layer_type.type}/{example.name}".encode())
 
 
-def draw(room: LayerType, example: Example) -> tuple[list[Array], dict[str, Array], np.random.Generator]:
+def draw(layer_type: LayerType, example: Example) -> tuple[list[Array], dict[str, Array], np.random.Generator]:
     """Return the example's bottoms, its learned arrays by role, and the generator for what comes after."""
-    rng = np.random.default_rng(seed(room, example))
+    rng = np.random.default_rng(seed(layer_type, example))
     bottoms = list(example.draw_bottoms(rng))
-    specs = room.blobs(layer_of(room, example), example.bottoms)
+    specs = layer_type.blobs(layer_of(layer_type, example), example.bottoms)
     blobs = {role: example.blobs(rng, spec.shape).astype("float32") for role, spec in specs.items()}
     return bottoms, blobs, rng
 
 
-def fingerprint(examples: Sequence[Example], room: LayerType) -> str:
+def fingerprint(examples: Sequence[Example], layer_type: LayerType) -> str:
     """Changes when an example changes, so that a stale record is noticed."""
-    texts = [f"{e.name}|{e.phase}|{e.in_place}|{e.gradients}|{prototxt(room, e)}" for e in examples]
+    texts = [f"{e.name}|{e.phase}|{e.in_place}|{e.gradients}|{prototxt(layer_type, e)}" for e in examples]
     return f"{zlib.crc32(chr(10).join(texts).encode()):08x}"
 
 
-def load(room: LayerType) -> dict[str, Array]:
-    with np.load(path(room)) as stored:
+def load(layer_type: LayerType) -> dict[str, Array]:
+    with np.load(path(layer_type)) as stored:
         return dict(stored)

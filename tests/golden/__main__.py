@@ -20,26 +20,28 @@ from prototxt_gen.layers.example import Example
 from tests import golden
 
 
-def record(room: LayerType) -> dict[str, Any]:
-    """Return the arrays of all the room's examples, keyed `<index>.<what><number>`."""
-    out: dict[str, Any] = {"fingerprint": np.asarray(golden.fingerprint(room.examples, room))}
-    for index, example in enumerate(room.examples):
-        print(f"{room.type}: {example.name}", file=sys.stderr, flush=True)
-        out |= {f"{index}.{key}": array for key, array in _run(room, example).items()}
+def record(layer_type: LayerType) -> dict[str, Any]:
+    """Return the arrays of all the layer type's examples, keyed `<index>.<what><number>`."""
+    out: dict[str, Any] = {"fingerprint": np.asarray(golden.fingerprint(layer_type.examples, layer_type))}
+    for index, example in enumerate(layer_type.examples):
+        print(f"{layer_type.type}: {example.name}", file=sys.stderr, flush=True)
+        out |= {f"{index}.{key}": array for key, array in _run(layer_type, example).items()}
     return out
 
 
-def _run(room: LayerType, example: Example) -> dict[str, Any]:
+def _run(layer_type: LayerType, example: Example) -> dict[str, Any]:
     import caffe
 
-    net = _net(room, example)
-    bottoms, blobs, rng = golden.draw(room, example)
+    net = _net(layer_type, example)
+    bottoms, blobs, rng = golden.draw(layer_type, example)
     for i, bottom in enumerate(bottoms):
         net.blobs[f"bottom{i}"].data[...] = bottom
     stored = list(net.params["it"]) if "it" in net.params else []
-    assert len(stored) == len(blobs), f"Caffe has {len(stored)} blobs, the room {list(blobs)}"
+    assert len(stored) == len(blobs), f"Caffe has {len(stored)} blobs, the layer type {list(blobs)}"
     for target, (role, blob) in zip(stored, blobs.items(), strict=True):
-        assert tuple(target.shape) == blob.shape, f"{role}: Caffe has {tuple(target.shape)}, the room {blob.shape}"
+        assert tuple(target.shape) == blob.shape, (
+            f"{role}: Caffe has {tuple(target.shape)}, the layer type {blob.shape}"
+        )
         target.data[...] = blob
     out = {f"bottom{i}": b for i, b in enumerate(bottoms)} | {f"blob.{role}": b for role, b in blobs.items()}
     net.forward()
@@ -47,16 +49,16 @@ def _run(room: LayerType, example: Example) -> dict[str, Any]:
     out |= {f"top{i}": net.blobs[name].data.copy() for i, name in enumerate(tops)}
     out |= {f"after.{role}": target.data.copy() for target, role in zip(stored, blobs, strict=True)}
     if example.gradients is not False and caffe:
-        out |= _gradients(room, example, net, list(blobs), rng)
+        out |= _gradients(layer_type, example, net, list(blobs), rng)
     return out
 
 
 def _gradients(
-    room: LayerType, example: Example, net: Any, roles: list[str], rng: np.random.Generator
+    layer_type: LayerType, example: Example, net: Any, roles: list[str], rng: np.random.Generator
 ) -> dict[str, Any]:
     out = {}
     for i, name in enumerate(golden.top_names(example)):
-        if not room.loss:
+        if not layer_type.loss:
             net.blobs[name].diff[...] = rng.standard_normal(net.blobs[name].data.shape)
         out[f"top_diff{i}"] = net.blobs[name].diff.copy()
     net.backward()
@@ -66,21 +68,21 @@ def _gradients(
     return out | {f"blob_diff.{role}": blob.diff.copy() for role, blob in zip(roles, stored, strict=True)}
 
 
-def _net(room: LayerType, example: Example) -> Any:
+def _net(layer_type: LayerType, example: Example) -> Any:
     import caffe
 
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "example.prototxt"
-        file.write_text(golden.prototxt(room, example))
+        file.write_text(golden.prototxt(layer_type, example))
         return caffe.Net(str(file), caffe.TRAIN if example.phase == "TRAIN" else caffe.TEST)
 
 
 def _record_one(type_: str) -> None:
-    room = layers.every()[type_]
-    arrays = record(room)
-    made = golden.path(room).with_suffix(".tmp.npz")
+    layer_type = layers.all_layer_types()[type_]
+    arrays = record(layer_type)
+    made = golden.path(layer_type).with_suffix(".tmp.npz")
     np.savez_compressed(made, **arrays)
-    made.replace(golden.path(room))
+    made.replace(golden.path(layer_type))
 
 
 def _spawn(type_: str) -> bool:
@@ -102,7 +104,7 @@ def main(arguments: list[str]) -> int:
     import caffe
 
     there = set(caffe.layer_type_list())
-    wanted = arguments or sorted(type_ for type_, room in layers.every().items() if room.examples)
+    wanted = arguments or sorted(type_ for type_, layer_type in layers.all_layer_types().items() if layer_type.examples)
     missing = [type_ for type_ in wanted if type_ not in there]
     if missing:
         print(f"not in this Caffe: {', '.join(missing)}")

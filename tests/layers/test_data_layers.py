@@ -34,8 +34,8 @@ KNOWN = [
 
 
 def infer(type_: str, params: str, tops: int) -> list[tuple[int, ...]]:
-    room = layers.every()[type_]
-    return list(room.infer(golden.layer_of(room, Example("case", (), params, tops)), ()))
+    layer_type = layers.all_layer_types()[type_]
+    return list(layer_type.infer(golden.layer_of(layer_type, Example("case", (), params, tops)), ()))
 
 
 @pytest.mark.parametrize(("type_", "params", "shapes"), KNOWN)
@@ -94,15 +94,15 @@ def test_wrong_parameters_are_refused(type_: str, params: str, words: str) -> No
 
 
 def test_random_fillers_make_no_module() -> None:
-    room = layers.every()["DummyData"]
+    layer_type = layers.all_layer_types()["DummyData"]
     params = 'dummy_data_param { shape { dim: 2 } data_filler { type: "gaussian" } }'
     with pytest.raises(UnsupportedError, match="'gaussian' draws new numbers at every pass"):
-        room.torch(golden.layer_of(room, Example("case", (), params)), ())
+        layer_type.torch(golden.layer_of(layer_type, Example("case", (), params)), ())
 
 
 def test_a_file_is_not_written_by_a_converted_net() -> None:
-    room, shapes = layers.every()["HDF5Output"], ((2, 3), (2,))
-    layer = golden.layer_of(room, Example("case", shapes, 'hdf5_output_param { file_name: "out.h5" }', 0))
-    assert room.infer(layer, shapes) == ()
+    layer_type, shapes = layers.all_layer_types()["HDF5Output"], ((2, 3), (2,))
+    layer = golden.layer_of(layer_type, Example("case", shapes, 'hdf5_output_param { file_name: "out.h5" }', 0))
+    assert layer_type.infer(layer, shapes) == ()
     with pytest.raises(UnsupportedError, match=r"it writes 'out.h5', which a converted net cannot"):
-        room.torch(layer, shapes)
+        layer_type.torch(layer, shapes)

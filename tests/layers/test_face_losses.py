@@ -22,10 +22,10 @@ def made(type_: str, x: Array, params: str, blob: Array, tops: int = 1) -> tuple
     import torch
 
     shapes = [x.shape, LABELS.shape]
-    room, layer = layers.every()[type_], a_layer(type_, shapes, params, tops)
-    room.infer(layer, shapes)
-    module = room.torch(layer, shapes).double()
-    (role,) = room.blobs(layer, shapes)
+    layer_type, layer = layers.all_layer_types()[type_], a_layer(type_, shapes, params, tops)
+    layer_type.infer(layer, shapes)
+    module = layer_type.torch(layer, shapes).double()
+    (role,) = layer_type.blobs(layer, shapes)
     getattr(module, role).data.copy_(torch.from_numpy(blob))
     return module, torch.from_numpy(x).requires_grad_()
 

@@ -61,7 +61,7 @@ def test_channel_norm() -> None:
     x[0, :, 0, 0] = 0
     (got,) = both("ChannelNorm", [x], "")
     np.testing.assert_allclose(got, np.sqrt((x * x).sum(1, keepdims=True)), rtol=1e-5)
-    module = layers.every()["ChannelNorm"].torch(a_layer("ChannelNorm", [x.shape]), [x.shape])
+    module = layers.all_layer_types()["ChannelNorm"].torch(a_layer("ChannelNorm", [x.shape]), [x.shape])
     bottom, diff = torch.from_numpy(x).requires_grad_(), RNG.normal(size=(2, 1, 4, 5))
     module(bottom).backward(torch.from_numpy(diff))
     length = np.sqrt((x * x).sum(1, keepdims=True))
@@ -101,6 +101,6 @@ def test_the_flow_has_a_gradient() -> None:
 
     image, flow = torch.rand(1, 2, 4, 4, dtype=torch.float64), torch.rand(1, 2, 4, 4, dtype=torch.float64)
     shapes = [tuple(image.shape), tuple(flow.shape)]
-    module = layers.every()["FlowWarp"].torch(a_layer("FlowWarp", shapes), shapes)
+    module = layers.all_layer_types()["FlowWarp"].torch(a_layer("FlowWarp", shapes), shapes)
     both_ways = (image.requires_grad_(), (flow * 0.8 + 0.1).detach().requires_grad_())
     assert torch.autograd.gradcheck(module, both_ways, eps=1e-6, atol=1e-5)

@@ -16,9 +16,9 @@ from tests import golden
 
 Array = np.ndarray[Any, Any]
 CASES = [
-    pytest.param(room, index, id=f"{type_}-{example.name}".replace(" ", "_"))
-    for type_, room in sorted(layers.every().items())
-    for index, example in enumerate(room.examples)
+    pytest.param(layer_type, index, id=f"{type_}-{example.name}".replace(" ", "_"))
+    for type_, layer_type in sorted(layers.all_layer_types().items())
+    for index, example in enumerate(layer_type.examples)
 ]
 TRAINABLE_TOLERANCE = 1e-4
 
@@ -26,13 +26,13 @@ TRAINABLE_TOLERANCE = 1e-4
 class Case:
     """An example with its layer, its drawn arrays, and Caffe's record where there is one."""
 
-    def __init__(self, room: LayerType, index: int) -> None:
-        self.room, self.index = room, index
-        self.example: Example = room.examples[index]
-        self.layer = golden.layer_of(room, self.example)
-        self.tops = room.infer(self.layer, self.example.bottoms)
-        self.bottoms, self.blobs, _ = golden.draw(room, self.example)
-        self.record = golden.load(room) if golden.path(room).exists() else {}
+    def __init__(self, layer_type: LayerType, index: int) -> None:
+        self.layer_type, self.index = layer_type, index
+        self.example: Example = layer_type.examples[index]
+        self.layer = golden.layer_of(layer_type, self.example)
+        self.tops = layer_type.infer(self.layer, self.example.bottoms)
+        self.bottoms, self.blobs, _ = golden.draw(layer_type, self.example)
+        self.record = golden.load(layer_type) if golden.path(layer_type).exists() else {}
 
     def recorded(self, prefix: str) -> list[Array]:
         found: list[Array] = []
@@ -49,10 +49,10 @@ def close(got: Array, wanted: Array, tolerance: float, what: str) -> None:
     np.testing.assert_allclose(got / scale, wanted / scale, rtol=0, atol=tolerance, err_msg=what)
 
 
-@pytest.mark.parametrize(("room", "index"), CASES)
-def test_shapes_are_caffes(room: LayerType, index: int) -> None:
-    case = Case(room, index)
-    if room.sized_by_data:
+@pytest.mark.parametrize(("layer_type", "index"), CASES)
+def test_shapes_are_caffes(layer_type: LayerType, index: int) -> None:
+    case = Case(layer_type, index)
+    if layer_type.sized_by_data:
         pytest.skip("the data decide the shape")
     for top, recorded in zip(case.tops, case.recorded("top"), strict=bool(case.record)):
         assert tuple(top) == recorded.shape
@@ -69,8 +69,8 @@ def run_torch() -> Iterator[Any]:
     torch.manual_seed(0)
 
     def run(case: Case, *, gradients: bool) -> tuple[Any, list[Any], tuple[Any, ...]]:
-        module = case.room.torch(case.layer, case.example.bottoms)
-        case.room.load(module, case.blobs)
+        module = case.layer_type.torch(case.layer, case.example.bottoms)
+        case.layer_type.load(module, case.blobs)
         module.train(case.example.phase == "TRAIN")
         bottoms = [torch.from_numpy(b.copy()).requires_grad_(gradients) for b in case.bottoms]
         # a layer in place must not write over a leaf
@@ -79,21 +79,21 @@ def run_torch() -> Iterator[Any]:
     yield run
 
 
-@pytest.mark.parametrize(("room", "index"), CASES)
-def test_torch_is_caffe(room: LayerType, index: int, run_torch: Any) -> None:
-    case = Case(room, index)
+@pytest.mark.parametrize(("layer_type", "index"), CASES)
+def test_torch_is_caffe(layer_type: LayerType, index: int, run_torch: Any) -> None:
+    case = Case(layer_type, index)
     _, _, tops = run_torch(case, gradients=False)
-    if not room.sized_by_data:
+    if not layer_type.sized_by_data:
         assert [tuple(top.shape) for top in tops] == [tuple(shape) for shape in case.tops]
     for i, (top, wanted) in enumerate(zip(tops, case.recorded("top"), strict=bool(case.record))):
-        close(top.detach().numpy(), wanted, room.tolerance, f"top {i}")
+        close(top.detach().numpy(), wanted, layer_type.tolerance, f"top {i}")
 
 
-@pytest.mark.parametrize(("room", "index"), CASES)
-def test_torch_gradients_are_caffes(room: LayerType, index: int, run_torch: Any) -> None:
+@pytest.mark.parametrize(("layer_type", "index"), CASES)
+def test_torch_gradients_are_caffes(layer_type: LayerType, index: int, run_torch: Any) -> None:
     import torch
 
-    case = Case(room, index)
+    case = Case(layer_type, index)
     top_diffs = case.recorded("top_diff")
     if not top_diffs:
         pytest.skip("Caffe has no gradient recorded for this example")
@@ -112,38 +112,38 @@ def check_blob_gradients(case: Case, module: Any) -> None:
     """A module whose tensors hold their gradients dumps them as the gradients of Caffe's blobs."""
     import torch
 
-    specs = case.room.blobs(case.layer, case.example.bottoms)
+    specs = case.layer_type.blobs(case.layer, case.example.bottoms)
     roles = [role for role, spec in specs.items() if not spec.statistic]
     for parameter in module.parameters():
         parameter.data = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-    for role, grad in case.room.dump(module, roles).items():
+    for role, grad in case.layer_type.dump(module, roles).items():
         wanted = case.record[f"{case.index}.blob_diff.{role}"]
         close(grad.reshape(wanted.shape), wanted, TRAINABLE_TOLERANCE, f"gradient of {role}")
 
 
-@pytest.mark.parametrize(("room", "index"), CASES)
-def test_dump_is_the_inverse_of_load(room: LayerType, index: int) -> None:
-    case = Case(room, index)
+@pytest.mark.parametrize(("layer_type", "index"), CASES)
+def test_dump_is_the_inverse_of_load(layer_type: LayerType, index: int) -> None:
+    case = Case(layer_type, index)
     if not case.blobs:
         pytest.skip("no learned arrays")
-    module = room.torch(case.layer, case.example.bottoms)
-    room.load(module, case.blobs)
-    for role, blob in room.dump(module, list(case.blobs)).items():
+    module = layer_type.torch(case.layer, case.example.bottoms)
+    layer_type.load(module, case.blobs)
+    for role, blob in layer_type.dump(module, list(case.blobs)).items():
         close(blob.reshape(case.blobs[role].shape), case.blobs[role], 1e-5, role)
 
 
-def has_onnx(room: LayerType) -> bool:
-    return type(room).onnx is not LayerType.onnx
+def has_onnx(layer_type: LayerType) -> bool:
+    return type(layer_type).onnx is not LayerType.onnx
 
 
-@pytest.mark.parametrize(("room", "index"), [case for case in CASES if has_onnx(case.values[0])])  # type: ignore[arg-type]
-def test_onnx_runtime_is_caffe(room: LayerType, index: int, run_torch: Any) -> None:
-    case = Case(room, index)
+@pytest.mark.parametrize(("layer_type", "index"), [case for case in CASES if has_onnx(case.values[0])])  # type: ignore[arg-type]
+def test_onnx_runtime_is_caffe(layer_type: LayerType, index: int, run_torch: Any) -> None:
+    case = Case(layer_type, index)
     if case.example.phase == "TRAIN":
         pytest.skip("ONNX is for inference")
     wanted = case.recorded("top") or [top.detach().numpy() for top in run_torch(case, gradients=False)[2]]
     for i, (top, expected) in enumerate(zip(run_onnx(case), wanted, strict=True)):
-        close(top, expected, room.tolerance, f"top {i}")
+        close(top, expected, layer_type.tolerance, f"top {i}")
 
 
 def run_onnx(case: Case) -> list[Array]:
@@ -155,7 +155,7 @@ def run_onnx(case: Case) -> list[Array]:
     names = [f"bottom{i}" for i in range(len(case.bottoms))]
     for name, shape in zip(names, case.example.bottoms, strict=True):
         g.set_shape(name, shape)
-    tops = as_tuple(case.room.onnx(g, case.layer, names, case.blobs))
+    tops = as_tuple(case.layer_type.onnx(g, case.layer, names, case.blobs))
     inputs = [
         onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape)
         for name, shape in zip(names, case.example.bottoms, strict=True)
@@ -173,9 +173,11 @@ def run_onnx(case: Case) -> list[Array]:
     return tops_run
 
 
-@pytest.mark.parametrize("room", [pytest.param(r, id=t) for t, r in sorted(layers.every().items()) if r.examples])
-def test_record_is_fresh(room: LayerType) -> None:
-    if not golden.path(room).exists():
-        pytest.skip(f"no golden tensors of {room.type}: this Caffe does not have the type")
-    stored = str(golden.load(room)["fingerprint"])
-    assert stored == golden.fingerprint(room.examples, room), f"run: make golden TYPE={room.type}"
+@pytest.mark.parametrize(
+    "layer_type", [pytest.param(r, id=t) for t, r in sorted(layers.all_layer_types().items()) if r.examples]
+)
+def test_record_is_fresh(layer_type: LayerType) -> None:
+    if not golden.path(layer_type).exists():
+        pytest.skip(f"no golden tensors of {layer_type.type}: this Caffe does not have the type")
+    stored = str(golden.load(layer_type)["fingerprint"])
+    assert stored == golden.fingerprint(layer_type.examples, layer_type), f"run: make golden TYPE={layer_type.type}"

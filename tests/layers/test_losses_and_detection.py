@@ -19,8 +19,8 @@ Array = np.ndarray[Any, Any]
 
 
 def layer_of(type_: str, shapes: tuple[Shape, ...], params: str = "", tops: int = 1) -> tuple[LayerType, Layer]:
-    room = layers.every()[type_]
-    return room, golden.layer_of(room, Example("one", shapes, params, tops))
+    layer_type = layers.all_layer_types()[type_]
+    return layer_type, golden.layer_of(layer_type, Example("one", shapes, params, tops))
 
 
 FAULTS = [
@@ -78,38 +78,38 @@ FAULTS = [
 
 @pytest.mark.parametrize(("type_", "shapes", "params", "words"), FAULTS)
 def test_a_fault_is_told_with_the_layers_name(type_: str, shapes: tuple[Shape, ...], params: str, words: str) -> None:
-    room, layer = layer_of(type_, shapes, params)
+    layer_type, layer = layer_of(type_, shapes, params)
     with pytest.raises(NetError, match=rf"layer 'it' \({type_}\)") as told:
-        room.infer(layer, shapes)
+        layer_type.infer(layer, shapes)
     assert words in str(told.value)
 
 
 def test_two_tops_need_two_loss_weights() -> None:
-    room, layer = layer_of("SoftmaxWithLoss", ((2, 3), (2,)), "loss_weight: 1", tops=2)
+    layer_type, layer = layer_of("SoftmaxWithLoss", ((2, 3), (2,)), "loss_weight: 1", tops=2)
     with pytest.raises(NetError, match="one for each top"):
-        room.infer(layer, ((2, 3), (2,)))
+        layer_type.infer(layer, ((2, 3), (2,)))
 
 
 def test_accuracy_of_distances_takes_the_least() -> None:
     import torch
 
-    room, layer = layer_of("Accuracy", ((4, 2), (4,)), "accuracy_param { min_is_better: true }")
+    layer_type, layer = layer_of("Accuracy", ((4, 2), (4,)), "accuracy_param { min_is_better: true }")
     distances = torch.tensor([[0.1, 1.0], [0.1, 1.0], [3.0, 2.0], [4.0, 1.0]])
-    assert room.torch(layer, ((4, 2), (4,)))(distances, torch.tensor([0.0, 1.0, 1.0, 1.0])).item() == 0.75
+    assert layer_type.torch(layer, ((4, 2), (4,)))(distances, torch.tensor([0.0, 1.0, 1.0, 1.0])).item() == 0.75
 
 
 def test_eta_that_matters_has_no_onnx_form() -> None:
     from converters.onnx_export.onnx_graph import Graph
 
     shapes = ((1, 8), (1, 4), (1, 2, 8))
-    room, layer = layer_of(
+    layer_type, layer = layer_of(
         "DetectionOutput", shapes, "detection_output_param { num_classes: 2 nms_param { eta: 0.9 nms_threshold: 0.7 } }"
     )
     g = Graph(opset=20)
     for name, shape in zip("abc", shapes, strict=True):
         g.set_shape(name, shape)
     with pytest.raises(UnsupportedError, match="eta"):
-        room.onnx(g, layer, list("abc"), {})
+        layer_type.onnx(g, layer, list("abc"), {})
 
 
 @pytest.mark.parametrize("sigma", [1.0, 3.0])
@@ -119,9 +119,9 @@ def test_smooth_l1_of_faster_rcnn_weighs_its_gradient(sigma: float) -> None:
 
     rng = np.random.default_rng(0)
     x, target, inside, outside = rng.standard_normal((4, 2, 6))
-    room, layer = layer_of("SmoothL1Loss", ((2, 6),) * 4, f"smooth_l1_loss_param {{ sigma: {sigma} }}")
+    layer_type, layer = layer_of("SmoothL1Loss", ((2, 6),) * 4, f"smooth_l1_loss_param {{ sigma: {sigma} }}")
     a, b = (torch.tensor(v, requires_grad=True) for v in (x, target))
-    value = room.torch(layer, ((2, 6),) * 4)(a, b, torch.tensor(inside), torch.tensor(outside))
+    value = layer_type.torch(layer, ((2, 6),) * 4)(a, b, torch.tensor(inside), torch.tensor(outside))
     value.backward()
     gap, square = inside * (x - target), sigma**2
     small = np.abs(gap) < 1 / square
@@ -137,9 +137,9 @@ def test_smooth_l1_of_fast_rcnn_does_not() -> None:
     """Source: yjxiong/caffe src/caffe/layers/smooth_L1_loss_layer.cu Backward_gpu."""
     import torch
 
-    room, layer = layer_of("SmoothL1Loss", ((1, 3),) * 3)
+    layer_type, layer = layer_of("SmoothL1Loss", ((1, 3),) * 3)
     x = torch.tensor([[0.5, 2.0, -4.0]], requires_grad=True)
-    value = room.torch(layer, ((1, 3),) * 3)(x, torch.zeros(1, 3), torch.tensor([[0.5, 0.25, 0.0]]))
+    value = layer_type.torch(layer, ((1, 3),) * 3)(x, torch.zeros(1, 3), torch.tensor([[0.5, 0.25, 0.0]]))
     value.backward()
     assert value.item() == pytest.approx(0.25**2 / 2 + 0.5**2 / 2)
     assert x.grad is not None
@@ -150,11 +150,11 @@ def test_position_sensitive_pooling_averages_each_cell_of_its_own_channels() -> 
     import torch
 
     shapes = ((1, 8, 4, 4), (1, 5))
-    room, layer = layer_of(
+    layer_type, layer = layer_of(
         "PSROIPooling", shapes, "psroi_pooling_param { spatial_scale: 0.5 output_dim: 2 group_size: 2 }"
     )
     x = torch.arange(128.0).reshape(shapes[0])
-    top = room.torch(layer, shapes)(x, torch.tensor([[0.0, 0.0, 2.0, 3.0, 7.0]]))
+    top = layer_type.torch(layer, shapes)(x, torch.tensor([[0.0, 0.0, 2.0, 3.0, 7.0]]))
     rows, columns = ((1, 3), (2, 4)), ((0, 1), (1, 2))  # y from 1 to 4, x from 0 to 2, cut in two and widened to pixels
     for channel, (top_row, left) in enumerate((r, c) for _ in (0, 1) for r in rows for c in columns):
         cell = x[0, channel, top_row[0] : top_row[1], left[0] : left[1]]
@@ -162,13 +162,13 @@ def test_position_sensitive_pooling_averages_each_cell_of_its_own_channels() -> 
 
 
 @pytest.mark.caffe
-@pytest.mark.parametrize("index", range(len(layers.every()["MultiBoxLoss"].examples)))
+@pytest.mark.parametrize("index", range(len(layers.all_layer_types()["MultiBoxLoss"].examples)))
 def test_multibox_loss_has_caffes_gradient(index: int, tmp_path: Path) -> None:
     """The recorder forces gradients for all bottoms, where this layer stops; so its bottoms come from Scale layers."""
     caffe, torch = pytest.importorskip("caffe"), pytest.importorskip("torch")
-    room = layers.every()["MultiBoxLoss"]
-    example = room.examples[index]
-    bottoms, _, _ = golden.draw(room, example)
+    layer_type = layers.all_layer_types()["MultiBoxLoss"]
+    example = layer_type.examples[index]
+    bottoms, _, _ = golden.draw(layer_type, example)
     file = tmp_path / "net.prototxt"
     file.write_text(_behind_scales(example))
     net = caffe.Net(str(file), caffe.TRAIN)
@@ -177,7 +177,7 @@ def test_multibox_loss_has_caffes_gradient(index: int, tmp_path: Path) -> None:
     net.forward()
     net.backward()
     tensors = [torch.tensor(b, requires_grad=i < 2) for i, b in enumerate(bottoms)]
-    value = room.torch(golden.layer_of(room, example), example.bottoms)(*tensors)
+    value = layer_type.torch(golden.layer_of(layer_type, example), example.bottoms)(*tensors)
     value.backward()
     for i, tensor in enumerate(tensors[:2]):
         wanted = net.blobs[f"s{i}"].diff

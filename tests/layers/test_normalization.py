@@ -24,18 +24,18 @@ class Run:
     """One layer, its bottom drawn, ready to run as a module and in ONNX Runtime."""
 
     def __init__(self, type_: str, params: str, shape: Shape = FOUR, tops: int = 1) -> None:
-        self.room = layers.every()[type_]
+        self.layer_type = layers.all_layer_types()[type_]
         self.example = Example("it", (shape,), params, tops)
-        self.layer: Layer = golden.layer_of(self.room, self.example)
-        self.tops = self.room.infer(self.layer, (shape,))
+        self.layer: Layer = golden.layer_of(self.layer_type, self.example)
+        self.tops = self.layer_type.infer(self.layer, (shape,))
         self.bottom = np.random.default_rng(0).standard_normal(shape).astype("float32")
         self.bottoms = [self.bottom]
         self.blobs: dict[str, Array] = {}
-        self.module: Any = self.room.torch(self.layer, (shape,))
+        self.module: Any = self.layer_type.torch(self.layer, (shape,))
 
     def load(self, **blobs: Array) -> Run:
         self.blobs = blobs
-        self.room.load(self.module, blobs)
+        self.layer_type.load(self.module, blobs)
         return self
 
     def torch(self, train: bool = False) -> Any:
@@ -76,7 +76,7 @@ def test_merged_batch_norm(params: str, factor: float) -> None:
     blobs = {"scale": scale, "bias": bias, "mean": mean * by, "variance": variance * by}
     run = Run("BatchNorm", params).load(**blobs, factor=np.array([factor], "float32"))
     run.check((run.bottom - wide(mean)) / np.sqrt(wide(variance) + 1e-5) * wide(scale) + wide(bias))
-    for role, array in run.room.dump(run.module, list(run.blobs)).items():
+    for role, array in run.layer_type.dump(run.module, list(run.blobs)).items():
         np.testing.assert_allclose(array.ravel(), run.blobs[role], rtol=1e-6)
 
 
@@ -90,7 +90,7 @@ def test_merged_batch_norm_in_training() -> None:
         old = 0.75 if step > 1 else 0
         mean, variance = batch(run.bottom)
         means, variances = old * means + (1 - old) * mean, old * variances + (1 - old) * variance
-    got = run.room.dump(run.module, ["mean", "variance"])
+    got = run.layer_type.dump(run.module, ["mean", "variance"])
     np.testing.assert_allclose(got["mean"], means, rtol=1e-5)
     np.testing.assert_allclose(got["variance"], variances, rtol=1e-5)
 
@@ -104,7 +104,7 @@ def test_batch_norm_over_three_batches() -> None:
         mean, variance = batch(run.bottom)
         means, variances = 0.9 * means + mean, 0.9 * variances + variance * 32 / 31
         factor = 0.9 * factor + 1
-    got = run.room.dump(run.module, ["mean", "variance", "factor"])
+    got = run.layer_type.dump(run.module, ["mean", "variance", "factor"])
     np.testing.assert_allclose(got["mean"], means, rtol=1e-5)
     np.testing.assert_allclose(got["variance"], variances, rtol=1e-5)
     np.testing.assert_allclose(got["factor"], [factor], rtol=1e-6)
@@ -113,7 +113,7 @@ def test_batch_norm_over_three_batches() -> None:
 def test_a_single_value_trains() -> None:
     run = Run("BatchNorm", "", (1, 3, 1, 1))
     np.testing.assert_allclose(run.torch(train=True).detach().numpy(), 0, atol=1e-4)
-    np.testing.assert_allclose(run.room.dump(run.module, ["variance"])["variance"], 0)
+    np.testing.assert_allclose(run.layer_type.dump(run.module, ["variance"])["variance"], 0)
 
 
 @pytest.mark.parametrize(
@@ -149,11 +149,11 @@ def test_bn_of_either_meaning(params: str) -> None:
     run = Run("BN", params).load(**common, variance=variance)
     wanted = (run.bottom - wide(mean)) / np.sqrt(wide(variance) + eps) * wide(slope) + wide(bias)
     run.check(wanted)
-    inverse = run.room.dump(run.module, ["inverse_std"])["inverse_std"]
+    inverse = run.layer_type.dump(run.module, ["inverse_std"])["inverse_std"]
     np.testing.assert_allclose(inverse, (variance + eps) ** -0.5, rtol=1e-6)
     again = Run("BN", params).load(**common, inverse_std=inverse)
     again.check(wanted)
-    np.testing.assert_allclose(again.room.dump(again.module, ["variance"])["variance"], variance, rtol=1e-5)
+    np.testing.assert_allclose(again.layer_type.dump(again.module, ["variance"])["variance"], variance, rtol=1e-5)
 
 
 def test_bn_with_more_inverse_std_than_its_eps_allows() -> None:
@@ -164,7 +164,7 @@ def test_bn_with_more_inverse_std_than_its_eps_allows() -> None:
     got = run.torch().detach().numpy()
     wanted = (run.bottom - wide(blobs["mean"])) * wide(inverse * blobs["slope"]) + wide(blobs["bias"])
     np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=0.05)
-    np.testing.assert_allclose(run.room.dump(run.module, ["inverse_std"])["inverse_std"], inverse, rtol=1e-5)
+    np.testing.assert_allclose(run.layer_type.dump(run.module, ["inverse_std"])["inverse_std"], inverse, rtol=1e-5)
 
 
 def test_bn_of_inverse_std_below_zero_is_refused() -> None:
@@ -183,14 +183,14 @@ def test_bn_momentum_weighs_the_old(meaning: str) -> None:
         mean, fourth = batch(run.bottom.astype("float64"))
         fourth = fourth if meaning == "variance" else (fourth + 0.1) ** -0.5
         means, fourths = 0.7 * means + 0.3 * mean, 0.7 * fourths + 0.3 * fourth
-    got = run.room.dump(run.module, ["mean", meaning])
+    got = run.layer_type.dump(run.module, ["mean", meaning])
     np.testing.assert_allclose(got["mean"], means, rtol=1e-5)
     np.testing.assert_allclose(got[meaning], fourths, rtol=1e-5)
 
 
 def test_bn_starts_at_mean_zero_and_fourth_one() -> None:
     run = Run("BN", "bn_param { eps: 0.25 }")
-    assert [float(v.ravel()[0]) for v in run.room.dump(run.module, ["mean", "inverse_std"]).values()] == [0, 1]
+    assert [float(v.ravel()[0]) for v in run.layer_type.dump(run.module, ["mean", "inverse_std"]).values()] == [0, 1]
 
 
 def test_frozen_bn_gives_its_parameters_no_gradient() -> None:
@@ -225,7 +225,7 @@ def test_segnets_learn_normalises_by_the_batch_in_both_phases() -> None:
 )
 def test_affine_is_what_the_layer_does(type_: str, params: str, blobs: dict[str, Array]) -> None:
     run = Run(type_, params).load(**blobs)
-    found = run.room.affine(run.layer, blobs)
+    found = run.layer_type.affine(run.layer, blobs)
     assert found is not None
     run.check(run.bottom * wide(found[0]) + wide(found[1]))
 
@@ -242,8 +242,8 @@ def test_affine_is_what_the_layer_does(type_: str, params: str, blobs: dict[str,
 )
 def test_what_is_no_affine_map_of_channels_says_so(type_: str, params: str) -> None:
     run = Run(type_, params)
-    blobs = {role: channels(1, spec.shape) for role, spec in run.room.blobs(run.layer, (FOUR,)).items()}
-    assert run.room.affine(run.layer, blobs) is None
+    blobs = {role: channels(1, spec.shape) for role, spec in run.layer_type.blobs(run.layer, (FOUR,)).items()}
+    assert run.layer_type.affine(run.layer, blobs) is None
 
 
 @pytest.mark.parametrize("kind", ["L1", "L2"])
@@ -321,15 +321,15 @@ def test_what_caffe_refuses(type_: str, params: str, shape: Shape, problem: str)
 
 
 def test_absval_cannot_work_in_place() -> None:
-    room = layers.every()["AbsVal"]
-    layer = golden.layer_of(room, Example("it", (FOUR,), in_place=True))
+    layer_type = layers.all_layer_types()["AbsVal"]
+    layer = golden.layer_of(layer_type, Example("it", (FOUR,), in_place=True))
     with pytest.raises(NetError, match=r"'it' .AbsVal.: it cannot write over its bottom"):
-        room.infer(layer, (FOUR,))
+        layer_type.infer(layer, (FOUR,))
 
 
 def test_scale_bottoms_that_do_not_match() -> None:
-    room = layers.every()["Scale"]
+    layer_type = layers.all_layer_types()["Scale"]
     shapes = (FOUR, (4,))
-    layer = golden.layer_of(room, Example("it", shapes))
+    layer = golden.layer_of(layer_type, Example("it", shapes))
     with pytest.raises(NetError, match="bottoms differ, 2x3x4x4 from axis 1 on and 4"):
-        room.infer(layer, shapes)
+        layer_type.infer(layer, shapes)

@@ -80,16 +80,16 @@ def test_dense_block(inner: bool, factor: float) -> None:
     steps, growth = 3, 2
     x = RNG.normal(size=(2, 4, 3, 5))
     params = f"denseblock_param {{ numTransition: {steps} growthRate: {growth} use_BC: {str(inner).lower()} }}"
-    room, layer = layers.every()["DenseBlock"], a_layer("DenseBlock", [x.shape], params)
-    specs = room.blobs(layer, [x.shape])
+    layer_type, layer = layers.all_layer_types()["DenseBlock"], a_layer("DenseBlock", [x.shape], params)
+    specs = layer_type.blobs(layer, [x.shape])
     blobs = {role: RNG.uniform(0.2, 1.5, spec.shape).astype("float32") for role, spec in specs.items()}
     blobs |= {role: RNG.normal(size=spec.shape).astype("float32") for role, spec in specs.items() if "filter" in role}
     blobs["factor"][:] = factor
     assert [blob.shape for blob in list(blobs.values())[steps : steps + 2]] == [(1, 4, 1, 1), (1, 6, 1, 1)]
     plain = [b / factor if factor and ("mean" in r or "variance" in r) else b for r, b in blobs.items()]
     wanted = dense_block(x, plain, steps, growth, inner)
-    module = room.torch(layer, [x.shape]).eval()
-    room.load(module, blobs)
+    module = layer_type.torch(layer, [x.shape]).eval()
+    layer_type.load(module, blobs)
     got = module(torch.from_numpy(x.astype("float32"))).detach().numpy()
     np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-5)
     (got,) = run_onnx("DenseBlock", [x.shape], [x], params, 1, blobs)
@@ -101,7 +101,7 @@ def test_dense_block_averages_in_training() -> None:
 
     x = RNG.normal(size=(2, 3, 4, 4))
     layer = a_layer("DenseBlock", [x.shape], "denseblock_param { numTransition: 1 growthRate: 1 }", phase="TRAIN")
-    module: Any = layers.every()["DenseBlock"].torch(layer, [x.shape]).train()
+    module: Any = layers.all_layer_types()["DenseBlock"].torch(layer, [x.shape]).train()
     module(torch.from_numpy(x.astype("float32")))
     np.testing.assert_allclose(module.mean0.flatten(), 0.1 * x.mean((0, 2, 3)), rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(module.variance0.flatten(), 0.1 * x.var((0, 2, 3), ddof=1), rtol=1e-4)

@@ -1,4 +1,4 @@
-"""Python layers of public code that have a room, against what that code made of the same blobs in real Caffe."""
+"""Python layers of public code that have a layer type, against what that code made of the same blobs in real Caffe."""
 
 from __future__ import annotations
 
@@ -56,9 +56,9 @@ def test_what_its_configuration_may_say_is_told() -> None:
 
     text = 'layer { type: "Python" name: "p" python_param { module: "rpn.proposal_layer" layer: "ProposalLayer" %s } }'
     (layer,) = parse_net(text % 'param_str: "feat_stride: 16"').layers
-    assert "RPN_POST_NMS_TOP_N 300" in layers.room(layer).assumed(layer)
+    assert "RPN_POST_NMS_TOP_N 300" in layers.layer_type_of(layer).assumed(layer)
     (layer,) = parse_net(text % "param_str: \"{'feat_stride': 16, 'RPN_POST_NMS_TOP_N': 7}\"").layers
-    assert "RPN_POST_NMS_TOP_N" not in layers.room(layer).assumed(layer)
+    assert "RPN_POST_NMS_TOP_N" not in layers.layer_type_of(layer).assumed(layer)
 
 
 def test_the_limit_given_in_param_str_counts(tmp_path: Path) -> None:
@@ -89,5 +89,5 @@ def test_pooling_of_no_region_makes_nothing(tmp_path: Path) -> None:
 
     text = 'layer { name: "r" type: "ROIPooling" bottom: "x" bottom: "rois" top: "y" roi_pooling_param { %s } }'
     (layer,) = parse_net(text % "pooled_h: 2 pooled_w: 3").layers
-    module = layers.room(layer).torch(layer, [(1, 4, 6, 6), (3, 5)])
+    module = layers.layer_type_of(layer).torch(layer, [(1, 4, 6, 6), (3, 5)])
     assert module(torch.zeros(1, 4, 6, 6), torch.zeros(0, 5)).shape == (0, 4, 2, 3)

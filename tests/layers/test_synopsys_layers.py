@@ -50,7 +50,9 @@ def test_eps_added_to_the_deviation() -> None:
     (got,) = both("BatchNorm", [x], f"batch_norm_param {{ {params} use_global_stats: false }}", 1, **blobs)
     np.testing.assert_allclose(got, normalised(x, x.mean((0, 2, 3)), x.var((0, 2, 3)), eps), rtol=1e-5, atol=1e-6)
     layer = a_layer("BatchNorm", [x.shape], f"batch_norm_param {{ {params} }}")
-    affine = layers.every()["BatchNorm"].affine(layer, {role: blob.astype("float32") for role, blob in blobs.items()})
+    affine = layers.all_layer_types()["BatchNorm"].affine(
+        layer, {role: blob.astype("float32") for role, blob in blobs.items()}
+    )
     assert affine is not None
     scale, shift = (one[:, None, None] for one in affine)
     np.testing.assert_allclose(x * scale + shift, normalised(x, mean, variance, eps), rtol=1e-5, atol=1e-6)
@@ -63,7 +65,7 @@ def test_its_gradient_is_that_of_plain_normalisation() -> None:
     x, diff, eps = RNG.normal(size=(4, 2, 3, 3)), RNG.normal(size=(4, 2, 3, 3)), 0.25
     x[:, 1] = 0.5
     layer = a_layer("BatchNorm", [x.shape], f"batch_norm_param {{ add_eps_before_sqrt: false eps: {eps} }}")
-    module = layers.every()["BatchNorm"].torch(layer, [x.shape]).double().train()
+    module = layers.all_layer_types()["BatchNorm"].torch(layer, [x.shape]).double().train()
     bottom = torch.from_numpy(x).requires_grad_()
     module(bottom).backward(torch.from_numpy(diff))
     axes = (0, 2, 3)

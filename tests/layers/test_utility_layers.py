@@ -1,4 +1,4 @@
-"""What the laws cannot ask of rooms that move data: fork types by hand, tops whose shape is data, state, refusals."""
+"""Layer types that move data, beyond the laws: forks' types, tops whose shape depends on data, state, and errors."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ RNG = np.random.default_rng(7)
 
 
 def a_layer(type_: str, bottoms: Sequence[tuple[int, ...]], params: str = "", tops: int = 1, **more: Any) -> Layer:
-    return golden.layer_of(layers.every()[type_], Example("case", tuple(bottoms), params, tops, **more))
+    return golden.layer_of(layers.all_layer_types()[type_], Example("case", tuple(bottoms), params, tops, **more))
 
 
 def run_torch(
@@ -36,10 +36,10 @@ def run_torch(
     import torch
 
     shapes = [b.shape for b in bottoms]
-    room, layer = layers.every()[type_], a_layer(type_, shapes, params, tops)
-    room.infer(layer, shapes)
-    module = room.torch(layer, shapes)
-    room.load(module, blobs or {})
+    layer_type, layer = layers.all_layer_types()[type_], a_layer(type_, shapes, params, tops)
+    layer_type.infer(layer, shapes)
+    module = layer_type.torch(layer, shapes)
+    layer_type.load(module, blobs or {})
     made = as_tuple(module(*(torch.from_numpy(b.astype("float32")) for b in bottoms)))
     return [top.detach().numpy() for top in made]
 
@@ -56,7 +56,7 @@ def run_onnx(
     g, names = Graph(opset=20), [f"bottom{i}" for i in range(len(bottoms))]
     for name, shape in zip(names, declared, strict=True):
         g.set_shape(name, shape)
-    made = as_tuple(layers.every()[type_].onnx(g, a_layer(type_, declared, params, tops), names, {}))
+    made = as_tuple(layers.all_layer_types()[type_].onnx(g, a_layer(type_, declared, params, tops), names, {}))
     inputs, outputs = (
         [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in some]
         for some in (names, made)
@@ -91,7 +91,9 @@ def test_batch_reindex_takes_no_negative_row() -> None:
 def test_maximum_sends_the_gradient_of_a_tie_to_one_bottom() -> None:
     import torch
 
-    module = layers.every()["Eltwise"].torch(a_layer("Eltwise", [(2,)] * 3, "eltwise_param { operation: MAX }"), ())
+    module = layers.all_layer_types()["Eltwise"].torch(
+        a_layer("Eltwise", [(2,)] * 3, "eltwise_param { operation: MAX }"), ()
+    )
     bottoms = [torch.ones(2, requires_grad=True) for _ in range(3)]
     module(*bottoms).sum().backward()
     assert [b.grad.tolist() for b in bottoms if b.grad is not None] == [[0, 0], [1, 1], [0, 0]]
@@ -171,11 +173,11 @@ def test_state_is_carried_where_a_sequence_goes_on(type_: str) -> None:
     """Two batches of two steps are one of four, as in Caffe; training and testing carry their own."""
     import torch
 
-    room, x = layers.every()[type_], torch.from_numpy(RNG.standard_normal((4, 2, 3)).astype("float32"))
+    layer_type, x = layers.all_layer_types()[type_], torch.from_numpy(RNG.standard_normal((4, 2, 3)).astype("float32"))
     layer = a_layer(type_, [(4, 2, 3), (4, 2)], "recurrent_param { num_output: 3 }")
-    module = room.torch(layer, [(4, 2, 3), (4, 2)])
-    specs = room.blobs(layer, [(4, 2, 3), (4, 2)])
-    room.load(module, {role: RNG.standard_normal(s.shape).astype("float32") for role, s in specs.items()})
+    module = layer_type.torch(layer, [(4, 2, 3), (4, 2)])
+    specs = layer_type.blobs(layer, [(4, 2, 3), (4, 2)])
+    layer_type.load(module, {role: RNG.standard_normal(s.shape).astype("float32") for role, s in specs.items()})
     cont = torch.tensor([[0.0, 0.0], [1, 1], [1, 0], [1, 1]])
     module.train()
     whole = module(x, cont).detach()
@@ -265,7 +267,7 @@ REFUSED = [
 @pytest.mark.parametrize(("type_", "shapes", "params", "tops", "words"), REFUSED)
 def test_refused_as_caffe_does(type_: str, shapes: list[tuple[int, ...]], params: str, tops: int, words: str) -> None:
     with pytest.raises(NetError) as raised:
-        layers.every()[type_].infer(a_layer(type_, shapes, params, tops), shapes)
+        layers.all_layer_types()[type_].infer(a_layer(type_, shapes, params, tops), shapes)
     assert words in str(raised.value)
     assert str(raised.value).startswith(f"layer 'it' ({type_}): ")
 
@@ -273,17 +275,17 @@ def test_refused_as_caffe_does(type_: str, shapes: list[tuple[int, ...]], params
 @pytest.mark.parametrize("type_", ["Split", "Reshape", "Flatten", "Transpose", "Reverse"])
 def test_some_layers_cannot_work_in_place(type_: str) -> None:
     with pytest.raises(NetError, match="it cannot write over its bottom"):
-        layers.every()[type_].infer(a_layer(type_, [(2, 3)], in_place=True), [(2, 3)])
+        layers.all_layer_types()[type_].infer(a_layer(type_, [(2, 3)], in_place=True), [(2, 3)])
 
 
 @pytest.mark.parametrize("operation", ["SUM", "MAX"])
 def test_a_sum_in_place_is_not_what_caffe_computes(operation: str) -> None:
     layer = a_layer("Eltwise", [(2,), (2,)], f"eltwise_param {{ operation: {operation} }}", in_place=True)
     with pytest.raises(UnsupportedError, match="clears before it reads"):
-        layers.every()["Eltwise"].torch(layer, [(2,), (2,)])
+        layers.all_layer_types()["Eltwise"].torch(layer, [(2,), (2,)])
 
 
 def test_work_is_counted_once_a_step() -> None:
     shapes = [(5, 2, 4), (5, 2), (2, 6)]
-    layer, room = a_layer("LSTM", shapes, "recurrent_param { num_output: 3 }"), layers.every()["LSTM"]
-    assert room.macs(layer, shapes, [(5, 2, 3)]) == 5 * 2 * (12 * 4 + 12 * 3) + 2 * 12 * 6
+    layer, layer_type = a_layer("LSTM", shapes, "recurrent_param { num_output: 3 }"), layers.all_layer_types()["LSTM"]
+    assert layer_type.macs(layer, shapes, [(5, 2, 3)]) == 5 * 2 * (12 * 4 + 12 * 3) + 2 * 12 * 6

@@ -1,4 +1,4 @@
-"""What the laws cannot ask of rooms of windows and sizes: forks' fields and types by hand, other sizes, refusals."""
+"""Layer types with windows or sizes, beyond the laws: forks' fields and types, other input sizes, and errors."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def run_onnx(
     for name, shape in zip(names, declared, strict=True):
         g.set_shape(name, tuple(shape))
     stored = {role: blob.astype("float32") for role, blob in blobs.items()}
-    made = as_tuple(layers.every()[type_].onnx(g, a_layer(type_, declared, params, tops), names, stored))
+    made = as_tuple(layers.all_layer_types()[type_].onnx(g, a_layer(type_, declared, params, tops), names, stored))
     inputs, outputs = (
         [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in some]
         for some in (names, made)
@@ -91,7 +91,7 @@ def test_stochastic_pooling_expects_when_it_does_not_draw() -> None:
     x = np.abs(RNG.standard_normal((2, 3, 5, 6)))
     x[0, 0] = 0
     params, shape = "pooling_param { pool: STOCHASTIC kernel_size: 3 stride: 2 }", x.shape
-    module = layers.every()["Pooling"].torch(a_layer("Pooling", [shape], params), [shape]).eval()
+    module = layers.all_layer_types()["Pooling"].torch(a_layer("Pooling", [shape], params), [shape]).eval()
     (by_onnx,) = run_onnx("Pooling", [shape], [x], params, 1, {})
     total = pool_by_hand(x, "AVE", (0, 0), (0, 0), 3, 2, 1, (2, 3))
     squares = pool_by_hand(x * x, "AVE", (0, 0), (0, 0), 3, 2, 1, (2, 3))
@@ -105,8 +105,8 @@ def test_stochastic_pooling_draws_by_share_and_sends_the_gradient_there() -> Non
 
     torch.manual_seed(5)
     shares = torch.tensor([[[[1.0, 2.0], [0.0, 5.0]]]])
-    room, layer = layers.every()["Pooling"], a_layer("Pooling", [(1, 1, 2, 2)], STOCHASTIC)
-    module = room.torch(layer, [(1, 1, 2, 2)]).train()
+    layer_type, layer = layers.all_layer_types()["Pooling"], a_layer("Pooling", [(1, 1, 2, 2)], STOCHASTIC)
+    module = layer_type.torch(layer, [(1, 1, 2, 2)]).train()
     drawn = torch.stack([module(shares) for _ in range(4000)]).flatten()
     for value in (1.0, 2.0, 5.0):
         assert (drawn == value).float().mean().item() == pytest.approx(value / 8, abs=0.03)
@@ -184,7 +184,7 @@ def test_unpooling_undoes_pooling_and_sends_gradients_back() -> None:
     top, mask = both("Pooling", [x], "pooling_param { kernel_size: 2 stride: 2 }", 2)
     (back,) = both("Upsample", [top, mask], "upsample_param { scale: 2 }")
     np.testing.assert_array_equal(back[back != 0], x.astype("float32")[back != 0])
-    module = layers.every()["Upsample"].torch(a_layer("Upsample", [top.shape] * 2), [top.shape] * 2)
+    module = layers.all_layer_types()["Upsample"].torch(a_layer("Upsample", [top.shape] * 2), [top.shape] * 2)
     given, places = torch.from_numpy(top).requires_grad_(), torch.from_numpy(mask)
     weights = torch.arange(back.size, dtype=torch.float32).reshape(back.shape)
     module(given, places).backward(weights)

@@ -1,4 +1,4 @@
-"""What rooms of windows and sizes refuse, with which words; their cost; and where torch.nn's own classes serve."""
+"""Errors of layer types with windows or sizes, their MACs, and where they use torch.nn's own classes."""
 
 from __future__ import annotations
 
@@ -98,15 +98,15 @@ REFUSED: list[tuple[str, list[Shape], str, int, str]] = [
 @pytest.mark.parametrize(("type_", "bottoms", "params", "tops", "words"), REFUSED)
 def test_refusals_say_why(type_: str, bottoms: list[Shape], params: str, tops: int, words: str) -> None:
     with pytest.raises(NetError, match=f"layer 'it' \\({type_}\\): .*{words}"):
-        layers.every()[type_].infer(a_layer(type_, bottoms, params, tops), bottoms)
+        layers.all_layer_types()[type_].infer(a_layer(type_, bottoms, params, tops), bottoms)
 
 
 def test_what_cannot_be_lowered_is_refused() -> None:
     params, shape = "convolution_param { num_output: 2 kernel_size: 2 }", (1, 3, 4, 5, 5, 4)
-    room, layer = layers.every()["Deconvolution"], a_layer("Deconvolution", [shape], params)
-    assert room.infer(layer, [shape]) == ((1, 2, 5, 6, 6, 5),)
+    layer_type, layer = layers.all_layer_types()["Deconvolution"], a_layer("Deconvolution", [shape], params)
+    assert layer_type.infer(layer, [shape]) == ((1, 2, 5, 6, 6, 5),)
     with pytest.raises(UnsupportedError, match="over up to 3 spatial axes"):
-        room.torch(layer, [shape])
+        layer_type.torch(layer, [shape])
 
 
 @pytest.mark.parametrize(
@@ -120,8 +120,8 @@ def test_what_cannot_be_lowered_is_refused() -> None:
     ],
 )
 def test_multiply_accumulates(type_: str, bottom: Shape, params: str, macs: int) -> None:
-    room, layer = layers.every()[type_], a_layer(type_, [bottom], params)
-    assert room.macs(layer, [bottom], room.infer(layer, [bottom])) == macs
+    layer_type, layer = layers.all_layer_types()[type_], a_layer(type_, [bottom], params)
+    assert layer_type.macs(layer, [bottom], layer_type.infer(layer, [bottom])) == macs
 
 
 @pytest.mark.parametrize(
@@ -145,4 +145,4 @@ def test_multiply_accumulates(type_: str, bottom: Shape, params: str, macs: int)
 def test_stock_modules_where_they_say_the_same(type_: str, bottom: Shape, params: str, stock: str) -> None:
     from torch import nn
 
-    assert type(layers.every()[type_].torch(a_layer(type_, [bottom], params), [bottom])) is getattr(nn, stock)
+    assert type(layers.all_layer_types()[type_].torch(a_layer(type_, [bottom], params), [bottom])) is getattr(nn, stock)

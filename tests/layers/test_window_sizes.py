@@ -1,4 +1,4 @@
-"""Rooms of windows and sizes are made for one size of bottom and used for others: batches, and larger images."""
+"""Layer types of windows and sizes are made for one size of bottom and used for others: batches, and larger images."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ TYPES = (
 
 @pytest.mark.parametrize("type_", TYPES)
 def test_batch_is_not_written_into_the_onnx(type_: str) -> None:
-    room = layers.every()[type_]
-    for example in room.examples:
-        bottoms, blobs, _ = golden.draw(room, example)
+    layer_type = layers.all_layer_types()[type_]
+    for example in layer_type.examples:
+        bottoms, blobs, _ = golden.draw(layer_type, example)
         first = {"axis: 0", f"axis: -{len(example.bottoms[0])}"}  # the batch is data there; "of nothing" is 0/0
         whole = any(axis in example.params for axis in first) or "of nothing" in example.name
         if whole or example.phase == "TRAIN":
@@ -51,20 +51,22 @@ def test_batch_is_not_written_into_the_onnx(type_: str) -> None:
 def test_modules_take_other_sizes(type_: str) -> None:
     import torch
 
-    room = layers.every()[type_]
-    for example in room.examples:
+    layer_type = layers.all_layer_types()[type_]
+    for example in layer_type.examples:
         spatial = [shape for shape in example.bottoms if len(shape) == 4]
         if len(spatial) != len(example.bottoms) or type_ == "MaxUnPool":
             continue
         wider = [(*shape[:2], shape[2] * 2, shape[3] * 2) for shape in spatial]
         try:
-            room.infer(golden.layer_of(room, Example("wider", tuple(wider), example.params, example.tops)), wider)
+            layer_type.infer(
+                golden.layer_of(layer_type, Example("wider", tuple(wider), example.params, example.tops)), wider
+            )
         except NetError:
             continue  # such as a pyramid level that does not fit
-        _, blobs, _ = golden.draw(room, example)
+        _, blobs, _ = golden.draw(layer_type, example)
         bottoms = [torch.from_numpy(RNG.standard_normal(shape).astype("float32")) for shape in wider]
-        made = room.torch(a_layer(type_, spatial, example.params, example.tops), spatial)
-        room.load(made, blobs)
+        made = layer_type.torch(a_layer(type_, spatial, example.params, example.tops), spatial)
+        layer_type.load(made, blobs)
         wanted = run_torch(type_, [b.numpy() for b in bottoms], example.params, example.tops, blobs)
         for top, other in zip(as_tuple(made(*bottoms)), wanted, strict=True):
             np.testing.assert_allclose(top.detach().numpy(), other, rtol=1e-5, atol=1e-6)

@@ -1,4 +1,4 @@
-"""The house: imports point one way, heavy packages wait until they are needed, rooms say what they are."""
+"""The house: imports point one way, heavy packages wait until they are needed, layer types say what they are."""
 
 from __future__ import annotations
 
@@ -174,7 +174,7 @@ def test_heavy_packages_are_imported_where_they_are_needed() -> None:
 
 
 def test_nothing_that_starts_reaches_a_heavy_package() -> None:
-    """Commands import torch and the like when they run; rooms, when a layer is lowered."""
+    """Commands import torch and the like when they run; layer types, when a layer is lowered."""
     parts = [name for name in SOURCES if part(name) in ("cli", "layers", "checks", "models")]
     for module in ("prototxt_gen", *(name for name in parts if name not in MAY_IMPORT)):
         assert {name: heavy(name) for name in (module, *reached(module)) if heavy(name)} == {}, module
@@ -226,16 +226,16 @@ def _as_module(arguments: tuple[str, ...]) -> str:
     return f"sys.argv[1:] = {list(arguments[1:])!r}\nrunpy.run_module({arguments[0]!r}, run_name='__main__')"
 
 
-def rooms() -> list[type[LayerType]]:
-    return [type(room) for room in layers.every().values()]
+def layer_types() -> list[type[LayerType]]:
+    return [type(layer_type) for layer_type in layers.all_layer_types().values()]
 
 
-@pytest.mark.parametrize("room", rooms(), ids=lambda room: str(room.type))
-def test_a_room_says_what_it_is(room: type[LayerType]) -> None:
+@pytest.mark.parametrize("layer_type", layer_types(), ids=lambda layer_type: str(layer_type.type))
+def test_a_layer_type_says_what_it_is(layer_type: type[LayerType]) -> None:
     """A type that only spells another one's name differently says so in a line, and inherits the rest."""
-    docstring = room.__doc__ or ""
+    docstring = layer_type.__doc__ or ""
     assert docstring.strip().splitlines()[0].endswith((".", ":")), "its first line says what it does"
-    described = [base for base in room.__mro__ if all(name in (base.__doc__ or "") for name in PARTS)]
+    described = [base for base in layer_type.__mro__ if all(name in (base.__doc__ or "") for name in PARTS)]
     assert [base for base in described if base is not LayerType], f"its docstring lacks one of {', '.join(PARTS)}"
 
 
@@ -247,7 +247,7 @@ def test_files_are_short(folders: tuple[str, ...], longest: int) -> None:
     assert {str(path.relative_to(ROOT)): n for path, n in lengths.items() if n > longest} == {}
 
 
-def test_contributing_shows_a_room_as_it_is() -> None:
+def test_contributing_shows_a_layer_type_as_it_is() -> None:
     text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     shown = text.partition("```python\n")[2].partition("```\n")[0]
     assert shown == (ROOT / "prototxt_gen" / "layers" / "threshold.py").read_text(encoding="utf-8")

@@ -32,7 +32,7 @@ def commands() -> list[list[str]]:
 
 @pytest.mark.parametrize("block", python_blocks())
 def test_python_runs(block: str, tmp_path: Path) -> None:
-    """In a process of its own: a room that it defines is registered."""
+    """In a process of its own: a layer type that it defines is registered."""
     net = 'input: "data" input_shape { dim: 1 dim: 3 } layer { name: "r" type: "PReLU" bottom: "data" top: "r" }'
     (tmp_path / "deploy.prototxt").write_text(net)
     analysis = analyse(parse_net(net))
@@ -71,4 +71,4 @@ def test_light_commands_run(words: list[str], workplace: Path) -> None:
 
 
 def test_as_many_layer_types_as_told() -> None:
-    assert f"{len(layers.every())} layer types" in README.read_text(encoding="utf-8")
+    assert f"{len(layers.all_layer_types())} layer types" in README.read_text(encoding="utf-8")

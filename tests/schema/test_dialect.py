@@ -56,7 +56,7 @@ def test_numbers_are_each_forks_own(fork: Dialect) -> None:
 
 
 def test_a_field_of_no_listed_fork_is_text_only() -> None:
-    """A room may have parameters of a fork without a dialect; they leak into none of the others."""
+    """A layer type may have parameters of a fork without a dialect; they leak into none of the others."""
     every = set(classes(None)["LayerParameter"].DESCRIPTOR.fields_by_name)
     listed = {name for each in DIALECTS.values() for name in each.table["LayerParameter"]}
     assert {"reverse_param", "max_unpool_param", "layer_norm_param"} <= set(LAYER_FIELDS) <= every

@@ -91,7 +91,7 @@ def test_frozen() -> None:
     assert made.rate == 1
 
 
-def test_has_of_no_field_is_a_mistake_in_the_room() -> None:
+def test_has_of_no_field_is_a_mistake_in_the_layer_type() -> None:
     with pytest.raises(KeyError, match="did you mean 'inner'"):
         Outer().has("iner")
 
@@ -167,14 +167,14 @@ def test_what_is_no_truth_is_kept_as_unknown(value: str) -> None:
     assert made.extras[0].reason.startswith("ConvolutionParameter.bias_term: expected true or false")
 
 
-def test_rooms_add_their_fields_to_the_layer() -> None:
+def test_layer_types_add_their_fields_to_the_layer() -> None:
     made = LayerParameter(pooling_param={"kernel_size": 3}, include={"phase": "TRAIN"}, param=[{"lr_mult": 2}, {}])
     assert made.fields["pooling_param"].number == PoolingParameter.number == 121
     assert made.include == (NetStateRule(phase="TRAIN"),)
     assert made.param == (ParamSpec(lr_mult=2), ParamSpec())
 
 
-def test_two_rooms_cannot_add_one_field() -> None:
+def test_two_layer_types_cannot_add_one_field() -> None:
     with pytest.raises(NetError, match="has a field 'pooling_param' already"):
         type("Again", (Message,), {}, field="pooling_param", number=121)
     assert LayerParameter.fields["pooling_param"].message is PoolingParameter

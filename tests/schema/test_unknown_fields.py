@@ -93,7 +93,7 @@ def test_unknown_fields_survive_anywhere(where: list[tuple[int, TextField, int]]
 
 def every_field() -> list[tuple[type[Message], Field[Any]]]:
     """Return each field of each message that a net may hold, but those that hold messages."""
-    layers.every()
+    layers.all_layer_types()
     kinds, waiting = set(), [NetParameter, LayerParameter]
     while waiting:
         kind = waiting.pop()

@@ -27,7 +27,7 @@ def sane_weights(analysis: Analysis, seed: int = 0) -> Weights:
             bottoms = [blobs[value] for value in step.layer.bottoms]
             if step.layer.name in made:
                 _fit(made[step.layer.name], bottoms[0].numpy() if bottoms else np.zeros((1, 1)))
-                step.room.load(step.module, made[step.layer.name])
+                step.layer_type.load(step.module, made[step.layer.name])
             tops = step.module(*bottoms)
             blobs.update(zip(step.layer.tops, tops if isinstance(tops, tuple) else (tops,), strict=False))
     return Weights(made)

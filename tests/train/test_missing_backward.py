@@ -64,7 +64,7 @@ def begin(folder: Path, type_: str, conv: str = "", top: str = "it", more: str =
 def test_what_is_learned_below_an_empty_backward_pass_is_refused(type_: str, tmp_path: Path) -> None:
     with pytest.raises(UnsupportedError, match=rf"layer 'it' \({type_}\): this Caffe has no backward pass") as told:
         begin(tmp_path, type_)
-    assert str(told.value).endswith("--backend torch trains it") == (layers.find(type_) is not None)
+    assert str(told.value).endswith("--backend torch trains it") == (layers.find_layer_type(type_) is not None)
 
 
 def test_in_place_too(tmp_path: Path) -> None:
@@ -92,19 +92,19 @@ def test_only_what_is_between_learned_blobs_and_a_loss_is_suspect() -> None:
 
 def probed() -> Iterator[tuple[LayerType, Example]]:
     """Yield the examples of the types that this Caffe has: some with a gradient of each bottom, all of the listed."""
-    for type_, room in layers.every().items():
-        if golden.path(room).exists() and not room.loss and type_ != "Parameter":
-            for example in [one for one in room.examples if one.gradients is True or type_ in SUSPECTS][:3]:
-                yield room, example
+    for type_, layer_type in layers.all_layer_types().items():
+        if golden.path(layer_type).exists() and not layer_type.loss and type_ != "Parameter":
+            for example in [one for one in layer_type.examples if one.gradients is True or type_ in SUSPECTS][:3]:
+                yield layer_type, example
 
 
-@pytest.mark.parametrize(("room", "example"), [*probed()], ids=lambda one: getattr(one, "type", None) or one.name)
-def test_the_list_is_that_of_the_caffe_that_is_built(room: LayerType, example: Example, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("layer_type", "example"), [*probed()], ids=lambda one: getattr(one, "type", None) or one.name)
+def test_the_list_is_that_of_the_caffe_that_is_built(layer_type: LayerType, example: Example, tmp_path: Path) -> None:
     """Every example whose gradients were recorded has a backward pass; those of the listed types have none."""
     import caffe
 
     session = object.__new__(Session)
     session.caffe = caffe
     file = tmp_path / "alone.prototxt"
-    file.write_text(alone(golden.layer_of(room, example), example.bottoms))
-    assert session.goes_back({"net": str(file)}) == (room.type not in SUSPECTS)
+    file.write_text(alone(golden.layer_of(layer_type, example), example.bottoms))
+    assert session.goes_back({"net": str(file)}) == (layer_type.type not in SUSPECTS)

@@ -49,7 +49,7 @@ class AnnotatedData(LayerType):
 
     Source: weiliu89/caffe (branch ssd) src/caffe/layers/annotated_data_layer.cpp AnnotatedDataLayer::DataLayerSetUp.
     Shape: N×C×H×W, known as for Data, and 1×1×boxes×8. The boxes of a batch are as many as its images happen to have:
-    here 1, the fewest Caffe makes room for.
+    here 1, the fewest Caffe makes layer type for.
     Blobs: none.
     Differs: an input of the module, of the graph.
     """

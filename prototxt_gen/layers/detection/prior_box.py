@@ -148,7 +148,7 @@ class PriorBoxBase(LayerType):
         import torch
         from torch import Tensor, nn
 
-        room = self
+        layer_type = self
         self.compute(layer, _height_width(bottoms[0]), _height_width(bottoms[1]))  # refuses now, not when it runs
 
         class Priors(nn.Module):
@@ -159,7 +159,7 @@ class PriorBoxBase(LayerType):
             def forward(self, feature: Tensor, image: Tensor) -> Tensor:
                 sizes = (_height_width(feature.shape), _height_width(image.shape))
                 if sizes not in self.made:
-                    self.made = {sizes: torch.from_numpy(room.compute(layer, *sizes))}
+                    self.made = {sizes: torch.from_numpy(layer_type.compute(layer, *sizes))}
                 return self.made[sizes].to(feature.device, copy=True)
 
         return Priors()

@@ -72,20 +72,20 @@ class RegionPooling(LayerType):
         import torch
         from torch import nn
 
-        room = self
+        layer_type = self
         channels = self.shapes(layer, bottoms)[0][1]
 
         class Pool(nn.Module):
             def forward(self, x: Tensor, regions: Tensor) -> Tensor:
                 made = list(self.each(x, regions.detach().reshape(-1, 5).cpu().float()))
-                return torch.stack(made) if made else x.new_zeros(0, channels, *room.cells(layer))
+                return torch.stack(made) if made else x.new_zeros(0, channels, *layer_type.cells(layer))
 
             def each(self, x: Tensor, regions: Tensor) -> Iterator[Tensor]:
                 for region in regions:
                     image = int(region[0])
                     if not 0 <= image < len(x):
                         raise layer.error(f"a region is of image {image}; there are {len(x)}")
-                    yield room.pool(layer, x[image], *room.spans(layer, region[1:], x.shape[2:]))
+                    yield layer_type.pool(layer, x[image], *layer_type.spans(layer, region[1:], x.shape[2:]))
 
         return Pool()
 

@@ -52,7 +52,7 @@ def _augmented(p: PythonParameter) -> Shape | None:
 
 
 class PythonClass(LayerType):
-    """Base of the rooms of public Python classes, told by module and name. They are no types of their own."""
+    """Base of the layer types of public Python classes, told by module and name. They are no types of their own."""
 
     params = (PythonParameter,)
     module: ClassVar[str] = ""
@@ -79,11 +79,11 @@ class PythonClass(LayerType):
 
 
 CLASSES: dict[tuple[str, str], LayerType] = {}
-"""The rooms of public Python classes by module and class."""
+"""The layer types of public Python classes by module and class."""
 
 
 class Python(LayerType):
-    """Whatever the named class of the named module does. Public classes may have a room: see `PythonClass`.
+    """Whatever the named class of the named module does. Public classes may have a layer type: see `PythonClass`.
 
     Source: include/caffe/layers/python_layer.hpp PythonLayer::Reshape.
     Shape: known to that class alone; of our own AugmentedData N×C×crop×crop, and labels N.

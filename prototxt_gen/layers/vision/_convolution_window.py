@@ -59,9 +59,12 @@ class Window(NamedTuple):
     def steps(self, spatial: Shape) -> Shape:
         """Return how many places the kernel takes along each axis of a bottom."""
         sizes = zip(spatial, self.pad, self.end, self.extent, self.stride, strict=True)
-        rooms = ((size + pad + end - extent, stride) for size, pad, end, extent, stride in sizes)
+        layer_types = ((size + pad + end - extent, stride) for size, pad, end, extent, stride in sizes)
         # C++ rounds towards 0: a kernel too large by less than a stride has one place all the same
-        return tuple((room // stride if room >= 0 else -(-room // stride)) + 1 for room, stride in rooms)
+        return tuple(
+            (layer_type // stride if layer_type >= 0 else -(-layer_type // stride)) + 1
+            for layer_type, stride in layer_types
+        )
 
     def widened(self, spatial: Shape) -> Window:
         """Return the window with so much padding at the end that no kernel reaches beyond it."""

@@ -52,8 +52,8 @@ class PoolWindow(NamedTuple):
 
     def unclipped(self, axis: int, size: int) -> int:
         """Return how many windows there would be if none were dropped for starting in the padding."""
-        room, stride = size + self.begin[axis] + self.end[axis] - self.extent[axis], self.stride[axis]
-        return (-(-room // stride) if self.ceil else room // stride) + 1
+        layer_type, stride = size + self.begin[axis] + self.end[axis] - self.extent[axis], self.stride[axis]
+        return (-(-layer_type // stride) if self.ceil else layer_type // stride) + 1
 
     def overhang(self, size: Pair) -> Pair:
         """Return how far the last window reaches beyond the end of the plane, negative where it ends before."""

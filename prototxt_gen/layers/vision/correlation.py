@@ -61,8 +61,8 @@ class Correlation(LayerType):
             raise layer.error("it needs an odd kernel_size, and max_displacement")
         if 0 in (p.stride_1, p.stride_2):
             raise layer.error("its strides must be at least 1")
-        room = (size + 2 * p.pad - 2 * p.max_displacement - p.kernel_size + 1 for size in one[2:])
-        size = [-(-left // p.stride_1) for left in room]
+        layer_type = (size + 2 * p.pad - 2 * p.max_displacement - p.kernel_size + 1 for size in one[2:])
+        size = [-(-left // p.stride_1) for left in layer_type]
         if min(size) < 1:
             raise layer.error(f"kernel and displacements do not fit in its padded bottom {show(one)}")
         return [(one[0], len(p.moves) ** 2, *size)]

@@ -80,13 +80,13 @@ class Resize(LayerType):
         import torch
         from torch import nn
 
-        p, room = layer.get(ResizeLayerParameter), self
+        p, layer_type = layer.get(ResizeLayerParameter), self
 
         class ResizeBilinear(nn.Module):
             def forward(self, x: Tensor) -> Tensor:
                 size = tuple(x.shape[2:])
                 rows, columns = (
-                    torch.from_numpy(weights(*pair)) for pair in zip(size, room._size(p, size), strict=True)
+                    torch.from_numpy(weights(*pair)) for pair in zip(size, layer_type._size(p, size), strict=True)
                 )
                 return rows.to(x) @ x @ columns.T.to(x)
 
