@@ -16,7 +16,7 @@ from pathlib import Path
 from types import ModuleType
 
 from prototxt_gen.common.errors import RuntimeMissingError
-from prototxt_gen.real_caffe.progress import Progress
+from prototxt_gen.common.progress import ShareProgress as Progress
 from prototxt_gen.real_caffe.status import Status, status
 
 __all__ = ["Progress", "Status", "install", "load", "status"]

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from prototxt_gen.common.errors import PrototxtGenError
+from prototxt_gen.common.progress import ShareProgress
 from prototxt_gen.real_caffe.interpreter import Interpreter
-from prototxt_gen.real_caffe.progress import Progress
 
 _PERCENT = re.compile(r"\[\s*(\d+)%\]")
 _FAULT = re.compile(r"\b(?:fatal )?error:|CMake Error|undefined reference|Killed signal|cannot find -l|No space left")
@@ -39,7 +39,7 @@ def _available_bytes() -> int:
 
 
 def compile_caffe(
-    project: Path, root: Path, headers: Path, interpreter: Interpreter, opencv: bool, log: Path, progress: Progress
+    project: Path, root: Path, headers: Path, interpreter: Interpreter, opencv: bool, log: Path, progress: ShareProgress
 ) -> Built:
     """Build the overlay at `project` and the sources at `root`, beside both; PrototxtGenError with the first faults."""
     folder = project.parent / "build"
@@ -58,7 +58,7 @@ def compile_caffe(
     return Built(folder / f"_caffe{interpreter.suffix}", folder / "generated" / "caffe.desc")
 
 
-def _run(command: list[str], log: Path, progress: Progress) -> None:
+def _run(command: list[str], log: Path, progress: ShareProgress) -> None:
     with log.open("a", encoding="utf-8") as file:
         file.write(f"$ {' '.join(command)}\n")
         with subprocess.Popen(
@@ -71,7 +71,7 @@ def _run(command: list[str], log: Path, progress: Progress) -> None:
         raise PrototxtGenError(f"Caffe does not build:\n{faults(log)}\nthe whole log: {log}")
 
 
-def _report(line: str, progress: Progress) -> None:
+def _report(line: str, progress: ShareProgress) -> None:
     percent = _PERCENT.search(line)
     if percent:
         progress(f"compiling {Path(line.split()[-1]).name.removesuffix('.o')}", int(percent.group(1)) / 100)

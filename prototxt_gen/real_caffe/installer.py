@@ -7,25 +7,30 @@ import json
 import shutil
 import tempfile
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 from prototxt_gen.common.errors import PrototxtGenError
+from prototxt_gen.common.progress import ShareProgress, share_bar, sub_progress
 from prototxt_gen.real_caffe import build, sources, system_packages, wheel
 from prototxt_gen.real_caffe.interpreter import Interpreter, inspect, pip
-from prototxt_gen.real_caffe.progress import Progress, default, part
 from prototxt_gen.real_caffe.selftest import run as selftest
 
 _ABANDONED_SECONDS = 24 * 3600
 
 
-def install(python: Path, apt: bool = False, force: bool = False, progress: Progress | None = None) -> Path:
+def install(python: Path, apt: bool = False, force: bool = False, progress: ShareProgress | None = None) -> Path:
     """Build, install and test Caffe for `python`; see `prototxt_gen.real_caffe.install`."""
-    report = progress or default()
+    with nullcontext(progress) if progress else share_bar() as report:
+        return _install(python, apt, force, report)
+
+
+def _install(python: Path, apt: bool, force: bool, report: ShareProgress) -> Path:
     interpreter = inspect(python)
     if apt:
         report("installing system packages", 0.0)
         system_packages.require(interpreter, apt=True)
-    built = _wheel(interpreter, force, part(report, 0.02, 0.95))
+    built = _wheel(interpreter, force, sub_progress(report, 0.02, 0.95))
     report("installing the wheel", 0.95)
     pip(python, "install", "--no-deps", "--force-reinstall", str(built))
     pip(python, "install", *wheel.REQUIRES)
@@ -38,7 +43,7 @@ def install(python: Path, apt: bool = False, force: bool = False, progress: Prog
     return built
 
 
-def _wheel(interpreter: Interpreter, force: bool, progress: Progress) -> Path:
+def _wheel(interpreter: Interpreter, force: bool, progress: ShareProgress) -> Path:
     opencv = system_packages.has_opencv()
     facts = _facts(interpreter, opencv)
     key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
@@ -73,7 +78,7 @@ def _facts(interpreter: Interpreter, opencv: bool) -> dict[str, object]:
 
 
 def _build(
-    interpreter: Interpreter, opencv: bool, facts: dict[str, object], key: str, target: Path, progress: Progress
+    interpreter: Interpreter, opencv: bool, facts: dict[str, object], key: str, target: Path, progress: ShareProgress
 ) -> None:
     progress("fetching sources", 0.0)
     _sweep()
@@ -84,7 +89,7 @@ def _build(
         include = sources.unpack_headers(headers, folder / "pybind11")
         project = Path(shutil.copytree(sources.OVERLAY, folder / "overlay"))
         log = sources.cache() / "logs" / f"build-{key[:16]}.log"
-        built = build.compile_caffe(project, root, include, interpreter, opencv, log, part(progress, 0.05, 1.0))
+        built = build.compile_caffe(project, root, include, interpreter, opencv, log, sub_progress(progress, 0.05, 1.0))
         wheel.pack(root, built, target, interpreter, key, facts)
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -1,8 +1,7 @@
-"""What a run shows while it goes: a progress bar on a terminal, else a line at every `display` iterations, as Caffe."""
+"""Progress of a training run: a bar on a terminal, else a line at every `display` iterations, as Caffe prints."""
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Mapping
 from datetime import timedelta
@@ -10,6 +9,7 @@ from typing import Protocol
 
 import click
 
+from prototxt_gen.common.progress import ProgressBar, is_terminal
 from prototxt_gen.train.backend import Step
 from prototxt_gen.train.schedule import Schedule
 
@@ -75,18 +75,12 @@ class Lines:
 
 
 class Bar:
-    """A bar on a terminal, redrawn a few times a second."""
+    """A progress bar on a terminal, with the loss, the learning rate and the time left."""
 
     def __init__(self, schedule: Schedule, speed: Speed, iteration: int) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn
-
         self.schedule, self.speed = schedule, speed
-        words = TextColumn("{task.fields[words]}")
-        columns: list[ProgressColumn] = [BarColumn(bar_width=None), MofNCompleteColumn(), words]
-        self.progress = Progress(*columns, console=Console(stderr=True), refresh_per_second=4, expand=True)
-        self.task = self.progress.add_task("", total=schedule.max_iter, completed=iteration, words="first step …")
-        self.progress.start()
+        total, text = schedule.max_iter, "first step …"
+        self.bar = ProgressBar(total=total, done=iteration, text=text).__enter__()
         self._shown = 0.0
 
     def stepped(self, step: Step, loss: float, seconds: float) -> None:
@@ -98,16 +92,16 @@ class Bar:
         self._shown = now
         done = step.iteration + 1
         left = self.speed.left(self.schedule.max_iter - done)
-        words = f"loss {loss:.4g}  rate {step.rate:.3g}  {self.speed.words()}  {left} left"
-        self.progress.update(self.task, completed=done, words=words)
+        text = f"loss {loss:.4g}  rate {step.rate:.3g}  {self.speed.words()}  {left} left"
+        self.bar.update(done, text=text)
 
     def say(self, text: str) -> None:
         """Print a line above the bar."""
-        self.progress.console.print(text, highlight=False, markup=False, soft_wrap=True)
+        self.bar.print(text)
 
     def close(self) -> None:
         """Leave the bar as it is."""
-        self.progress.stop()
+        self.bar.close()
 
 
 class Silence:
@@ -126,7 +120,7 @@ class Silence:
 def display(schedule: Schedule, images_per_step: int, iteration: int) -> Display:
     """Return a bar where stderr is a terminal, else lines."""
     speed = Speed(images_per_step)
-    if sys.stderr.isatty():
+    if is_terminal():
         return Bar(schedule, speed, iteration)
     return Lines(schedule, speed)
 

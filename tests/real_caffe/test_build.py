@@ -18,17 +18,7 @@ import pytest
 
 from prototxt_gen import real_caffe
 from prototxt_gen.common.errors import PrototxtGenError, RuntimeMissingError
-from prototxt_gen.real_caffe import (
-    build,
-    installer,
-    interpreter,
-    patch,
-    progress,
-    selftest,
-    sources,
-    system_packages,
-    wheel,
-)
+from prototxt_gen.real_caffe import build, installer, interpreter, patch, selftest, sources, system_packages, wheel
 from tests.support.caffe_support import caffe_or_skip
 
 HERE = interpreter.inspect(Path(sys.executable))
@@ -181,22 +171,6 @@ def test_jobs_are_as_many_as_cores_and_memory_allow(
     monkeypatch.setattr("os.sched_getaffinity", lambda process: set(range(cores)))
     monkeypatch.setattr(build, "_available_bytes", lambda: gigabytes << 30)
     assert build.jobs() == expected
-
-
-def test_parts_of_the_progress_add_up() -> None:
-    seen: list[float] = []
-    inner = progress.part(progress.part(lambda what, share: seen.append(share), 0.5, 1.0), 0.0, 0.5)
-    inner("", 0.0)
-    inner("", 1.0)
-    assert seen == [0.5, 0.75]
-
-
-def test_the_bar_is_for_terminals(capsys: pytest.CaptureFixture[str]) -> None:
-    progress.default()("compiling", 0.5)
-    assert capsys.readouterr().err == ""
-    progress.bar("compiling", 0.5)
-    progress.bar("done", 1.0)
-    assert capsys.readouterr().err.startswith(f"\r{'#' * 15}{'.' * 15}  50% compiling")
 
 
 def test_a_fault_of_the_installed_caffe_is_told(tmp_path: Path) -> None:
