@@ -1,4 +1,4 @@
-"""The command line: `prototxt-gen COMMAND`. Commands are loaded only when they run, so that `--help` stays quick."""
+"""The command line: `prototxt-gen COMMAND`. A command's module is imported when it runs, so that `--help` is fast."""
 
 from __future__ import annotations
 
@@ -8,36 +8,41 @@ import sys
 
 import click
 
-from prototxt_gen.cli.lazy import Lazy, LazyGroup
+from prototxt_gen.cli.lazy import LazyCommand, LazyGroup
 
 COMMANDS = {
-    "emit": Lazy("emit_command", "Write a net's deploy, train_val and solver prototxts, and its card."),
-    "models": Lazy("models_command", "List the zoo."),
-    "summary": Lazy("summary_command", "Shapes, parameters, MACs and memory of a net, layer by layer."),
-    "check": Lazy("check_command", "Everything that is wrong with a net, at once."),
-    "draw": Lazy("draw_command", "Draw a net as SVG, PNG, DOT or HTML."),
-    "view": Lazy("view_command", "Open a net in Netron."),
-    "convert": Lazy("convert_command", "To ONNX, PyTorch, or another form of Caffe."),
-    "verify": Lazy("verify_command", "Run a net in every runtime there is and compare all blobs."),
-    "data": Lazy("data_command", "Make data sets that Caffe reads; say what they hold, and their mean."),
-    "train": Lazy("train_command", "Train as a solver.prototxt says, on PyTorch or with real Caffe."),
-    "eval": Lazy("eval_command", "Top-1 and top-5 accuracy of a net, in any runtime."),
-    "classify": Lazy("classify_command", "The classes a net sees in pictures; the attention masks over them."),
-    "demo": Lazy("demo_command", "All of it on real images, in minutes: emit, train, convert, verify, report."),
-    "caffe": Lazy("caffe_command", "Build and install real Caffe; say which one is there."),
-    "layers": Lazy("layers_command", "List the layer types and what can be done with each."),
+    "emit": LazyCommand("emit_command", "Write the prototxts of a model: deploy, train_val, solver."),
+    "models": LazyCommand("models_command", "List the models that `emit` can write."),
+    "summary": LazyCommand("summary_command", "Print shapes, parameters, MACs and memory of each layer."),
+    "check": LazyCommand("check_command", "Print all errors of a net or solver."),
+    "draw": LazyCommand("draw_command", "Draw a net as SVG, PNG, DOT or HTML."),
+    "view": LazyCommand("view_command", "Open a net in Netron."),
+    "convert": LazyCommand("convert_command", "Convert from Caffe: to ONNX, PyTorch, or other Caffe files."),
+    "verify": LazyCommand("verify_command", "Run a net in Caffe, PyTorch and ONNX Runtime, and compare all blobs."),
+    "data": LazyCommand("data_command", "Make LMDB and HDF5 data sets, print what they hold, and their mean."),
+    "train": LazyCommand("train_command", "Train with a solver.prototxt, on PyTorch or with real Caffe."),
+    "eval": LazyCommand("eval_command", "Measure top-1 and top-5 accuracy on a data set."),
+    "classify": LazyCommand("classify_command", "Classify image files; draw attention masks."),
+    "demo": LazyCommand("demo_command", "Run the whole job on real images in minutes: emit, train, convert, evaluate."),
+    "caffe": LazyCommand("caffe_command", "Build and install real Caffe; show which one is installed."),
+    "layers": LazyCommand("layers_command", "List the supported layer types."),
 }
 
 
-@click.group(cls=LazyGroup, lazy=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=LazyGroup,
+    lazy=COMMANDS,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    examples=["prototxt-gen emit attention-56 -o net", "prototxt-gen convert onnx deploy.prototxt net.caffemodel"],
+)
 @click.version_option(package_name="prototxt-gen")
 def cli() -> None:
-    """Caffe nets without Caffe: generate, read, check, train, convert."""
+    """Generate, read, check, train, evaluate and convert Caffe nets, without Caffe."""
 
 
 def main() -> None:
-    """Run the command line; an error of ours is one sentence on stderr and exit code 1."""
-    _open_what_was_closed()
+    """Run the command line; an expected error is one sentence on stderr and exit code 1."""
+    _reopen_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
@@ -46,8 +51,8 @@ def main() -> None:
     cli()
 
 
-def _open_what_was_closed() -> None:
-    """Make the null device of a stream that was closed (2>&-): else a file opened later is taken for it."""
+def _reopen_closed_streams() -> None:
+    """Open the null device for each standard stream that was closed (2>&-): else a later file takes its number."""
     while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
         os.set_inheritable(number, True)
     os.close(number)

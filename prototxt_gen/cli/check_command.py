@@ -1,4 +1,4 @@
-"""`prototxt-gen check`: everything that is wrong with a net or a solver, at once."""
+"""`prototxt-gen check`: print all errors of a net or a solver."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING
 import click
 
 from prototxt_gen.cli import options
+from prototxt_gen.cli.command import Command
 from prototxt_gen.cli.output import echo_json
+from prototxt_gen.cli.read_net import read_net_or_solver, shapes_from_options
 from prototxt_gen.common.errors import PrototxtError
 from prototxt_gen.common.printable import safe
 
@@ -20,10 +22,12 @@ if TYPE_CHECKING:
     from prototxt_gen.ir import Net, Shape
 
 
-@click.command()
+@click.command(
+    cls=Command, examples=["prototxt-gen check solver.prototxt", "prototxt-gen check deploy.prototxt --strict"]
+)
 @options.net_argument
-@click.option("--strict", is_flag=True, help="Fields and layer types that nothing here knows are errors.")
-@options.phase_of("both, where the net has both")
+@click.option("--strict", is_flag=True, help="Make unknown fields and unknown layer types errors, not warnings.")
+@options.phase_option("all phases of the net")
 @options.stage
 @options.level
 @options.input_size
@@ -41,15 +45,18 @@ def check(
     shapes: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Say everything that is wrong with NET, or with a solver and its nets. Exit 0 without errors, else 1."""
+    """Print all errors and warnings of NET, or of a solver and its nets.
+
+    The exit code is 1 if there are errors, else 0.
+    """
     from prototxt_gen import checks
     from prototxt_gen.ir import Net
 
     def given(one: Net) -> Mapping[str, Shape]:
-        return options.given_shapes(one, size, shapes)
+        return shapes_from_options(one, size, shapes)
 
     try:
-        tree, read = options.read_any(net)
+        tree, read = read_net_or_solver(net)
     except PrototxtError as error:
         found = [checks.broken(error, str(net))]
     else:
@@ -63,23 +70,24 @@ def check(
 
 
 def _echo(path: Path, found: Sequence[Problem]) -> None:
-    """Print each problem once, with the number of layers it is the same for."""
+    """Print each problem once, with the number of layers that have it."""
     from prototxt_gen.checks import NOTE
 
-    alike: dict[tuple[str, ...], list[Problem]] = {}
+    groups: dict[tuple[str, ...], list[Problem]] = {}
     for one in found:
         phase = "" if one.severity == NOTE else one.phase
-        alike.setdefault((one.severity, one.code, one.type, one.message, phase, one.source), []).append(one)
-    for same in alike.values():
+        groups.setdefault((one.severity, one.code, one.type, one.message, phase, one.source), []).append(one)
+    for same in groups.values():
         others = f" (and {len(same) - 1:,} more like it)" if len(same) > 1 else ""
-        click.echo(f"{same[0].severity}: {_place(path, same[0])}{safe(str(same[0]))}{others}")
+        click.echo(f"{same[0].severity}: {_file_of(same[0], path)}{safe(str(same[0]))}{others}")
     counts = Counter(one.severity for one in found)
     click.echo(f"{safe(str(path))}: {_count(counts['error'], 'error')}, {_count(counts['warning'], 'warning')}")
 
 
-def _place(path: Path, problem: Problem) -> str:
+def _file_of(problem: Problem, path: Path) -> str:
+    """Return the file that a problem is in, if it is not the one that was checked."""
     return f"{safe(problem.source)}: " if problem.source not in ("", str(path)) else ""
 
 
-def _count(number: int, what: str) -> str:
-    return f"{number or 'no'} {what}{'' if number == 1 else 's'}"
+def _count(number: int, noun: str) -> str:
+    return f"{number or 'no'} {noun}{'' if number == 1 else 's'}"

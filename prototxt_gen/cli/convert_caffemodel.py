@@ -1,4 +1,4 @@
-"""`prototxt-gen convert caffemodel`."""
+"""`prototxt-gen convert caffemodel`: ONNX, PyTorch or other Caffe weights to .caffemodel or .h5."""
 
 from __future__ import annotations
 
@@ -7,21 +7,32 @@ from pathlib import Path
 import click
 
 from prototxt_gen.cli import options
-from prototxt_gen.cli.convert_options import IGNORED, PLUGIN, STATISTIC, echo_notes, load_plugins
+from prototxt_gen.cli.command import Command
+from prototxt_gen.cli.convert_options import echo_notes, load_plugins, statistic_name
+from prototxt_gen.cli.read_net import read_all_phases, shapes_from_options
 
 
-@click.command()
+@click.command(
+    cls=Command,
+    examples=[
+        "prototxt-gen convert caffemodel net_pytorch -o net.caffemodel --write-net deploy.prototxt",
+        "prototxt-gen convert caffemodel old.caffemodel -o new.caffemodel.h5",
+    ],
+)
 @click.argument("model", type=options.FILE)
-@click.option("-o", "--output", type=options.FILE, required=True, help="A .caffemodel, or .caffemodel.h5, to write.")
-@click.option("--net", type=options.FILE, help="The net's prototxt, where the model does not carry it.")
-@click.option("--write-net", type=options.FILE, help="Write the net that the model carries, too.")
+@click.option("-o", "--output", type=options.FILE, required=True, help="Output file: .caffemodel or .caffemodel.h5.")
+@click.option("--net", type=options.FILE, show_default="the net stored in MODEL", help="Prototxt of the net.")
+@click.option("--write-net", type=options.FILE, help="Also write the net to this prototxt file.")
 @options.shape
-@click.option("--dialect", metavar="FORK", help="The fork that wrote a .caffemodel, where it does not tell.")
-@click.option("--bn-statistic", "statistic", type=STATISTIC, help="What the fourth blob of its BN holds.")
-@click.option("--to-dialect", metavar="FORK", default="bvlc", show_default=True, help="Whose numbers to write.")
-@click.option("--to-statistic", type=STATISTIC, help="What the fourth blob of BN is to hold.")
-@IGNORED
-@PLUGIN
+@click.option("--dialect", type=options.FORK, show_default="detected", help="Caffe fork that wrote MODEL.")
+@click.option("--bn-statistic", "statistic", type=options.BN_STATISTIC, show_default="detected",
+              help="What the 4th blob of BN layers in MODEL is: variance, or 1/std (inverse-std).")  # fmt: skip
+@click.option("--to-dialect", type=options.FORK, default="bvlc", show_default=True,
+              help="Caffe fork that will read the weights.")  # fmt: skip
+@click.option("--to-statistic", type=options.BN_STATISTIC, show_default="what that fork uses",
+              help="What to write as the 4th blob of BN layers: variance, or 1/std (inverse-std).")  # fmt: skip
+@options.ignored_fields
+@options.plugins
 @options.force
 def caffemodel(
     model: Path,
@@ -37,24 +48,24 @@ def caffemodel(
     plugins: tuple[Path, ...],
     force: bool,
 ) -> None:
-    """Write MODEL's weights for Caffe.
+    """Convert the weights of MODEL to .caffemodel or .h5.
 
-    MODEL is what `convert pytorch` or `convert onnx` wrote, trained on perhaps: a folder, .safetensors, a state_dict
-    in .pt or .pth, or .onnx. Or it is a .caffemodel of any age, or .h5: it is written as V2, or HDF5, and with --net in
-    another fork's numbers.
+    MODEL is the output of `convert onnx` or `convert pytorch`, also after more training: .onnx, a folder,
+    .safetensors, or a state_dict in .pt or .pth. Or it is a .caffemodel or .h5 of any age: it is written in the
+    current format, and with --net for another fork.
     """
     from converters.caffemodel_export.write_caffemodel import Asked, write_back
     from converters.common.net_with_weights import Reading
 
     load_plugins(plugins)
-    read = options.read_whole(net) if net else None
+    read = read_all_phases(net) if net else None
     how = Reading(
-        shapes=options.given_shapes(read, None, shapes) if read else {},
+        shapes=shapes_from_options(read, None, shapes) if read else {},
         dialect=dialect,
-        statistic=statistic and statistic.replace("-", "_"),
+        statistic=statistic_name(statistic),
         ignored=ignored,
     )
-    asked = Asked(how, to_dialect, to_statistic and to_statistic.replace("-", "_"))
+    asked = Asked(how, to_dialect, statistic_name(to_statistic))
     done = write_back(model, output, read, asked, write_net, force)
     echo_notes(done.remarks)
     for path in done.files:

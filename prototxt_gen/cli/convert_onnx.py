@@ -1,4 +1,4 @@
-"""`prototxt-gen convert onnx`."""
+"""`prototxt-gen convert onnx`: Caffe to ONNX."""
 
 from __future__ import annotations
 
@@ -8,16 +8,26 @@ from typing import Any
 import click
 
 from prototxt_gen.cli import options
-from prototxt_gen.cli.convert_options import PREPROCESSING, READING, decorated, echo_conversion, subject
+from prototxt_gen.cli.command import Command
+from prototxt_gen.cli.convert_options import echo_conversion, net_and_weights, read_subject, stored_preprocessing
 
 
-@click.command()
-@decorated(READING, PREPROCESSING)
-@click.option("-o", "--output", type=options.FILE, help="The model to write; the weights' name with .onnx unless told.")
-@click.option("--opset", type=int, help="ONNX opset, 18 to 23; 20 unless told.")
-@click.option("--no-fold", is_flag=True, help="Leave batch normalisation as it is, with every blob.")
-@click.option("--dynamic-size", is_flag=True, help="Leave height and width of the input open, where the net allows.")
-@click.option("--no-verify", is_flag=True, help="Do not run what was written against Caffe and PyTorch.")
+@click.command(
+    cls=Command,
+    examples=[
+        "prototxt-gen convert onnx deploy.prototxt net.caffemodel -o net.onnx",
+        "prototxt-gen convert onnx deploy.prototxt net.caffemodel --mean 104,117,123 --dynamic-size",
+    ],
+)
+@net_and_weights
+@stored_preprocessing
+@click.option("-o", "--output", type=options.FILE, show_default="the name of WEIGHTS with .onnx", help="Output file.")
+@click.option("--opset", type=click.IntRange(18, 23), metavar="N", show_default="20", help="ONNX opset, 18 to 23.")
+@click.option("--no-fold", is_flag=True,
+              help="Keep BN, BatchNorm and Scale as separate ONNX nodes, so that all Caffe blobs exist.")  # fmt: skip
+@click.option("--dynamic-size", is_flag=True,
+              help="Let the model accept other image heights and widths (dynamic axes), if the net does.")  # fmt: skip
+@click.option("--no-verify", is_flag=True, help="Skip the comparison of the output with Caffe and PyTorch.")
 @options.force
 def onnx(
     output: Path | None,
@@ -28,9 +38,12 @@ def onnx(
     force: bool,
     **given: Any,
 ) -> None:
-    """Convert NET with WEIGHTS to ONNX, and run it against real Caffe, if it is there, and PyTorch."""
+    """Convert a Caffe net, NET with WEIGHTS, to ONNX.
+
+    The output is compared with PyTorch, and with real Caffe if it is installed; it is not written if they differ.
+    """
     from converters.write_models import write_onnx
 
     out = output or (given["weights"] or given["net"]).with_suffix(".onnx")
     chosen = {"fold_bn": not no_fold, "dynamic_size": dynamic_size} | ({"opset": opset} if opset else {})
-    echo_conversion(write_onnx(subject(**given), out, force=force, verified=not no_verify, **chosen))
+    echo_conversion(write_onnx(read_subject(**given), out, force=force, verified=not no_verify, **chosen))

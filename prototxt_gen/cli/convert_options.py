@@ -1,15 +1,16 @@
-"""What the conversions' commands and `verify` share: how the files are read, and what is said in the end."""
+"""What the conversions, `verify`, `eval` and `classify` share: options, reading NET with WEIGHTS, messages."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from prototxt_gen.cli import options
-from prototxt_gen.common.errors import PrototxtGenError
+from prototxt_gen.cli.param_types import floats, parse_dims
+from prototxt_gen.cli.read_net import read_all_phases, shapes_from_options
 from prototxt_gen.common.printable import safe_lines
 
 if TYPE_CHECKING:
@@ -19,69 +20,53 @@ if TYPE_CHECKING:
     from prototxt_gen.ir import Net
 
 
-def _means(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[float, ...] | None:
-    if value is None:
-        return None
-    try:
-        return tuple(float(part) for part in value.split(","))
-    except ValueError:
-        raise click.BadParameter(f"{value!r} is not numbers with commas between them") from None
-
-
-STATISTIC = click.Choice(["inverse-std", "variance"])
-IGNORED = click.option(
-    "--ignore-field", "ignored", multiple=True, metavar="NAME", help="An unknown field that changes nothing."
-)
-PLUGIN = click.option(
-    "--plugin", "plugins", multiple=True, type=options.FILE, help="A Python file with layers of yours."
-)
-READING = [
-    click.argument("net", type=options.FILE),
-    click.argument("weights", type=options.FILE, required=False),
-    options.phase_of("TEST"),
+reading_options = options.option_group(
+    options.phase_option("TEST"),
     options.stage,
     options.level,
     options.input_size,
     options.shape,
-    click.option("--dialect", metavar="FORK", help="The fork that wrote the weights, where they do not tell."),
-    click.option("--bn-statistic", "statistic", type=STATISTIC, help="What the fourth blob of BN holds."),
-    IGNORED,
-    PLUGIN,
-]
-PREPROCESSING = [
-    click.option("--mean", callback=_means, metavar="B,G,R", help="Mean per channel, carried along as metadata."),
-    click.option("--mean-file", type=options.FILE, help="Mean image, .binaryproto or .npy, carried along."),
-    click.option("--scale", type=float, help="Factor after the mean is taken off, carried along."),
-    click.option(
-        "--channel-order", type=click.Choice(["BGR", "RGB", "GRAY"], case_sensitive=False), help="Carried along."
-    ),
-]
+    click.option("--dialect", type=options.FORK, show_default="detected", help="Caffe fork that wrote the weights."),
+    click.option("--bn-statistic", "statistic", type=options.BN_STATISTIC, show_default="detected",
+                 help="What the 4th blob of BN layers in WEIGHTS is: variance, or 1/std (inverse-std)."),
+    options.ignored_fields,
+    options.plugins,
+)  # fmt: skip
+net_and_weights = options.option_group(
+    click.argument("net", type=options.FILE),
+    click.argument("weights", type=options.FILE, required=False),
+    reading_options,
+)
 
 
-def decorated(*groups: list[Callable[[Any], Any]]) -> Callable[[Any], Any]:
-    """Return a decorator that adds groups of options, in this order."""
+def preprocessing_options(
+    mean: str, scale: str, order: str, default: str = "that of NET's data layer"
+) -> options.Decorator:
+    """Return the options of preprocessing; `mean`, `scale` and `order` say what the command does with each."""
+    return options.option_group(
+        click.option("--mean", type=floats, metavar="B,G,R", show_default=default,
+                     help=f"{mean}: one number per channel, or one for all."),
+        click.option("--mean-file", type=options.FILE, help=f"{mean}: an image, as .binaryproto or .npy."),
+        click.option("--scale", type=float, show_default=default, help=scale),
+        click.option("--channel-order", type=click.Choice(["BGR", "RGB", "GRAY"], case_sensitive=False),
+                     show_default=default, help=f"Channel order that the net expects; {order}."),
+    )  # fmt: skip
 
-    def decorate(command: Any) -> Any:
-        for option in reversed([option for group in groups for option in group]):
-            command = option(command)
-        return command
 
-    return decorate
+stored_preprocessing = preprocessing_options(
+    "Mean to store in the output as metadata (the model does not subtract it)",
+    "Factor after subtracting the mean, to store in the output as metadata (the model does not apply it).",
+    "stored in the output as metadata",
+)
 
 
-def subject(net: Path, weights: Path | None, **given: Any) -> Subject:
-    """Read net and weights as the options of READING, and where given PREPROCESSING, say.
-
-    A net that learns nothing needs no weights.
-    """
+def read_subject(net: Path, weights: Path | None, **given: Any) -> Subject:
+    """Read NET and WEIGHTS as the options say. A net without learned blobs needs no weights."""
     from converters.common.net_with_weights import open_subject
-    from prototxt_gen.ir import Net
 
     load_plugins(given["plugins"])
-    _, read = options.read_any(net)
-    if not isinstance(read, Net):
-        raise PrototxtGenError(f"{net}: a solver, not a net; give the net's own file")
-    made = open_subject(net, weights, read_as(read, given))
+    whole = read_all_phases(net)
+    made = open_subject(net, weights, reading_from_options(whole, given))
     return _with_preprocessing(made, given)
 
 
@@ -93,40 +78,45 @@ def load_plugins(files: Iterable[Path]) -> None:
         plugins.load(file)
 
 
-def read_as(net: Net, given: dict[str, Any]) -> Reading:
-    """Return how the options of READING say a net and its weights are to be read."""
+def reading_from_options(net: Net, given: dict[str, Any]) -> Reading:
+    """Return how a net and its weights are read, from the values of `reading_options`."""
     from converters.common.net_with_weights import Reading
 
     return Reading(
         phase=(given["phase"] or "TEST").upper(),
         stages=given["stages"],
         level=given["level"],
-        shapes=options.given_shapes(net, None, given["shapes"]),
-        size=options.numbers(given["size"], "--input-size") if given["size"] else (),
+        shapes=shapes_from_options(net, None, given["shapes"]),
+        size=parse_dims(given["size"], "--input-size") if given["size"] else (),
         dialect=given["dialect"],
-        statistic=given["statistic"] and given["statistic"].replace("-", "_"),
+        statistic=statistic_name(given["statistic"]),
         ignored=given["ignored"],
     )
 
 
-def preprocessing_told(found: Preprocessing, given: dict[str, Any]) -> Preprocessing:
-    """Return the preprocessing that was found, with what the options of PREPROCESSING give in its place."""
+def statistic_name(choice: str | None) -> str | None:
+    """Return a value of --bn-statistic or --to-statistic as the library writes it."""
+    return choice and choice.replace("-", "_")
+
+
+def preprocessing_from_options(found: Preprocessing, given: dict[str, Any]) -> Preprocessing:
+    """Return the preprocessing of the net or model, with what the options give in its place."""
     from converters.common.preprocessing import changed, read_mean
 
     order = given.get("channel_order")
-    told = {
+    changes = {
         "mean": given.get("mean"),
         "mean_image": read_mean(given["mean_file"]) if given.get("mean_file") else None,
         "scale": given.get("scale"),
         "channel_order": order.upper() if order else None,
     }
-    return changed(found, told)
+    return changed(found, changes)
 
 
 def _with_preprocessing(made: Subject, given: dict[str, Any]) -> Subject:
     from dataclasses import replace
 
-    found = preprocessing_told(made.preprocessing, given)
+    found = preprocessing_from_options(made.preprocessing, given)
     images = [value for value in made.sources if len(made.analysis.shapes[value]) == 4]
     if images:
         found.check_channels(made.analysis.shapes[images[0]][1])
@@ -134,17 +124,17 @@ def _with_preprocessing(made: Subject, given: dict[str, Any]) -> Subject:
 
 
 def echo_notes(remarks: Iterable[str]) -> None:
-    """Say on stderr what is to be known of a conversion."""
+    """Print notes on a conversion, on stderr."""
     for remark in remarks:
         click.echo(f"note: {safe_lines(remark)}", err=True)
 
 
 def echo_conversion(done: Conversion) -> None:
-    """Say on stderr what is to be known of a conversion, and print the files on stdout."""
+    """Print notes and the result of the verification on stderr, and the names of the files on stdout."""
     from converters.verification.verification_report import sentences
 
     echo_notes(done.remarks)
-    for sentence in sentences(done.report) if done.report else ["not verified, as told"]:
+    for sentence in sentences(done.report) if done.report else ["not verified (--no-verify)"]:
         click.echo(safe_lines(sentence), err=True)
     for file in done.files:
         click.echo(file)

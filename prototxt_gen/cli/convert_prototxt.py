@@ -1,4 +1,4 @@
-"""`prototxt-gen convert prototxt`: a net in a newer form, in another dialect, as a deploy net or as a train_val."""
+"""`prototxt-gen convert prototxt`: a net in the current format, for another fork, as a deploy net or a train_val."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from prototxt_gen.cli import options
+from prototxt_gen.cli.command import Command
+from prototxt_gen.cli.read_net import net_in_phase, read_all_phases, shapes_from_options
+from prototxt_gen.cli.renamed_options import replaced_option
 from prototxt_gen.common.errors import NetError
 from prototxt_gen.common.printable import safe
 
@@ -18,15 +21,32 @@ if TYPE_CHECKING:
     from prototxt_gen.passes.to_train_val import Data
 
 
-@click.command(name="prototxt")
+@click.command(
+    cls=Command,
+    examples=[
+        "prototxt-gen convert prototxt train_val.prototxt -o deploy.prototxt --to-deploy",
+        "prototxt-gen convert prototxt net.prototxt -o ssd.prototxt --to-dialect ssd",
+    ],
+)
 @options.net_argument
-@options.output
-@click.option("--to-deploy", is_flag=True, help="From a train_val: inputs for data, Softmax for its loss.")
-@click.option("--to-train-val", is_flag=True, help="From a deploy net: data, fillers, loss, accuracy.")
-@options.data
-@click.option("--freeze-bn", is_flag=True, help="Leave batch normalisation frozen in the train_val.")
-@click.option("--dialect", help="The fork that is to read it; what it lacks is said otherwise, or is an error.")
-@click.option("--bn", type=click.Choice(["merged", "batchnorm-scale"]), help="BN, or BatchNorm and Scale.")
+@click.option("-o", "--output", type=options.FILE, required=True, help="Output file.")
+@click.option("--to-deploy", is_flag=True,
+              help="Turn a train_val into a deploy net: data layers become inputs, SoftmaxWithLoss becomes "
+              "Softmax.")  # fmt: skip
+@click.option("--to-train-val", is_flag=True,
+              help="Turn a deploy net into a train_val: add data layers, fillers, loss and accuracy.")  # fmt: skip
+@options.data_layer_options(
+    kind="lmdb", batch="32", test_batch="25", crop="the input size", mean="104,117,123, or their mean"
+)
+@click.option("--freeze-bn", is_flag=True, help="Do not train batch normalisation in the train_val.")
+@click.option("--to-dialect", type=options.FORK, show_default="unchanged",
+              help="Caffe fork that will read the output. Layers that it lacks are replaced by equivalent ones; if "
+              "there are none, it is an error.")  # fmt: skip
+@replaced_option("--dialect", "--dialect is the fork that wrote what is read; for the fork that will read the output "
+                 "write --to-dialect {}")  # fmt: skip
+@click.option("--bn", type=click.Choice(["merged", "batchnorm-scale"]), show_default="unchanged",
+              help="Form of batch normalisation: merged is one BN layer, batchnorm-scale is BatchNorm and "
+              "Scale.")  # fmt: skip
 @options.input_size
 @options.shape
 @options.force
@@ -36,30 +56,33 @@ def prototxt(
     to_deploy: bool,
     to_train_val: bool,
     freeze_bn: bool,
-    dialect: str | None,
+    to_dialect: str | None,
     bn: str | None,
     size: str | None,
     shapes: tuple[str, ...],
     force: bool,
     **data: Any,
 ) -> None:
-    """Write NET anew: as V2 whatever it was, and changed as the options say. Comments are not kept."""
+    """Rewrite NET in the current format (V0 and V1 are upgraded), with the changes that the options ask for.
+
+    Comments are not kept. The options of data layers are for --to-train-val.
+    """
     from prototxt_gen.common.files import refuse_overwriting, write_text
 
     if to_deploy and to_train_val:
         raise click.UsageError("--to-deploy or --to-train-val, not both")
     chosen = {name: value for name, value in data.items() if value is not None}
     if chosen and not to_train_val:
-        raise click.UsageError("the data options are for --to-train-val")
+        raise click.UsageError("the options of data layers need --to-train-val")
     refuse_overwriting([output], force)
-    read = options.read_whole(net)
-    given = options.given_shapes(options.in_phase(read, None, (), 0), size, shapes)
+    read = read_all_phases(net)
+    given = shapes_from_options(net_in_phase(read, None, (), 0), size, shapes)
     made, known = read, {"TRAIN": given, "TEST": given}
     if to_deploy:
         made, known = _deploy(read, given), {}
     elif to_train_val:
         made, known = _train_val(read, given, chosen, freeze_bn)
-    made = _in_dialect(_with_bn(made, bn), dialect)
+    made = _for_fork(_with_bn(made, bn), to_dialect)
     write_text(output, _text(made, known), force)
     click.echo(output)
 
@@ -77,19 +100,18 @@ def _deploy(net: Net, given: Mapping[str, Shape]) -> Net:
 
     for layer in net.at("TEST").layers:
         transform = layer.get(TransformationParameter)
-        told = ("scale", "mean_file", "mean_value")
-        fields = ", ".join(f"{name} {getattr(transform, name)}" for name in told if transform.has(name))
-        if fields:
-            who = f"layer {safe(layer.name)!r} ({safe(layer.type)})"
-            click.echo(f"note: {who} applied {safe(fields)}; feed the deploy net images treated alike", err=True)
-    made = deploy(net, given)
-    return replace(made, source=net.source)
+        names = [name for name in ("scale", "mean_file", "mean_value") if transform.has(name)]
+        if names:
+            where = f"layer {safe(layer.name)!r} ({safe(layer.type)})"
+            fields = safe(", ".join(f"{name} {getattr(transform, name)}" for name in names))
+            click.echo(f"note: {where} applied {fields}; apply the same to the images for the deploy net", err=True)
+    return replace(deploy(net, given), source=net.source)
 
 
 def _train_val(
     net: Net, given: Mapping[str, Shape], chosen: dict[str, Any], freeze_bn: bool
 ) -> tuple[Net, dict[str, Mapping[str, Shape]]]:
-    """Return the train_val, and the shapes that its data layers make in each phase."""
+    """Return the train_val, and the shapes of its data layers' tops in each phase."""
     from prototxt_gen.passes.to_train_val import train_val
 
     shape = _image_shape(net, given)
@@ -112,13 +134,13 @@ def _image_shape(net: Net, given: Mapping[str, Shape]) -> Shape:
 
 
 def _data(shape: Shape, chosen: dict[str, Any]) -> Data:
-    """Return the data layers' settings: those chosen, and what the input's shape says of the others."""
+    """Return the settings of the data layers: those of the options, the others from the input's shape."""
     from prototxt_gen.passes.to_train_val import Data
 
     _, channels, height, width = shape
     if height != width and chosen.get("kind") != "hdf5":
         raise NetError(
-            f"the input is {height}x{width}, and Caffe's data layers crop squares; --data hdf5 takes it as it is"
+            f"the input is {height}x{width}, and Caffe's data layers crop squares; --data-layer hdf5 takes it as it is"
         )
     mean = Data.mean if channels == len(Data.mean) else (sum(Data.mean) / len(Data.mean),)
     known: dict[str, Any] = {"crop": height, "channels": channels, "mean": mean}
@@ -136,7 +158,7 @@ def _with_bn(net: Net, style: str | None) -> Net:
     return made
 
 
-def _in_dialect(net: Net, name: str | None) -> Net:
+def _for_fork(net: Net, name: str | None) -> Net:
     from prototxt_gen.passes.to_dialect import to_dialect
     from prototxt_gen.schema.dialect import dialect
 

@@ -1,4 +1,4 @@
-"""`prototxt-gen convert pytorch`."""
+"""`prototxt-gen convert pytorch`: Caffe to PyTorch."""
 
 from __future__ import annotations
 
@@ -8,27 +8,40 @@ from typing import Any
 import click
 
 from prototxt_gen.cli import options
-from prototxt_gen.cli.convert_options import PREPROCESSING, READING, decorated, echo_conversion, subject
+from prototxt_gen.cli.command import Command
+from prototxt_gen.cli.convert_options import echo_conversion, net_and_weights, read_subject, stored_preprocessing
+from prototxt_gen.cli.renamed_options import renamed_option
+
+FORMATS = click.Choice(["folder", "pt2"])
 
 
-@click.command()
-@decorated(READING, PREPROCESSING)
-@click.option("-o", "--output", type=options.FILE, help="What to write; the weights' name unless told.")
-@click.option(
-    "--format",
-    "form",
-    type=click.Choice(["folder", "pt2"]),
-    help="folder (unless the output ends in .pt2): model.py and model.safetensors, nothing of ours needed; "
-    "pt2: a file by torch.export.",
+@click.command(
+    cls=Command,
+    examples=[
+        "prototxt-gen convert pytorch deploy.prototxt net.caffemodel -o net_pytorch",
+        "prototxt-gen convert pytorch deploy.prototxt net.caffemodel -o net.pt2",
+    ],
 )
-@click.option("--no-verify", is_flag=True, help="Do not run what was written against Caffe and PyTorch.")
+@net_and_weights
+@stored_preprocessing
+@click.option("-o", "--output", type=options.FILE, show_default="the name of WEIGHTS without suffix, or with .pt2",
+              help="Output folder or .pt2 file.")  # fmt: skip
+@click.option("--to", "form", type=FORMATS, show_default="pt2 if the output ends in .pt2, else folder",
+              help="Format: folder (model.py and model.safetensors, which run without prototxt-gen) or pt2 (one file "
+              "of torch.export).")  # fmt: skip
+@renamed_option("--format", "--to", type=FORMATS)
+@click.option("--no-verify", is_flag=True, help="Skip the comparison of the output with Caffe and PyTorch.")
 @options.force
 def pytorch(output: Path | None, form: str | None, no_verify: bool, force: bool, **given: Any) -> None:
-    """Convert NET with WEIGHTS to PyTorch, and run it against real Caffe, if it is there."""
+    """Convert a Caffe net, NET with WEIGHTS, to PyTorch.
+
+    The output is compared with the net in this package's PyTorch modules, and in real Caffe if it is installed; it is
+    not written if they differ.
+    """
     from converters.write_models import write_torch
 
     form = form or ("pt2" if output is not None and output.suffix == ".pt2" else "folder")
     suffix = "" if form == "folder" else ".pt2"
     named = given["weights"] or given["net"]
     out = output or named.with_name(named.name.split(".")[0] + suffix)
-    echo_conversion(write_torch(subject(**given), out, form, force=force, verified=not no_verify))
+    echo_conversion(write_torch(read_subject(**given), out, form, force=force, verified=not no_verify))

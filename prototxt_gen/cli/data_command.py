@@ -1,4 +1,4 @@
-"""`prototxt-gen data`: make data sets that Caffe reads, say what they hold, and their mean."""
+"""`prototxt-gen data`: make data sets that Caffe reads, print what they hold, and their mean."""
 
 from __future__ import annotations
 
@@ -10,96 +10,108 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from prototxt_gen.cli import options
+from prototxt_gen.cli.command import Group
 from prototxt_gen.cli.output import echo_json
-from prototxt_gen.cli.progress import bar
+from prototxt_gen.cli.param_types import fraction, parse_dims
 from prototxt_gen.common.errors import PrototxtGenError
 from prototxt_gen.common.printable import safe
+from prototxt_gen.common.progress import progress_bar
 
 if TYPE_CHECKING:
     from prototxt_gen.data.info import Info
     from prototxt_gen.data.make import Made
 
-_MOST_SHOWN = 20
-_source = options.all_of(
-    [
-        click.option("--kind", help="What SRC is: folder, list, npz, cifar10, idx, …; found out unless told."),
-        click.option("--split", help="A part of a source that has several, such as train or test."),
-        click.option("--root", help="Folder before the names in a list; its own unless told."),
+_MAX_LISTED = 20
+"""Longer lists of shapes, labels and classes are cut off."""
+_ROOT_DEFAULT = "paths count from the current folder, or from the list's if the first is only there"
+_source_options = options.source_options(options.SOURCE_KINDS, _ROOT_DEFAULT)
+_data_set_options = options.source_options((*options.STORED_KINDS, *options.SOURCE_KINDS), _ROOT_DEFAULT)
+
+
+@click.group(
+    cls=Group,
+    examples=["prototxt-gen data make images/ -o train_lmdb --resize 256x256", "prototxt-gen data mean train_lmdb"],
+)
+def data() -> None:
+    """Make LMDB and HDF5 data sets, print what they hold, and their mean."""
+
+
+@data.command(
+    examples=[
+        "prototxt-gen data make images/ -o train_lmdb --resize 256x256 --shuffle 1",
+        "prototxt-gen data make cifar-10-batches-bin/ --split test -o test_h5 --to hdf5",
     ]
 )
-
-
-@click.group()
-def data() -> None:
-    """Data sets: LMDB and HDF5 from pictures, lists, .npz, CIFAR and MNIST files."""
-
-
-def _part(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[float, float] | None:
-    """Parse `0:0.9`."""
-    if value is None:
-        return None
-    try:
-        low, high = (float(number) for number in value.split(":"))
-    except ValueError:
-        raise click.BadParameter(f"{value!r} is not two numbers with : between them") from None
-    return low, high
-
-
-@data.command()
 @click.argument("src", type=options.FILE)
-@click.option("-o", "--output", "out", type=options.FILE, required=True, help="The folder to make.")
-@click.option("--to", type=click.Choice(["lmdb", "hdf5"]), default="lmdb", show_default=True, help="The form.")
-@_source
-@click.option("--resize", metavar="SIZE", help="Resize all pictures: 32, or 240x320 (height x width).")
-@click.option("--shuffle", "shuffle_seed", type=int, metavar="SEED", help="Shuffle, by this seed.")
-@click.option("--encoded", type=click.Choice(["png", "jpg"]), help="Store picture files instead of pixels (LMDB).")
-@click.option("--gray", is_flag=True, help="One channel.")
-@click.option("--bgr", is_flag=True, help="Turn sources that hold RGB (CIFAR, .npz) around.")
-@click.option("--part", callback=_part, metavar="FROM:TO", help="Only this part, after shuffling: 0:0.9.")
-@click.option("--skip-broken", is_flag=True, help="Leave out pictures that cannot be decoded.")
-@click.option("--workers", type=click.IntRange(min=1), help="Threads.")
+@click.option("-o", "--output", type=options.FILE, required=True, help="Output folder.")
+@click.option("--to", type=click.Choice(["lmdb", "hdf5"]), default="lmdb", show_default=True,
+              help="Format of the data set.")  # fmt: skip
+@_source_options
+@click.option("--resize", metavar="SIZE", show_default="not resized",
+              help="Size of all images: 32, or 240x320 (height x width).")  # fmt: skip
+@click.option("--shuffle", "shuffle_seed", type=int, metavar="SEED", show_default="not shuffled",
+              help="Shuffle the images with this random seed.")  # fmt: skip
+@click.option("--encoded", type=click.Choice(["png", "jpg"]), show_default="pixels",
+              help="Store image files of this format in the LMDB instead of pixels.")  # fmt: skip
+@click.option("--gray", is_flag=True, help="Convert the images to one channel.")
+@click.option("--bgr", is_flag=True,
+              help="Store RGB sources (CIFAR, .npz) as BGR, the order of images that Caffe decodes.")  # fmt: skip
+@click.option("--part", type=fraction, metavar="FROM:TO", show_default="0:1",
+              help="Keep only this part of the images, after shuffling; 0:0.9 is the first nine tenths.")  # fmt: skip
+@click.option("--skip-broken", is_flag=True, help="Leave out images that cannot be decoded.")
+@click.option("--workers", type=click.IntRange(min=1), metavar="N", show_default="one per CPU, at most 8",
+              help="Number of threads.")  # fmt: skip
 @options.force
 @options.as_json
-def make(src: Path, out: Path, as_json: bool, resize: str | None, **given: Any) -> None:
-    """Make a data set of SRC, and read it back. Interrupted, it goes on where it stopped when run again."""
+def make(src: Path, output: Path, as_json: bool, resize: str | None, **given: Any) -> None:
+    """Make a data set from the images of SRC, and check it by reading it back.
+
+    SRC is a folder with one folder per class, a list file (PATH LABEL), a .npz, or the files of CIFAR or MNIST. If it
+    is interrupted, the same command goes on where it stopped.
+    """
     from prototxt_gen.data.make import make
 
-    with bar(f"{out}") as progress:
-        made = make(src, out, resize=_size(resize), progress=progress, **given)
+    with progress_bar(str(output)) as progress:
+        made = make(src, output, resize=_height_and_width(resize), progress=progress, **given)
     if as_json:
         echo_json(asdict(made) | {"path": str(made.path), "source": str(made.source)})
     else:
         _echo_made(made)
 
 
-def _size(text: str | None) -> tuple[int, int] | None:
+def _height_and_width(text: str | None) -> tuple[int, int] | None:
     if text is None:
         return None
-    found = options.numbers(text, "--resize")
-    if len(found) > 2:
+    dims = parse_dims(text, "--resize")
+    if len(dims) > 2:
         raise PrototxtGenError(f"--resize {text!r}: give one number, or height x width")
-    return found[0], found[-1]
+    return dims[0], dims[-1]
 
 
 def _echo_made(made: Made) -> None:
     click.echo(f"{made.source}: {made.count:,} samples, {_counts(made.shapes)}")
     if made.classes:
-        click.echo(f"classes: {safe(_few(list(made.classes)))}")
+        click.echo(f"classes: {safe(_cut_off(list(made.classes)))}")
     for line in made.broken:
         click.echo(f"left out: {safe(line)}", err=True)
     if made.mixed:
         click.echo("sizes differ: the data layer needs a crop_size", err=True)
 
 
-@data.command()
+@data.command(
+    examples=["prototxt-gen data info train_lmdb", "prototxt-gen data info images/ --kind folder --split test"]
+)
 @click.argument("src", type=options.FILE)
-@_source
+@_data_set_options
 @options.as_json
 def info(src: Path, as_json: bool, **given: Any) -> None:
-    """Say what a data set, or a source of one, holds: samples, shapes, labels."""
+    """Print what a data set holds: number of samples, shapes, labels.
+
+    SRC is an LMDB, an HDF5 file, a list of HDF5 files, or anything that `data make` reads.
+    """
     from prototxt_gen.data.info import info
 
-    found = _with_bar(info, src, **given)
+    found = _with_progress(info, src, **given)
     if as_json:
         echo_json(asdict(found) | {"path": str(found.path)})
         return
@@ -107,8 +119,8 @@ def info(src: Path, as_json: bool, **given: Any) -> None:
         click.echo(safe(line))
 
 
-def _with_bar(function: Callable[..., Any], src: Path, **given: Any) -> Any:
-    with bar(str(src)) as progress:
+def _with_progress(function: Callable[..., Any], src: Path, **given: Any) -> Any:
+    with progress_bar(str(src)) as progress:
         return function(src, progress=progress, **given)
 
 
@@ -118,31 +130,33 @@ def _info_lines(found: Info) -> list[str]:
     return [
         f"{found.path}: {found.kind}, {found.count:,} samples, {found.bytes:,} bytes",
         f"shapes (channels x height x width): {_counts(found.shapes)}",
-        f"stored as: {found.dtype}{f', {found.encoded:,} of them picture files' if found.encoded else ''}",
-        f"{len(labels)} labels: {_few(labels)}",
+        f"stored as: {found.dtype}{f', {found.encoded:,} of them image files' if found.encoded else ''}",
+        f"{len(labels)} labels: {_cut_off(labels)}",
     ]
 
 
 def _counts(shapes: dict[str, int]) -> str:
-    return _few([f"{shape} ({count:,})" for shape, count in shapes.items()])
+    return _cut_off([f"{shape} ({count:,})" for shape, count in shapes.items()])
 
 
-def _few(items: list[str]) -> str:
-    more = f" and {len(items) - _MOST_SHOWN} more" if len(items) > _MOST_SHOWN else ""
-    return ", ".join(items[:_MOST_SHOWN]) + more
+def _cut_off(items: list[str]) -> str:
+    """Return the first items of a list, and how many more there are."""
+    more = f" and {len(items) - _MAX_LISTED} more" if len(items) > _MAX_LISTED else ""
+    return ", ".join(items[:_MAX_LISTED]) + more
 
 
-@data.command()
+@data.command(examples=["prototxt-gen data mean train_lmdb", "prototxt-gen data mean train_lmdb -o mean.binaryproto"])
 @click.argument("src", type=options.FILE)
-@click.option("-o", "--output", "out", type=options.FILE, help="Write the mean of each pixel: a .binaryproto.")
-@_source
+@click.option("-o", "--output", "out", type=options.FILE, show_default="not written",
+              help="Write the mean of each pixel to this .binaryproto file.")  # fmt: skip
+@_data_set_options
 @options.force
 @options.as_json
 def mean(src: Path, as_json: bool, **given: Any) -> None:
-    """Print the mean of each channel, in the data's order: transform_param's mean_value."""
+    """Print the mean of each channel, as mean_value of transform_param, in the order of the stored channels."""
     from prototxt_gen.data.info import mean
 
-    found = _with_bar(mean, src, **given)
+    found = _with_progress(mean, src, **given)
     if as_json:
         echo_json({"count": found.count, "channels": found.channels, "written": found.written and str(found.written)})
         return

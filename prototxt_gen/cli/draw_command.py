@@ -1,21 +1,32 @@
-"""`prototxt-gen draw`: a net as a picture."""
+"""`prototxt-gen draw`: draw a net as a picture."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from prototxt_gen.cli import options
+from prototxt_gen.cli.command import Command
+from prototxt_gen.cli.read_net import read_net, shapes_from_options
 from prototxt_gen.common.errors import PrototxtGenError
+
+if TYPE_CHECKING:
+    from prototxt_gen.draw.drawing import Drawing
 
 FORMATS = (".svg", ".png", ".dot", ".html")
 
 
-@click.command()
+@click.command(
+    cls=Command,
+    examples=["prototxt-gen draw net.prototxt -o net.html", "prototxt-gen draw net.prototxt -o net.svg --expand"],
+)
 @options.net_argument
-@click.option("-o", "--output", type=options.FILE, required=True, help=f"The file to write: {', '.join(FORMATS)}.")
-@click.option("--expand", is_flag=True, help="Every layer, in its scopes; else a block for each top scope.")
+@click.option("-o", "--output", type=options.FILE, required=True,
+              help=f"Output file; the name ends in {', '.join(FORMATS)}.")  # fmt: skip
+@click.option("--expand", is_flag=True,
+              help="Draw every layer, instead of one block per first part of the layer names.")  # fmt: skip
 @options.phase
 @options.stage
 @options.level
@@ -33,32 +44,30 @@ def draw(
     shapes: tuple[str, ...],
     force: bool,
 ) -> None:
-    """Draw NET, grouped by the slash-separated parts of its layer names. In HTML every block opens on a click."""
+    """Draw NET. Layers are grouped by the parts of their names (conv2/1x1, conv2/3x3); HTML blocks open on a click."""
     from prototxt_gen.analysis import analyse
     from prototxt_gen.common.files import refuse_overwriting, replacing
     from prototxt_gen.draw.drawing import drawing
 
-    format_ = output.suffix.lower()
-    if format_ not in FORMATS:
+    suffix = output.suffix.lower()
+    if suffix not in FORMATS:
         raise PrototxtGenError(f"{output}: the name must end in {', '.join(FORMATS)}")
     refuse_overwriting([output], force)
-    one = options.read_net(net, phase, stages, level)
-    made = drawing(analyse(one, options.given_shapes(one, size, shapes)))
+    one = read_net(net, phase, stages, level)
+    made = drawing(analyse(one, shapes_from_options(one, size, shapes)))
     with replacing(output, force) as temporary:
-        temporary.write_bytes(_content(made, format_, expand))
+        temporary.write_bytes(_content(made, suffix, expand))
     click.echo(output)
 
 
-def _content(made: object, format_: str, expand: bool) -> bytes:
-    from prototxt_gen.draw.drawing import Drawing
-
-    assert isinstance(made, Drawing)
-    if format_ == ".html":
+def _content(made: Drawing, suffix: str, expand: bool) -> bytes:
+    """Return the file's content in the format of its suffix."""
+    if suffix == ".html":
         from prototxt_gen.draw.html import html_text
 
         return html_text(made, expand).encode("utf-8", "backslashreplace")
     from prototxt_gen.draw.dot import dot_text, rendered
 
-    if format_ == ".dot":
+    if suffix == ".dot":
         return dot_text(made, expand).encode()
-    return rendered(made, format_[1:], expand)
+    return rendered(made, suffix[1:], expand)

@@ -1,4 +1,4 @@
-"""`prototxt-gen eval`: how often a net is right, in any runtime."""
+"""`prototxt-gen eval`: accuracy of a net, in any runtime."""
 
 from __future__ import annotations
 
@@ -8,44 +8,53 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from prototxt_gen.cli import options, reading
+from prototxt_gen.cli import eval_options, options
+from prototxt_gen.cli.command import Command
 from prototxt_gen.cli.output import echo_json
-from prototxt_gen.cli.progress import bar
 from prototxt_gen.cli.table import echo_table
 from prototxt_gen.common.printable import safe
+from prototxt_gen.common.progress import progress_bar
 
 if TYPE_CHECKING:
     from prototxt_gen.evaluate.scores import Evaluation, Samples
 
-_BACKENDS = ("torch", "onnx", "pycaffe")
 
-
-@click.command()
-@reading.net_and_weights
-@click.option("--data", type=options.FILE, help="What to test on; unless told, what a train_val's TEST layer names.")
-@click.option("--kind", help="What the data are: lmdb, folder, list, npz, cifar10, idx, …; found out unless told.")
-@click.option("--split", help="A part of data that have several, such as test.")
-@click.option("--root", help="Folder before the names in a list.")
-@click.option("--backend", "backends", type=click.Choice(_BACKENDS), multiple=True,
-              help="What runs the net: torch unless told; given several times, they are compared.")  # fmt: skip
-@reading.pictures
-@click.option("--batch", type=click.IntRange(min=1), default=50, show_default=True, help="Crops run at a time.")
-@click.option("--gpu", type=click.IntRange(min=0), help="torch: the card to use.")
+@click.command(
+    cls=Command,
+    examples=[
+        "prototxt-gen eval train_val.prototxt net.caffemodel  # on the data of its TEST phase",
+        "prototxt-gen eval deploy.prototxt net.caffemodel --data val/ --resize 256 --backend torch --backend onnx",
+    ],
+)
+@eval_options.net_options
+@click.option("--data", type=options.FILE, show_default="the source of NET's TEST data layer",
+              help="Data set to evaluate on.")  # fmt: skip
+@options.source_options(
+    (*options.STORED_KINDS, *options.SOURCE_KINDS), "as NET's TEST data layer; with --data, see `data info`"
+)
+@click.option("--backend", "backends", type=eval_options.RUNTIMES, multiple=True, show_default="torch",
+              help="Runtime of the net. Repeatable; the results are compared.")  # fmt: skip
+@eval_options.image_options
+@click.option("--batch", type=click.IntRange(min=1), metavar="N", default=50, show_default=True,
+              help="Crops to run at a time.")  # fmt: skip
+@click.option("--gpu", type=click.IntRange(min=0), metavar="N", show_default="CPU",
+              help="Number of the GPU to use (torch only).")  # fmt: skip
 @options.as_json
 def eval(
     net: Path, weights: Path | None, backends: tuple[str, ...], batch: int, gpu: int | None, as_json: bool, **given: Any
 ) -> None:
-    """Top-1 and top-5 accuracy of NET with WEIGHTS on any data set, and the classes it confuses.
+    """Measure top-1 and top-5 accuracy of NET with WEIGHTS on a data set, for all images and for each class.
 
-    NET is a deploy or a train_val prototxt; or, without WEIGHTS, a model that was converted: .onnx, .pt2, a folder.
+    NET is a deploy or train_val prototxt. Or, without WEIGHTS, it is a converted model: .onnx, .pt2, or the folder of
+    `convert pytorch`.
     """
     from prototxt_gen.evaluate.scores import evaluate
 
-    opened = reading.open_all(net, weights, backends, gpu, **given)
+    opened = eval_options.open_eval(net, weights, backends, gpu, **given)
     found = []
     for predictor in opened.predictors():
         try:
-            with bar(predictor.name) as progress:
+            with progress_bar(predictor.name) as progress:
                 found.append(evaluate(predictor, opened.samples, batch, progress))
         finally:
             predictor.close()
@@ -78,12 +87,12 @@ def _as_data(
             {"label": label, "name": name, "images": images, "right": right}
             for label, name, images, right in _per_class(first, names)
         ],
-        "confusion": first.confusion().tolist() if first.classes <= _MOST_CONFUSED else None,
+        "confusion": first.confusion().tolist() if first.classes <= _MAX_CONFUSION_CLASSES else None,
     }
 
 
-_MOST_CONFUSED = 100
-"""A confusion table of more classes is left out."""
+_MAX_CONFUSION_CLASSES = 100
+"""With more classes, the confusion table is left out."""
 
 
 def _per_class(one: Evaluation, names: Sequence[str]) -> Iterator[tuple[int, str, int, int]]:
@@ -95,7 +104,7 @@ def _per_class(one: Evaluation, names: Sequence[str]) -> Iterator[tuple[int, str
 
 
 def name_of(label: int, names: Sequence[str]) -> str:
-    """Return a class's name, its number where it has none."""
+    """Return the name of a class, or its number if it has none."""
     return names[label] if label < len(names) else str(label)
 
 
@@ -106,7 +115,7 @@ def _echo(samples: Samples, names: Sequence[str], found: Sequence[Evaluation]) -
     columns = ("backend", "top-1", *(["top-5"] if first.classes > 5 else []), "images/s", "differing")
     rows = [_cells(one, first) for one in found]
     echo_table(columns, rows, right=columns[1:])
-    if first.classes <= _MOST_CONFUSED:
+    if first.classes <= _MAX_CONFUSION_CLASSES:
         click.echo()
         shares = [
             (safe(name), f"{images:,}", f"{right / images:.2%}") for _, name, images, right in _per_class(first, names)

@@ -1,4 +1,4 @@
-"""`prototxt-gen layers`: what is known of each layer type."""
+"""`prototxt-gen layers`: the supported layer types."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from prototxt_gen.cli.options import as_json as json_option
+from prototxt_gen.cli import options
+from prototxt_gen.cli.command import Command
 from prototxt_gen.cli.output import echo_json
 from prototxt_gen.cli.table import echo_table
 from prototxt_gen.common.errors import PrototxtGenError, nearest
@@ -20,22 +21,22 @@ if TYPE_CHECKING:
 COLUMNS = ("type", "parameters", "bottoms", "tops", "PyTorch", "ONNX", "examples")
 
 
-@click.command(name="layers")
+@click.command(cls=Command, examples=["prototxt-gen layers", "prototxt-gen layers Pooling"])
 @click.argument("type_", metavar="[TYPE]", required=False)
-@json_option
+@options.as_json
 def layers(type_: str | None, as_json: bool) -> None:
-    """List the layer types and what can be done with each; or all that is known of one TYPE, with its fields."""
+    """List the supported layer types; with TYPE, describe one of them and its fields."""
     from prototxt_gen import layers as registry
 
-    layer_types = registry.all_layer_types()
+    types = registry.all_layer_types()
     if type_ is None:
-        rows = [_row(layer_types[name]) for name in sorted(layer_types, key=str.lower)]
-        echo_json(rows) if as_json else _table(rows)
-    elif type_ in layer_types:
-        found = _details(layer_types[type_])
-        echo_json(found) if as_json else _page(found)
+        rows = [_row(types[name]) for name in sorted(types, key=str.lower)]
+        echo_json(rows) if as_json else _echo_list(rows)
+    elif type_ in types:
+        found = _details(types[type_])
+        echo_json(found) if as_json else _echo_details(found)
     else:
-        raise PrototxtGenError(f"there is no layer type {type_!r}{nearest(type_, layer_types)}")
+        raise PrototxtGenError(f"there is no layer type {type_!r}{nearest(type_, types)}")
 
 
 def _row(layer_type: LayerType) -> dict[str, Any]:
@@ -44,20 +45,20 @@ def _row(layer_type: LayerType) -> dict[str, Any]:
         "parameters": [kind.field for kind in layer_type.params],
         "bottoms": str(layer_type.bottoms),
         "tops": "as bottoms" if layer_type.same_count else str(layer_type.tops),
-        "pytorch": _is_shown(layer_type, "torch"),
-        "onnx": _is_shown(layer_type, "onnx"),
+        "pytorch": _is_tested(layer_type, "torch"),
+        "onnx": _is_tested(layer_type, "onnx"),
         "examples": len(layer_type.examples),
     }
 
 
-def _is_shown(layer_type: LayerType, target: str) -> bool:
-    """Whether a layer type says how, and has examples that are compared with Caffe."""
+def _is_tested(layer_type: LayerType, target: str) -> bool:
+    """Return whether the type runs in PyTorch (`torch`) or ONNX (`onnx`), and has examples that test it."""
     from prototxt_gen.layers.base import LayerType
 
     return getattr(type(layer_type), target) is not getattr(LayerType, target) and bool(layer_type.examples)
 
 
-def _table(rows: list[dict[str, Any]]) -> None:
+def _echo_list(rows: list[dict[str, Any]]) -> None:
     echo_table(
         COLUMNS,
         [
@@ -103,18 +104,18 @@ def _kind(field: Field[Any]) -> str:
     return f"repeated {one}" if field.repeated else one
 
 
-def _page(found: dict[str, Any]) -> None:
+def _echo_details(found: dict[str, Any]) -> None:
     click.echo(f"{found['type']}\n\n{found['document']}\n")
     click.echo(f"bottoms {found['bottoms']}; tops {found['tops']}")
     targets = [name for name, key in (("PyTorch", "pytorch"), ("ONNX", "onnx")) if found[key]]
     click.echo(f"lowered to: {', '.join(targets) or 'nothing'}; {found['examples']} examples compared with Caffe")
     for message in found["messages"]:
         click.echo(f"\n{message['field']} ({message['message']})")
-        rows = [(f["name"], str(f["number"]), f["kind"], _shown(f["default"])) for f in message["fields"]]
+        rows = [(f["name"], str(f["number"]), f["kind"], _default_text(f["default"])) for f in message["fields"]]
         echo_table(("field", "number", "kind", "default"), rows)
 
 
-def _shown(default: Any) -> str:
+def _default_text(default: Any) -> str:
     if isinstance(default, bool):
         return str(default).lower()
     return "" if default is None else f"{default:g}" if isinstance(default, float) else str(default)

@@ -1,4 +1,4 @@
-"""A click group whose commands are imported when they run, and whose errors are one sentence each."""
+"""A click group that imports a command only when it runs, and prints expected errors as one sentence."""
 
 from __future__ import annotations
 
@@ -9,32 +9,33 @@ from typing import IO, Any, NamedTuple
 
 import click
 
+from prototxt_gen.cli.command import Group
 from prototxt_gen.common.errors import PrototxtGenError, nearest
 from prototxt_gen.common.optional_packages import EXTRAS, missing
 from prototxt_gen.common.printable import safe_lines
 
-_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
-"""What goes wrong where a disk is full or gone under an open file: stdout, or one in the temporary folder."""
+_DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
+"""What a write to an open file ends with (stdout, or a temporary file) if the disk is full or gone."""
 
 
-class Lazy(NamedTuple):
-    """A command that is not imported yet: the module of this package that holds it, and its line of help."""
+class LazyCommand(NamedTuple):
+    """A command that is not imported yet: its module in prototxt_gen.cli, and its line in the list of commands."""
 
     module: str
     help: str
 
 
-class Refusal(click.ClickException):
-    """One of our errors on its way out: `error: …` on stderr, exit code 1."""
+class OneLineError(click.ClickException):
+    """An expected error: `error: …` on stderr, exit code 1."""
 
     def show(self, file: IO[Any] | None = None) -> None:
         click.echo(f"error: {safe_lines(self.message)}", file=file, err=file is None)
 
 
-class LazyGroup(click.Group):
-    """A group of `Lazy` commands. The function in the module is called as the command, `-` written as `_`."""
+class LazyGroup(Group):
+    """A group of `LazyCommand`s. The module's function has the name of the command, with `_` for `-`."""
 
-    def __init__(self, *args: Any, lazy: Mapping[str, Lazy], **kwargs: Any) -> None:
+    def __init__(self, *args: Any, lazy: Mapping[str, LazyCommand], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.lazy = lazy
 
@@ -61,12 +62,12 @@ class LazyGroup(click.Group):
         try:
             return super().invoke(ctx)
         except PrototxtGenError as error:
-            raise Refusal(str(error)) from None
+            raise OneLineError(str(error)) from None
         except ModuleNotFoundError as error:
             if error.name not in EXTRAS:
                 raise
-            raise Refusal(str(missing(error.name))) from None
+            raise OneLineError(str(missing(error.name))) from None
         except OSError as error:
-            if error.filename is not None or error.errno not in _NO_ROOM:
+            if error.filename is not None or error.errno not in _DISK_ERRORS:
                 raise
-            raise Refusal(f"cannot write any more: {error.strerror}") from None
+            raise OneLineError(f"cannot write any more: {error.strerror}") from None

@@ -1,3 +1,5 @@
+"""`prototxt-gen models`: the models that `emit` can write."""
+
 from __future__ import annotations
 
 from typing import Any
@@ -5,12 +7,22 @@ from typing import Any
 import click
 
 from prototxt_gen.cli import options
+from prototxt_gen.cli.command import Command
+from prototxt_gen.cli.output import echo_json
+from prototxt_gen.cli.table import echo_table
+
+COLUMNS = ("name", "unit", "modules", "input", "layers", "parameters", "MACs")
 
 
-@click.command()
+@click.command(cls=Command, examples=["prototxt-gen models", "prototxt-gen models --json"])
 @options.as_json
 def models(as_json: bool) -> None:
-    """List the zoo: each net's unit, modules, size and cost."""
+    """List the models that `emit` can write, with their size and cost."""
+    rows = _rows()
+    echo_json(rows) if as_json else _echo(rows)
+
+
+def _rows() -> list[dict[str, Any]]:
     from prototxt_gen.analysis import analyse
     from prototxt_gen.models import ZOO
 
@@ -29,14 +41,20 @@ def models(as_json: bool) -> None:
                 "macs": analysis.macs,
             }
         )
-    options.echo_json(rows) if as_json else _table(rows)
+    return rows
 
 
-def _table(rows: list[dict[str, Any]]) -> None:
-    click.echo(f"{'name':24}{'unit':18}{'modules':>10}{'input':>7}{'layers':>8}{'parameters':>14}{'MACs':>18}")
-    for row in rows:
-        modules = "/".join(map(str, row["modules"])) or "-"
-        click.echo(
-            f"{row['name']:24}{row['unit']:18}{modules:>10}{row['input_size']:>7}{row['layers']:>8}"
-            f"{row['parameters']:>14,}{row['macs']:>18,}"
+def _echo(rows: list[dict[str, Any]]) -> None:
+    cells = [
+        (
+            row["name"],
+            row["unit"],
+            "/".join(map(str, row["modules"])) or "-",
+            str(row["input_size"]),
+            str(row["layers"]),
+            f"{row['parameters']:,}",
+            f"{row['macs']:,}",
         )
+        for row in rows
+    ]
+    echo_table(COLUMNS, cells, right=COLUMNS[2:])

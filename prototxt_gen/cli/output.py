@@ -8,7 +8,7 @@ import click
 
 
 def echo_json(value: Any) -> None:
-    """Print JSON, in ASCII."""
+    """Print a value as indented ASCII JSON."""
     import json
 
     click.echo(json.dumps(value, indent=2))

@@ -1,4 +1,4 @@
-"""`prototxt-gen summary`: what a net costs, layer by layer."""
+"""`prototxt-gen summary`: shapes, parameters, MACs and memory of a net, layer by layer."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from prototxt_gen.cli import options
+from prototxt_gen.cli.command import Command
 from prototxt_gen.cli.output import echo_json
-from prototxt_gen.cli.table import echo_table
+from prototxt_gen.cli.read_net import net_in_phase, phase_or_default, read_net_or_solver, shapes_from_options
+from prototxt_gen.cli.table import echo_pairs, echo_table
 from prototxt_gen.common.errors import PrototxtGenError
 from prototxt_gen.common.printable import safe
 
@@ -23,7 +25,13 @@ COLUMNS = ("layer", "type", "output", "parameters", "MACs", "activations")
 NUMBERS = frozenset({"parameters", "MACs", "activations"})
 
 
-@click.command()
+@click.command(
+    cls=Command,
+    examples=[
+        "prototxt-gen summary deploy.prototxt",
+        "prototxt-gen summary net.prototxt --phase TRAIN --input-size 227",
+    ],
+)
 @options.net_argument
 @options.phase
 @options.stage
@@ -40,17 +48,20 @@ def summary(
     shapes: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Shapes, parameters, MACs and memory of NET, layer by layer; for a solver, its fields and its nets."""
+    """Print shapes, parameters, MACs (multiply-adds) and memory of each layer of NET.
+
+    For a solver, print its fields, and the same for its nets.
+    """
     from prototxt_gen.analysis import analyse
     from prototxt_gen.ir import Net
 
     def analysed(one: Net) -> Analysis:
-        return analyse(one, options.given_shapes(one, size, shapes))
+        return analyse(one, shapes_from_options(one, size, shapes))
 
-    _, read = options.read_any(net)
+    _, read = read_net_or_solver(net)
     if isinstance(read, Net):
-        phase = options.chosen_phase(read, phase)
-        done = analysed(options.in_phase(read, phase, stages, level))
+        phase = phase_or_default(read, phase)
+        done = analysed(net_in_phase(read, phase, stages, level))
         echo_json({"phase": phase} | _as_data(done)) if as_json else _echo(done, f"phase {phase}")
     else:
         nets = [(where, analysed(one) if not isinstance(one, str) else one) for where, one in _nets(read, phase)]
@@ -58,7 +69,7 @@ def summary(
 
 
 def _nets(solver: Solver, phase: str | None) -> Iterator[tuple[str, Net | str]]:
-    """Yield the solver's nets of the phase asked for, or of both; a text says why there is none."""
+    """Yield the solver's nets of the phase, or of both; in place of a net that cannot be read, its error."""
     try:
         if phase != "TEST":
             yield "train net", solver.train_net()
@@ -71,14 +82,14 @@ def _nets(solver: Solver, phase: str | None) -> Iterator[tuple[str, Net | str]]:
         yield "test net", str(error)
 
 
-def _shown(shapes: tuple[tuple[int, ...] | None, ...]) -> str:
+def _shapes_text(shapes: tuple[tuple[int, ...] | None, ...]) -> str:
     from prototxt_gen.ir import show
 
     return ", ".join(map(show, shapes))
 
 
 def bytes_text(count: int) -> str:
-    """Return a number of bytes as people read it."""
+    """Return a number of bytes with its unit, such as `1.5 MiB`."""
     size, unit = float(count), "B"
     for unit in ("B", "KiB", "MiB", "GiB"):
         if size < 1024 or unit == "GiB":
@@ -92,7 +103,7 @@ def _cells(row: Row) -> tuple[str, ...]:
     return (
         safe(layer.name),
         safe(layer.type),
-        _shown(row.tops),
+        _shapes_text(row.tops),
         f"{row.parameters:,}" if known else "?",
         f"{row.macs:,}" if row.macs is not None else "?",
         bytes_text(row.activation_bytes) if None not in row.tops else "?",
@@ -105,7 +116,7 @@ def _input_cells(analysis: Analysis) -> Iterator[tuple[str, ...]]:
     for value in analysis.net.inputs:
         shape = analysis.shapes.get(value)
         size = bytes_text(4 * math.prod(shape)) if shape is not None else "?"
-        yield (safe(value.blob), "(input)", _shown((shape,)), "0", "0", size)
+        yield (safe(value.blob), "(input)", _shapes_text((shape,)), "0", "0", size)
 
 
 def _echo(analysis: Analysis, role: str) -> None:
@@ -122,7 +133,7 @@ def _echo(analysis: Analysis, role: str) -> None:
 
 
 def _causes(analysis: Analysis) -> Iterator[str]:
-    """Yield a line for each reason why something is not known, however many layers it holds for."""
+    """Yield one line for each reason why layers have unknown shapes, with the number of those layers."""
     from prototxt_gen.analysis.unknown_shapes import root_causes
 
     causes = root_causes(analysis)
@@ -167,7 +178,7 @@ def _row_data(row: Row) -> dict[str, Any]:
 
 
 def _solver_fields(solver: Solver) -> dict[str, Any]:
-    """Return what the solver sets, messages as text."""
+    """Return the fields that the solver sets; messages as prototxt text."""
     from prototxt_gen.schema.message import Message
     from prototxt_gen.text import format_fields
 
@@ -186,14 +197,17 @@ def _echo_solver_json(solver: Solver, nets: list[tuple[str, Analysis | str]]) ->
 
 def _echo_solver(solver: Solver, nets: list[tuple[str, Analysis | str]]) -> None:
     click.echo(f"{safe(solver.source)}: a solver, {safe(solver.type)}\n")
-    fields = _solver_fields(solver)
-    width = max(map(len, fields), default=0)
-    for name, value in fields.items():
-        text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-        text = text.lower() if isinstance(value, bool) else text
-        click.echo(f"{name.ljust(width)}  {safe(text)}")
-    for extra in solver.params.extras:
-        click.echo(f"{safe(extra.name).ljust(width)}  not understood: {safe(extra.reason)}")
+    echo_pairs([*_field_texts(solver), *_unknown_field_texts(solver)])
     for role, analysis in nets:
         click.echo()
         click.echo(f"{role}: {safe(analysis)}") if isinstance(analysis, str) else _echo(analysis, role)
+
+
+def _field_texts(solver: Solver) -> Iterator[tuple[str, str]]:
+    for name, value in _solver_fields(solver).items():
+        text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+        yield name, safe(text.lower() if isinstance(value, bool) else text)
+
+
+def _unknown_field_texts(solver: Solver) -> Iterator[tuple[str, str]]:
+    return ((safe(extra.name), f"not understood: {safe(extra.reason)}") for extra in solver.params.extras)

@@ -1,4 +1,4 @@
-"""Tables: Rich on a terminal, plain columns in a pipe, where nothing is wrapped or cut off."""
+"""Tables on stdout: rich on a terminal; plain columns in a pipe, where nothing is wrapped or cut off."""
 
 from __future__ import annotations
 
@@ -7,19 +7,26 @@ from collections.abc import Collection, Sequence
 
 import click
 
-RICH_ROWS = 2000
-"""Rich takes milliseconds a row; longer tables are plain."""
+MAX_RICH_ROWS = 2000
+"""Longer tables are printed as plain columns, since rich takes milliseconds for each row."""
 
 
 def echo_table(columns: Sequence[str], rows: Sequence[Sequence[str]], right: Collection[str] = ()) -> None:
     """Print a table; `right` names the columns that are aligned to the right."""
-    if sys.stdout.isatty() and len(rows) <= RICH_ROWS:
-        _rich(columns, rows, right)
+    if sys.stdout.isatty() and len(rows) <= MAX_RICH_ROWS:
+        _echo_rich(columns, rows, right)
     else:
-        _plain(columns, rows, right)
+        _echo_plain(columns, rows, right)
 
 
-def _rich(columns: Sequence[str], rows: Sequence[Sequence[str]], right: Collection[str]) -> None:
+def echo_pairs(pairs: Sequence[tuple[str, str]]) -> None:
+    """Print names and values in two columns without a heading."""
+    width = max((len(name) for name, _ in pairs), default=0)
+    for name, value in pairs:
+        click.echo(f"{name.ljust(width)}  {value}")
+
+
+def _echo_rich(columns: Sequence[str], rows: Sequence[Sequence[str]], right: Collection[str]) -> None:
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -33,7 +40,7 @@ def _rich(columns: Sequence[str], rows: Sequence[Sequence[str]], right: Collecti
     Console().print(table)
 
 
-def _plain(columns: Sequence[str], rows: Sequence[Sequence[str]], right: Collection[str]) -> None:
+def _echo_plain(columns: Sequence[str], rows: Sequence[Sequence[str]], right: Collection[str]) -> None:
     widths = [max(map(len, cells)) for cells in zip(columns, *rows, strict=True)]
     lines = []
     for row in (columns, *rows):

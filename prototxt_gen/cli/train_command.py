@@ -1,4 +1,4 @@
-"""`prototxt-gen train`: train as a solver.prototxt says, on PyTorch or with real Caffe."""
+"""`prototxt-gen train`: train as a solver.prototxt says."""
 
 from __future__ import annotations
 
@@ -9,44 +9,68 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from prototxt_gen.cli import options
-from prototxt_gen.cli.convert_options import STATISTIC
+from prototxt_gen.cli.command import Command
+from prototxt_gen.cli.renamed_options import renamed_option
 from prototxt_gen.common.printable import safe
 
 if TYPE_CHECKING:
     from prototxt_gen.train.training_loop import Outcome
 
 _NEWEST = "newest"
-_BACKEND_OPTIONS = options.all_of(
-    [
-        click.option("--gpu", type=click.IntRange(min=0), help="The card to train on."),
-        click.option("--workers", type=click.IntRange(min=0), default=2, help="Processes or threads preparing data."),
-        click.option("--seed", type=click.IntRange(0, 2**32 - 1), help="Of all randomness; the solver's, or 1."),
-        click.option("--precision", type=click.Choice(["fp32", "bf16"]), default="fp32", help="torch: of activations."),
-        click.option("--compile", is_flag=True, help="torch: compile the net first."),
-        click.option("--memory-efficient", is_flag=True, help="torch: compute activations again for the gradient."),
-        click.option("--sync-bn", is_flag=True, help="torch: batch statistics over all processes."),
-        click.option("--bn-statistic", type=STATISTIC, help="What the fourth blob of BN holds in --weights."),
-    ]
+PRECISIONS = click.Choice(["fp32", "tf32", "bf16"])
+"""As in prototxt_gen.train.device, which imports torch."""
+backend_options = options.option_group(
+    click.option("--gpu", type=click.IntRange(min=0), metavar="N",
+                 show_default="torch: a GPU if there is one and the solver does not say CPU; pycaffe: CPU",
+                 help="Number of the GPU to train on."),
+    click.option("--workers", type=click.IntRange(min=0), metavar="N", default=2, show_default=True,
+                 help="Processes that prepare batches; 0 prepares them in the training process."),
+    click.option("--seed", type=click.IntRange(0, 2**32 - 1), metavar="N",
+                 show_default="the solver's random_seed, else 1",
+                 help="Random seed of data order, augmentation, fillers and Dropout."),
+    click.option("--precision", type=PRECISIONS, default="fp32", show_default=True,
+                 help="Number format (torch only): fp32; tf32, faster on NVIDIA GPUs, with products rounded to 10 "
+                 "bits; bf16, by autocast."),
+    click.option("--compile", is_flag=True, help="Compile the net with torch.compile (torch only)."),
+    click.option("--memory-efficient", is_flag=True,
+                 help="Keep fewer activations and compute them again in the backward pass (torch only)."),
+    click.option("--sync-bn", is_flag=True,
+                 help="Batch statistics of BN over all processes of torchrun (torch only)."),
+    click.option("--bn-statistic", type=options.BN_STATISTIC, show_default="detected",
+                 help="What the 4th blob of BN layers in --weights is: variance, or 1/std (inverse-std)."),
+)  # fmt: skip
+
+
+@click.command(
+    cls=Command,
+    examples=["prototxt-gen train solver.prototxt -o run1", "prototxt-gen train solver.prototxt -o run1 --resume"],
 )
-
-
-@click.command()
 @click.argument("solver", type=options.FILE, required=False)
-@click.option("--backend", type=click.Choice(["torch", "pycaffe"]), default="torch", help="What computes.")
-@click.option("--out", type=options.FOLDER, help="Folder for all results; that of snapshot_prefix unless told.")
+@click.option("--backend", type=options.BACKEND, default="torch", show_default=True,
+              help="Runtime that trains: torch, or pycaffe (real Caffe).")  # fmt: skip
+@click.option("-o", "--output", type=options.FOLDER, show_default="the folder of snapshot_prefix",
+              help="Output directory.")  # fmt: skip
+@renamed_option("--out", "--output", type=options.FOLDER)
 @click.option("--resume", is_flag=False, flag_value=_NEWEST, default="", metavar="[STATE]",
-              help="Go on from a .solverstate, the newest complete one unless told.")  # fmt: skip
-@click.option("--weights", type=options.FILE, multiple=True, help="Fine-tune: begin with the layers this file has.")
-@click.option("--snapshot-every", type=click.IntRange(min=0), help="Instead of the solver's snapshot.")
-@click.option("--max-iter", type=click.IntRange(min=0), help="Instead of the solver's max_iter.")
-@_BACKEND_OPTIONS
-@click.option("--force", is_flag=True, help="Start anew where an earlier run's snapshots are; they are moved aside.")
+              help="Resume from this .solverstate; without STATE, from the newest complete snapshot.")  # fmt: skip
+@click.option("--weights", type=options.FILE, multiple=True,
+              help="Start from the weights of this file, for the layers that it has. Repeatable.")  # fmt: skip
+@click.option("--snapshot-every", type=click.IntRange(min=0), metavar="N", show_default="the solver's snapshot",
+              help="Iterations between snapshots.")  # fmt: skip
+@click.option("--max-iter", type=click.IntRange(min=0), metavar="N", show_default="the solver's max_iter",
+              help="Number of iterations.")  # fmt: skip
+@backend_options
+@click.option("--restart", is_flag=True,
+              help="Start at iteration 0 although there are snapshots of an earlier run; they are moved to another "
+              "folder.")  # fmt: skip
+@renamed_option("--force", "--restart", is_flag=True)
 @click.pass_context
-def train(context: click.Context, /, solver: Path | None, **given: Any) -> None:
-    """Train as SOLVER says.
+def train(context: click.Context, /, solver: Path | None, output: Path | None, **given: Any) -> None:
+    """Train the net of SOLVER, a solver.prototxt.
 
-    Writes snapshots that Caffe and both backends resume from, metrics.csv, TensorBoard events and the curve. Ctrl-C or
-    SIGTERM: the step ends, a snapshot is written, and --resume goes on from there to the very same weights.
+    Writes snapshots (.caffemodel and .solverstate, which Caffe and both backends can resume from), metrics.csv,
+    TensorBoard events and a plot. Ctrl-C or SIGTERM: the iteration ends and a snapshot is written; --resume then
+    continues to the same weights as an unbroken run.
     """
     from prototxt_gen.train.backend import Settings
     from prototxt_gen.train.training_run import Job, is_first, run
@@ -56,7 +80,7 @@ def train(context: click.Context, /, solver: Path | None, **given: Any) -> None:
     if solver is None:
         raise click.UsageError("Missing argument 'SOLVER'.")
     settings = Settings(**{name: given.pop(name) for name in Settings.__dataclass_fields__})
-    outcome = run(Job(solver, settings=settings, **given))
+    outcome = run(Job(solver, out=output, settings=settings, **given))
     if is_first():
         for line in _summary(outcome):
             click.echo(safe(line))

@@ -1,4 +1,4 @@
-"""`prototxt-gen verify`: the same inputs through every runtime, blob by blob."""
+"""`prototxt-gen verify`: the same inputs through every runtime, compared blob by blob."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from prototxt_gen.cli import options
-from prototxt_gen.cli.convert_options import PREPROCESSING, READING, decorated, subject
+from prototxt_gen.cli.command import Command
+from prototxt_gen.cli.convert_options import echo_notes, net_and_weights, preprocessing_options, read_subject
 from prototxt_gen.cli.output import echo_json
 from prototxt_gen.cli.table import echo_table
 from prototxt_gen.common.printable import safe, safe_lines
@@ -20,54 +21,70 @@ if TYPE_CHECKING:
     from converters.verification.verify import Report
 
 
-@click.command()
-@decorated(READING, PREPROCESSING)
-@click.option(
-    "--against", metavar="RUNTIMES", default="pycaffe,torch,onnx,opencv", help="Which, with commas between; all."
+@click.command(
+    cls=Command,
+    examples=[
+        "prototxt-gen verify deploy.prototxt net.caffemodel --against pycaffe,onnx",
+        "prototxt-gen verify deploy.prototxt net.caffemodel --input cat.jpg --mean 104,117,123",
+    ],
 )
-@click.option("--model", type=options.FILE, help="An ONNX model of the net, to run beside the others.")
-@click.option("--input", "file", type=options.FILE, help="A picture, a .npy, or a .npz by blob name.")
-@click.option("--seed", type=int, default=0, help="Seed of the noise.")
+@net_and_weights
+@preprocessing_options(
+    "Mean to subtract from the image",
+    "Factor applied to the image after subtracting the mean.",
+    "an image of --input is read in this order, or as BGR if it is not known",
+)
+@click.option("--against", metavar="RUNTIMES", default="pycaffe,torch,onnx,opencv", show_default=True,
+              help="Runtimes to compare, separated by commas.")  # fmt: skip
+@click.option("--model", type=options.FILE, help="ONNX model of the same net, to compare with the others.")
+@click.option("--input", "file", type=options.FILE, show_default="random",
+              help="Data for the inputs of the net: an image, which is resized and preprocessed; a .npy array for the "
+              "only input, or a .npz of arrays by blob name, which are used as they are.")  # fmt: skip
+@click.option("--seed", type=int, metavar="N", default=0, show_default=True,
+              help="Random seed of the inputs used without --input.")  # fmt: skip
 @options.as_json
 def verify(against: str, model: Path | None, file: Path | None, seed: int, as_json: bool, **given: Any) -> None:
-    """Run NET with WEIGHTS in every runtime there is and compare all blobs; exit code 1 where they differ."""
+    """Run NET with WEIGHTS in Caffe, PyTorch, ONNX Runtime and OpenCV, and compare all blobs.
+
+    Runtimes that are not installed are skipped. The exit code is 1 if blobs differ, or if only one runtime ran.
+    """
     from converters.verification import comparison_inputs, verification_report
     from converters.verification.verify import verify as run
 
-    made = subject(**given)
-    fed = _given(made, file) if file else comparison_inputs.seeded(made, seed)
+    made = read_subject(**given)
+    arrays = _inputs_from(made, file) if file else comparison_inputs.seeded(made, seed)
     names = [name.strip() for name in against.split(",") if name.strip()]
-    found = run(made, fed, names, _of_model(made, model))
+    found = run(made, arrays, names, _model_runtime(model))
     echo_json(verification_report.as_data(found)) if as_json else _echo(made, found)
     if not found.verified:
         raise click.exceptions.Exit(1)
 
 
-def _given(made: Subject, file: Path) -> dict[str, Any]:
+def _inputs_from(made: Subject, file: Path) -> dict[str, Any]:
     from converters.common.loading_errors import opening
     from converters.verification import comparison_inputs
 
-    with opening(file, "a picture, or arrays that NumPy wrote"):
+    with opening(file, "an image, or arrays that NumPy wrote"):
         return comparison_inputs.given(made, file)
 
 
-def _of_model(made: Subject, model: Path | None) -> dict[str, Runtime]:
-    return {model.name: lambda subject, fed: _run(subject, model, fed)} if model else {}
+def _model_runtime(model: Path | None) -> dict[str, Runtime]:
+    """Return the ONNX model of --model as a runtime by its file name."""
+    return {model.name: lambda subject, arrays: _run(subject, model, arrays)} if model else {}
 
 
-def _run(subject: Subject, model: Path, fed: Mapping[str, Any]) -> dict[str, Any]:
+def _run(subject: Subject, model: Path, arrays: Mapping[str, Any]) -> dict[str, Any]:
     from converters.common.loading_errors import opening
     from converters.verification.runtimes import run_onnx_of
 
     with opening(model):
-        return run_onnx_of(subject, model, fed)
+        return run_onnx_of(subject, model, arrays)
 
 
 def _echo(made: Subject, found: Report) -> None:
     from converters.verification import verification_report
 
-    for remark in made.remarks:
-        click.echo(f"note: {safe_lines(remark)}", err=True)
+    echo_notes(made.remarks)
     columns = verification_report.columns(found)
     if found.compared:
         echo_table(columns, [tuple(map(safe, row)) for row in verification_report.rows(found)], right=columns[3:])

@@ -9,7 +9,7 @@ from typing import Any
 
 from prototxt_gen.demo.steps import BASE, SEED, Story, Trained, net_changes, solver_changes
 
-_OPTIONS = {"kind": "data", "train": "train-data", "test": "test-data"}
+_OPTIONS = {"kind": "data-layer", "train": "train-data", "test": "test-data"}
 """Options of `emit` that are not called as the field they set."""
 
 
@@ -20,7 +20,7 @@ def commands(story: Story, trained: Trained) -> list[str]:
     return [
         *made,
         *_emit(story, trained.iterations),
-        "prototxt-gen train net/solver.prototxt --out net/snapshots",
+        "prototxt-gen train net/solver.prototxt --output net/snapshots",
         *_each(f"net/deploy.prototxt {weights}", _preprocessing(story)),
         f"prototxt-gen eval net/train_val.prototxt {weights} --backend torch --backend onnx",
         "prototxt-gen eval model.onnx --data data/test_lmdb",

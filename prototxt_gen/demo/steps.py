@@ -167,7 +167,7 @@ def train(net: Path, backend: str, force: bool) -> Trained:
 
     started = time.monotonic()
     out = net / "snapshots"
-    outcome = run(Job(net / "solver.prototxt", backend, out, force=force, settings=Settings(workers=0)))
+    outcome = run(Job(net / "solver.prototxt", backend, out, restart=force, settings=Settings(workers=0)))
     if outcome.exit_code or outcome.state is None:
         raise PrototxtGenError(f"training was stopped at iteration {outcome.iteration}; nothing is reported")
     return Trained(out, weights_of(outcome.state), outcome.iteration, time.monotonic() - started)

@@ -44,7 +44,7 @@ def load() -> ModuleType:
     except ModuleNotFoundError as error:
         raise RuntimeMissingError(f"Caffe is not installed ({error}): run 'prototxt-gen caffe install'") from None
     except ImportError as error:
-        message = f"Caffe is installed but does not load ({error}): run 'prototxt-gen caffe install --force'"
+        message = f"Caffe is installed but does not load ({error}): run 'prototxt-gen caffe install --rebuild'"
         raise RuntimeMissingError(message) from None
     if not hasattr(module, "layer_type_list"):  # a folder of that name in the working directory
         raise RuntimeMissingError(f"{module.__path__} is not Caffe: run 'prototxt-gen caffe install' elsewhere")

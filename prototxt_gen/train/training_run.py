@@ -29,7 +29,10 @@ NEWEST = "newest"
 
 @dataclass(frozen=True)
 class Job:
-    """What the command line asks for. `resume` is a .solverstate, or NEWEST; `weights` are files to fine-tune from."""
+    """What the command line asks for. `resume` is a .solverstate, or NEWEST; `weights` are files to fine-tune from.
+
+    `restart` starts a new run where an earlier run's snapshots are, which are moved to another folder.
+    """
 
     solver: Path
     backend: str = "torch"
@@ -38,7 +41,7 @@ class Job:
     weights: tuple[Path, ...] = ()
     max_iter: int | None = None
     snapshot_every: int | None = None
-    force: bool = False
+    restart: bool = False
     settings: Settings = field(default_factory=Settings)
 
     def read(self) -> Solver:
@@ -84,10 +87,10 @@ def _state_to_resume(job: Job, snapshots: Snapshots) -> Path | None:
     if job.resume and found is None:
         where = snapshots.folder / snapshots.name
         raise PrototxtGenError(f"there is no complete snapshot {where}_iter_* to resume: leave out --resume")
-    if is_first() and not job.resume and not job.force and snapshots.all():
+    if is_first() and not job.resume and not job.restart and snapshots.all():
         raise PrototxtGenError(
-            f"{snapshots.all()[0]} is of an earlier run: --resume goes on from there, --force moves it aside and "
-            "starts anew, --out DIR trains elsewhere"
+            f"{snapshots.all()[0]} is of an earlier run: --resume continues it; --restart moves its files to another "
+            "folder and starts at iteration 0; --output DIR writes to another folder"
         )
     return found
 

@@ -52,7 +52,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made: list[Command] = [
         ["convert", "onnx", net, weights, "-o", folder / "m.onnx", "--no-fold", "--no-verify"],
         ["convert", "pytorch", net, weights, "-o", folder / "m", "--no-verify"],
-        ["convert", "pytorch", net, weights, "-o", folder / "m.pt2", "--format", "pt2", "--no-verify"],
+        ["convert", "pytorch", net, weights, "-o", folder / "m.pt2", "--to", "pt2", "--no-verify"],
     ]
     assert [one.code for one in run(made, folder)] == [0, 0, 0]
     state = load_file(folder / "m" / "model.safetensors")

@@ -242,7 +242,7 @@ def test_a_merged_batch_norm_stays_merged(tmp_path: Path) -> None:
 
 def test_to_train_val_and_back(tmp_path: Path) -> None:
     deployed = net_text(deploy(parse_net(LENET), {"data": (1, 1, 28, 28)}))
-    trained = convert(tmp_path, deployed, "--to-train-val", "--data", "lmdb", "--batch", "48")
+    trained = convert(tmp_path, deployed, "--to-train-val", "--data-layer", "lmdb", "--batch", "48")
     assert [layer.type for layer in trained.layers][:2] == ["Data", "Data"]
     assert trained.layers[-1].type == "Accuracy"
     text = (tmp_path / "out.prototxt").read_text()
@@ -280,7 +280,7 @@ def one_layer(type_: str, params: str = "") -> str:
     ],
 )
 def test_said_otherwise_in_another_dialect(tmp_path: Path, name: str, text: str, types: list[str]) -> None:
-    net = convert(tmp_path, text, "--dialect", name)
+    net = convert(tmp_path, text, "--to-dialect", name)
     assert [layer.type for layer in net.layers] == types
     before, after = analyse(parse_net(text)), analyse(net)
     assert after.complete and after.macs == before.macs
@@ -307,10 +307,10 @@ def test_all_that_a_dialect_lacks_is_one_error(tmp_path: Path) -> None:
         one_layer("Interp", "interp_param { zoom_factor: 2 }")
         + '\nlayer { name: "y" type: "Mish" bottom: "x" top: "y" odd: 1 }'
     )
-    refusal = convert(tmp_path, text, "--dialect", "bvlc", code=1)
+    refusal = convert(tmp_path, text, "--to-dialect", "bvlc", code=1)
     assert all(word in refusal for word in ("(Interp)", "(Mish)", "odd", "corners"))
     assert not (tmp_path / "out.prototxt").exists()
-    assert "did you mean" in convert(tmp_path, text, "--dialect", "bvcl", code=1)
+    assert "'bvcl' is not one of 'bvlc', 'ssd'" in convert(tmp_path, text, "--to-dialect", "bvcl", code=2)
 
 
 def test_a_layer_of_another_meaning_is_refused() -> None:

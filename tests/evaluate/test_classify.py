@@ -56,7 +56,7 @@ def _classify(folder: Path, *more: object) -> tuple[object, ...]:
 
 
 def test_probabilities_are_the_nets_own_best_first(place: Path) -> None:
-    found = call_json(*_classify(place, "--labels", place / "labels.txt", "--top", 3))
+    found = call_json(*_classify(place, "--labels", place / "labels.txt", "--count", 3))
     for one, name in zip(found, ("p0.png", "p1.png"), strict=True):
         scores = _blobs(place, name)["prob"][0]
         order = np.argsort(-scores)[:3]
@@ -73,7 +73,7 @@ def test_onnx_says_the_same(place: Path) -> None:
 
 
 def test_words_are_a_line_for_each_class(place: Path) -> None:
-    lines = call(*_classify(place, "--top", 2)).stdout.splitlines()
+    lines = call(*_classify(place, "--count", 2)).stdout.splitlines()
     assert [line.strip() for line in lines if "%" not in line] == [str(place / "p0.png"), str(place / "p1.png")]
     assert len(lines) == 6
 
@@ -117,7 +117,7 @@ def test_existing_drawings_stay_unless_forced(place: Path, tmp_path: Path) -> No
         (("--masks", "x.html", "--mask-blobs", "branch/mas"), "did you mean 'branch/mask'"),
         (("--masks", "x.html", "--mask-blobs", "prob"), "a mask is N×C×h×w"),
         (("--labels", "none.txt"), "none.txt: No such file"),
-        (("--output", "nothing"), "no output 'nothing'"),
+        (("--top", "nothing"), "no output 'nothing'"),
     ],
 )
 def test_faults_are_one_sentence(

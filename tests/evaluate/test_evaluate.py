@@ -215,7 +215,7 @@ def test_a_model_of_a_fixed_batch_is_filled_up(place: Path, tmp_path: Path) -> N
         (("deploy.prototxt", "net.caffemodel", "--data", "grey.npz"), "sample 0 is 1x12x12; the net takes 3 channels"),
         (("deploy.prototxt", "net.caffemodel", "--data", "big.npz", "--resize", "20x10"), "a crop of 12x12 is larger"),
         (("deploy.prototxt", "net.caffemodel", "--data", "many.npz"), "the net has classes 0 to 6"),
-        (("deploy.prototxt", "net.caffemodel", "--data", "set.npz", "--output", "probs"), "did you mean 'prob'"),
+        (("deploy.prototxt", "net.caffemodel", "--data", "set.npz", "--top", "probs"), "did you mean 'prob'"),
         (("deploy.prototxt", "net.caffemodel", "--data", "set.npz", "--mean", "1,2"), "2 mean values for 3 channels"),
         (("none.onnx", "--data", "set.npz"), "none.onnx does not exist"),
     ],

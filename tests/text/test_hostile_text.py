@@ -132,7 +132,7 @@ COMMANDS = [
     ("convert", "prototxt", "-o", "out.prototxt", "--force"),
     ("convert", "prototxt", "-o", "out.prototxt", "--force", "--to-deploy"),
     ("convert", "prototxt", "-o", "out.prototxt", "--force", "--to-train-val"),
-    ("convert", "prototxt", "-o", "out.prototxt", "--force", "--dialect", "ssd"),
+    ("convert", "prototxt", "-o", "out.prototxt", "--force", "--to-dialect", "ssd"),
 ]
 
 

@@ -92,8 +92,8 @@ def test_killed_and_resumed_it_reaches_the_same_weights(tmp_path: Path, unbroken
 def test_batches_of_several_parts_resume_as_well(tmp_path: Path) -> None:
     solver = support.SOLVER.replace("max_iter: 30", "max_iter: 12 iter_size: 3").replace("snapshot: 10", "snapshot: 5")
     folder = support.folder(tmp_path, solver=solver)
-    support.train(folder, *PYCAFFE, "--out", "a")
-    support.train(folder, *PYCAFFE, "--out", "b", "--resume", "a/small_iter_5.solverstate")
+    support.train(folder, *PYCAFFE, "--output", "a")
+    support.train(folder, *PYCAFFE, "--output", "b", "--resume", "a/small_iter_5.solverstate")
     name = "small_iter_12.caffemodel"
     assert (folder / "a" / name).read_bytes() == (folder / "b" / name).read_bytes()
     first, second = (rows(folder / name / "metrics.csv") for name in "ab")
@@ -119,7 +119,7 @@ def test_augmented_data_resume_as_well_from_another_folder(tmp_path: Path) -> No
     )
     (here / "solver.prototxt").rename(folder / "absolute.prototxt")
     solver = str(folder / "absolute.prototxt")
-    for options in (("--out", "a"), ("--out", "b", "--resume", "a/small_iter_10.solverstate")):
+    for options in (("--output", "a"), ("--output", "b", "--resume", "a/small_iter_10.solverstate")):
         support.train(here, *PYCAFFE, *options, solver=solver)
     name = "small_iter_30.caffemodel"
     assert (here / "a" / name).read_bytes() == (here / "b" / name).read_bytes()
@@ -197,9 +197,9 @@ def test_fine_tuning_tells_what_matched(tmp_path: Path, unbroken: Path) -> None:
     assert "layer 'conv1': matched, 4x1x3x3, 4" in err
     assert "layer 'ip_new': not in the file: keeps its filler, 4x12, 4" in err
     assert "layer 'ip2': in the file alone: not used" in err
-    support.train(folder, *PYCAFFE, "--weights", str(given), "--max-iter", "1", "--out", "one")
+    support.train(folder, *PYCAFFE, "--weights", str(given), "--max-iter", "1", "--output", "one")
     (folder / "solver.prototxt").write_text(support.SOLVER.replace("0.02", "0"))
-    support.train(folder, *PYCAFFE, "--weights", str(given), "--max-iter", "1", "--out", "none")
+    support.train(folder, *PYCAFFE, "--weights", str(given), "--max-iter", "1", "--output", "none")
     kept, learned = support.weights(folder / "none/small_iter_1.caffemodel"), support.weights(given)
     support.assert_same({"conv1": kept["conv1"], "ip1": kept["ip1"]}, {n: learned[n] for n in ("conv1", "ip1")})
     moved = support.weights(folder / "one/small_iter_1.caffemodel")
@@ -208,7 +208,7 @@ def test_fine_tuning_tells_what_matched(tmp_path: Path, unbroken: Path) -> None:
 
 def test_a_run_in_the_place_of_another_is_refused(unbroken: Path) -> None:
     _, err = support.train(unbroken, *PYCAFFE, status=1)
-    assert "is of an earlier run: --resume goes on from there" in err
+    assert "is of an earlier run: --resume continues it" in err
     _, err = support.train(unbroken, *PYCAFFE, "--resume", "--weights", "x", status=1)
     assert "give --resume or --weights, not both" in err
 

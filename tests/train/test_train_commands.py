@@ -79,7 +79,7 @@ def test_faults_are_one_sentence(words: tuple[str, ...], expected: str) -> None:
 
 def test_a_part_is_two_numbers() -> None:
     assert (
-        "is not two numbers with : between them"
+        "is not two numbers separated by a colon"
         in typed("data", "make", "a", "-o", "b", "--part", "1", status=2).stderr
     )
 
@@ -120,8 +120,8 @@ def jobs(monkeypatch: pytest.MonkeyPatch) -> list[Job]:
 
 
 def test_train_passes_everything_on(jobs: list[Job]) -> None:
-    done = typed("train", "s.prototxt", "--backend", "pycaffe", "--out", "o", "--weights", "a", "--weights", "b",
-                 "--max-iter", 5, "--snapshot-every", 2, "--force", "--gpu", 1, "--workers", 3, "--seed", 9,
+    done = typed("train", "s.prototxt", "--backend", "pycaffe", "--output", "o", "--weights", "a", "--weights", "b",
+                 "--max-iter", 5, "--snapshot-every", 2, "--restart", "--gpu", 1, "--workers", 3, "--seed", 9,
                  "--precision", "bf16", "--compile", "--memory-efficient", "--sync-bn", status=143)  # fmt: skip
     settings = Settings(9, 1, 3, "bf16", True, True, True)
     weights = (Path("a"), Path("b"))

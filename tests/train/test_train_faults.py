@@ -71,7 +71,7 @@ def _swap(old: str, new: str, text: str = PLAIN) -> str:
     (PLAIN, _swap('"multistep"', '"step"', SOLVER), (), "lr_policy 'step' needs stepsize"),
     (PLAIN, f"{SOLVER} }}", (), "'}' closes nothing"),
     (PLAIN, SOLVER, ("--gpu", "77"), "there is no card 77"),
-    (PLAIN, SOLVER, ("--out", "file/out"), "file/out: it cannot be written to: Not a directory"),
+    (PLAIN, SOLVER, ("--output", "file/out"), "file/out: it cannot be written to: Not a directory"),
     (PLAIN, SOLVER, ("--resume",), "there is no complete snapshot out/small_iter_* to resume: leave out --resume"),
     (PLAIN, SOLVER, ("--resume", "gone.solverstate"), "gone.solverstate: cannot be read: No such file"),
     (PLAIN, SOLVER, ("--resume", "net.prototxt"), "net.prototxt: is text (a .prototxt perhaps), not a .solverstate"),
@@ -124,7 +124,7 @@ def test_a_full_disk_is_told_as_such(here: Path) -> None:
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2000, before[1]))
     try:
-        result = _typed("--max-iter", "2", "--out", "full")
+        result = _typed("--max-iter", "2", "--output", "full")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert result.exit_code == 1

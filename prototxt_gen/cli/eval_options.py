@@ -1,0 +1,169 @@
+"""What `eval` and `classify` share: options of nets and images, and opening the net, its data and the runtimes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from prototxt_gen.cli import options
+from prototxt_gen.cli.convert_options import (
+    echo_notes,
+    net_and_weights,
+    preprocessing_from_options,
+    preprocessing_options,
+    read_subject,
+)
+from prototxt_gen.cli.param_types import parse_dims
+from prototxt_gen.cli.read_net import net_in_phase, read_all_phases
+from prototxt_gen.cli.renamed_options import replaced_option
+from prototxt_gen.common.errors import PrototxtGenError
+
+if TYPE_CHECKING:
+    from converters.common.net_with_weights import Subject
+    from converters.common.preprocessing import Preprocessing
+    from prototxt_gen.data.data_set_reader import Dataset
+    from prototxt_gen.evaluate.eval_data import Asked
+    from prototxt_gen.evaluate.net_data_layer import OwnData
+    from prototxt_gen.evaluate.predictors import Predictor
+    from prototxt_gen.evaluate.scores import Samples
+
+DATA_OPTIONS = ("data", "kind", "split", "root", "crops", "resize")
+"""The options that say which images are read and how they are cut: fields of `Asked`."""
+RUNTIMES = click.Choice(["torch", "onnx", "pycaffe"])
+
+
+def _dims(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[int, ...]:
+    return parse_dims(value, "--resize") if value else ()
+
+
+net_options = options.option_group(
+    net_and_weights,
+    click.option("--top", metavar="BLOB", default="", show_default="the last output of the net",
+                 help="Blob with the scores of the classes: an output of the net."),
+    replaced_option("--output", "--output is a file to write; for the blob with the scores write --top {}"),
+)  # fmt: skip
+image_options = options.option_group(
+    click.option("--crops", type=click.Choice(["1", "10"]), default="1", show_default=True,
+                 callback=lambda context, parameter, value: int(value),
+                 help="Crops per image: 1 (the centre), or 10 (corners and centre, each also mirrored); their scores "
+                 "are averaged."),
+    click.option("--resize", callback=_dims, metavar="SIZE",
+                 show_default="as NET's TEST data layer; else image files to cover the input, data sets unchanged",
+                 help="Resize before the crop: 256 is the shorter side, 240x320 is height x width."),
+    preprocessing_options(
+        "Mean to subtract from the images",
+        "Factor applied to the images after subtracting the mean.",
+        "images of the other order are reordered",
+        default="that of NET's data layer, or stored in a converted model",
+    ),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class OpenedModel:
+    """What NET and WEIGHTS are: a Caffe net (`subject`), or a converted model that runs by itself (`predictor`)."""
+
+    input: tuple[int, ...]
+    preprocessing: Preprocessing
+    own: OwnData | None = None
+    subject: Subject | None = None
+    predictor: Predictor | None = None
+
+
+@dataclass(frozen=True)
+class EvalInputs:
+    """What `eval` needs: the samples, the names of their classes, and the runtimes, one after another."""
+
+    samples: Samples
+    names: Sequence[str]
+    predictors: Callable[[], Iterator[Predictor]]
+
+
+def open_eval(
+    net: Path, weights: Path | None, backends: tuple[str, ...], gpu: int | None, top: str = "", **given: Any
+) -> EvalInputs:
+    """Open net, weights and data as the options say."""
+    from prototxt_gen.evaluate.converted_predictors import is_converted
+    from prototxt_gen.evaluate.eval_data import Asked, class_names, open_data, recipe_for
+    from prototxt_gen.evaluate.predictors import predictor
+    from prototxt_gen.evaluate.scores import Samples
+
+    asked, converted = Asked(**{name: given.pop(name) for name in DATA_OPTIONS}), is_converted(net)
+    if converted and (backends or gpu is not None):
+        raise PrototxtGenError(f"{net}: a converted model has its own runtime; --backend and --gpu are for prototxts")
+    if converted:
+        model = open_converted_model(net, weights, top, **given)
+        dataset = open_data(asked, None, model.input[0])
+    else:
+        model, dataset = _open_net_and_data(net, weights, asked, **given)
+    samples = Samples(dataset, recipe_for(model.input, model.preprocessing, model.own, asked, dataset), model.input)
+
+    def predictors() -> Iterator[Predictor]:
+        if model.predictor is not None:
+            yield model.predictor
+        elif model.subject is not None:
+            yield from (predictor(name, model.subject, top, gpu) for name in backends or ("torch",))
+
+    return EvalInputs(samples, class_names(dataset), predictors)
+
+
+def open_converted_model(path: Path, weights: Path | None, top: str, **given: Any) -> OpenedModel:
+    """Return a converted model; the options of preprocessing replace what is stored in it."""
+    from prototxt_gen.evaluate.converted_predictors import open_converted
+
+    if weights is not None:
+        raise PrototxtGenError(f"{weights}: {path} has its weights inside; give it alone")
+    made, stored = open_converted(path, top)
+    return OpenedModel(tuple(made.input), preprocessing_from_options(stored, given), predictor=made)
+
+
+def open_net(net: Path, weights: Path | None, own: OwnData | None, **given: Any) -> OpenedModel:
+    """Read a prototxt and its weights."""
+    from prototxt_gen.evaluate.predictors import image_input
+
+    if weights is None:
+        raise PrototxtGenError(f"{net}: a prototxt needs weights: give NET and WEIGHTS")
+    made = read_subject(net, weights, **given)
+    echo_notes(made.remarks)
+    return OpenedModel(made.analysis.shapes[image_input(made)][1:], made.preprocessing, own, made)
+
+
+def data_layer_of_test(net: Path, stages: tuple[str, ...] = (), level: int = 0) -> OwnData | None:
+    """Return what the net's own data layer of the TEST phase reads, None if it has none."""
+    from prototxt_gen.evaluate.net_data_layer import own_data
+
+    return own_data(net_in_phase(read_all_phases(net), "TEST", stages, level))
+
+
+def adapt_to_image_files(own: OwnData | None, shapes: tuple[str, ...]) -> tuple[OwnData | None, tuple[str, ...]]:
+    """Return a net's own data layer for single image files, and --shape with the input shape that it tells."""
+    if own is None:
+        return None, shapes
+    color, crop = own.opening.get("color"), own.augment.crop if own.augment is not None else 0
+    if crop and color is not None and not _is_given(own.top, shapes):
+        shapes = (*shapes, f"{own.top}=1x{3 if color else 1}x{crop}x{crop}")
+    return replace(own, source=""), shapes
+
+
+def _is_given(blob: str, shapes: tuple[str, ...]) -> bool:
+    return any(text.startswith(f"{blob}=") for text in shapes)
+
+
+def _open_net_and_data(net: Path, weights: Path | None, asked: Asked, **given: Any) -> tuple[OpenedModel, Dataset]:
+    """Open the net and the data; the first sample gives the shape of the data layer's top."""
+    from prototxt_gen.evaluate.eval_data import open_data
+
+    own = data_layer_of_test(net, given["stages"], given["level"])
+    if own is None or not own.source:
+        model = open_net(net, weights, own, **given)
+        return model, open_data(asked, own, model.input[0])
+    dataset = open_data(asked, own)
+    if not given["size"] and not _is_given(own.top, given["shapes"]):
+        own = replace(own, resize=asked.resize if len(asked.resize) == 2 else own.resize)
+        shape = own.shape(dataset[0][0].shape)
+        given["shapes"] = (*given["shapes"], f"{own.top}={'x'.join(map(str, shape))}")
+    return open_net(net, weights, own, **given), dataset
