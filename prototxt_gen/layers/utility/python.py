@@ -83,7 +83,7 @@ CLASSES: dict[tuple[str, str], LayerType] = {}
 
 
 class Python(LayerType):
-    """Whatever the named class of the named module does. Public classes may have a layer type: see `PythonClass`.
+    """Whatever the named class of the named module does. Public classes may have a class here: see `PythonClass`.
 
     Source: include/caffe/layers/python_layer.hpp PythonLayer::Reshape.
     Shape: known to that class alone; of our own AugmentedData N×C×crop×crop, and labels N.
