@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 GEN := $(BIN)/prototxt-gen
 READY := $(VENV)/.ready
 
-.PHONY: demo test check generated golden benchmarks caffe clean
+.PHONY: demo test test-fast test-all check parts generated golden benchmarks caffe clean
 
 $(READY): setup.py constraints.txt
 	./.ci/system-packages
@@ -27,11 +27,20 @@ caffe: $(READY)
 test: $(READY) caffe check
 	PROTOTXT_GEN_REQUIRE_CAFFE=1 GLOG_minloglevel=2 OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
 
-# Style and types only; seconds.
+# The tests that need neither real Caffe nor much time, for work in between.
+test-fast: $(READY)
+	OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m "not caffe and not slow and not fuzz"
+
+# Style, types and import rules only; seconds.
 check: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+# Print the parts of the code and the imports between them; write the tables and the diagram of CONTRIBUTING.md.
+parts: $(READY)
+	$(BIN)/python -m tests.project.parts
 
 generated: $(READY)
 	$(GEN) emit --all -o generated --force

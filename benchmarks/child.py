@@ -15,7 +15,7 @@ import sys, time
 from pathlib import Path
 import converters.onnx_export.onnx_writer, converters.onnx_export.net_to_onnx, prototxt_gen.net.render
 from converters import read_subject
-from converters.convert import write_onnx
+from converters.write_models import write_onnx
 from prototxt_gen import layers
 layers.all_layer_types()
 start = time.perf_counter()

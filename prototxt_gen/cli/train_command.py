@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _NEWEST = "newest"
 PRECISIONS = click.Choice(["fp32", "tf32", "bf16"])
-"""As in prototxt_gen.train.device, which imports torch."""
+"""Number formats of activations. Repeated from prototxt_gen.train.device, which imports torch."""
 backend_options = options.option_group(
     click.option("--gpu", type=click.IntRange(min=0), metavar="N",
                  show_default="torch: a GPU if there is one and the solver does not say CPU; pycaffe: CPU",

@@ -1,10 +1,10 @@
 """A real Caffe for this Python: built from Caffe's sources, cached as a wheel, installed, tested.
 
-from prototxt_gen import pycaffe
+from prototxt_gen import real_caffe
 
-pycaffe.install()          # minutes the first time, seconds from the cache
-print(pycaffe.status())
-caffe = pycaffe.load()
+real_caffe.install()          # minutes the first time, seconds from the cache
+print(real_caffe.status())
+caffe = real_caffe.load()
 """
 
 from __future__ import annotations

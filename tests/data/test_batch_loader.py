@@ -164,7 +164,7 @@ def test_an_interrupt_while_waiting_shifts_nothing(source: str, monkeypatch: pyt
 
 _PARENT = """
 import sys
-from prototxt_gen.data.loader import Loader, LoaderSpec
+from prototxt_gen.data.batch_loader import Loader, LoaderSpec
 loader = Loader(LoaderSpec(sys.argv[1], 5, workers=2))
 loader.next()
 print(*(worker.process.pid for worker in loader._crew.workers), flush=True)

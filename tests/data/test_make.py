@@ -140,7 +140,7 @@ def _checksums(made: Made) -> Any:
 _KILLED = """
 import os, sys, numpy as np
 from prototxt_gen.data.make import make
-from prototxt_gen.data import writers
+from prototxt_gen.data import data_set_writers as writers
 writers.LmdbWriter.__init__.__defaults__ = (8,)
 make(sys.argv[1], sys.argv[2], sys.argv[3], shuffle_seed=3, file_bytes=8 * 360, workers=1,
      progress=lambda done, total: os.kill(os.getpid(), 9) if done == int(sys.argv[4]) else None)
@@ -238,7 +238,7 @@ def test_layer_type_on_the_disk_is_asked_for_first(tmp_path: Path, monkeypatch: 
 _LIMITED = """
 import resource, sys
 from prototxt_gen.data.make import make
-from prototxt_gen.data.errors import DataError
+from prototxt_gen.data.data_errors import DataError
 resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 21, 1 << 21))
 try:
     make(sys.argv[1], sys.argv[2], sys.argv[3], file_bytes=1 << 22)

@@ -1,4 +1,4 @@
-"""`make parts`: the parts of the code, their levels, and the imports between them; writes the diagram of CONTRIBUTING.md.
+"""`make parts`: print the parts of the code and the imports between them; write the tables of CONTRIBUTING.md.
 
 A part is a folder or a module directly in `prototxt_gen/`, or one in `converters/`. The levels are those of
 `.importlinter`; the imports are those that grimp finds, inside functions and under TYPE_CHECKING too.
@@ -16,11 +16,14 @@ from pathlib import Path
 
 import grimp
 
+from prototxt_gen.layers import all_layer_types
+
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("prototxt_gen", "converters")
 ENTRY_POINTS = ("prototxt_gen", "converters", "prototxt_gen.__main__")
 """They name everything lazily, or start the command line, and belong to no level."""
-BEGIN, END = "<!-- begin: make parts -->\n", "<!-- end: make parts -->\n"
+MARK = "<!-- {}: {} -->\n"
+"""Begin and end of what is written into CONTRIBUTING.md."""
 
 
 def part_of(module: str) -> str:
@@ -70,8 +73,10 @@ class Parts:
         level = {part: index for index, row in enumerate(levels()) for part in row}
         return [(a, b) for a, b in self.imports if level.get(part_of(b), 0) <= level.get(part_of(a), -1)]
 
-    def imported_parts(self, part: str) -> set[str]:
-        return {part_of(other) for one, other in self.imports if part_of(one) == part}
+    @cached_property
+    def by_part(self) -> dict[str, set[str]]:
+        """The parts that each part imports."""
+        return {part: {part_of(b) for a, b in self.imports if part_of(a) == part} for part in self.names}
 
     @cached_property
     def circle(self) -> list[str]:
@@ -84,12 +89,16 @@ class Parts:
 
     def nearest(self, part: str) -> set[str]:
         """Return the parts that `part` imports, without those that one of them imports, directly or not."""
-        direct = self.imported_parts(part)
-        return {name for name in direct if not any(name in self._reachable(other) for other in direct - {name})}
+        direct = self.by_part[part]
+        return direct - {name for other in direct for name in self.below[other]}
 
-    def _reachable(self, part: str) -> set[str]:
-        direct = self.imported_parts(part)
-        return direct.union(*(self._reachable(name) for name in direct))
+    @cached_property
+    def below(self) -> dict[str, set[str]]:
+        """All parts that each part imports, directly or through others."""
+        found: dict[str, set[str]] = {}
+        for part in TopologicalSorter(self.by_part).static_order():
+            found[part] = self.by_part[part].union(*(found[name] for name in self.by_part[part]))
+        return found
 
 
 def purpose(part: str) -> str:
@@ -113,11 +122,26 @@ def diagram(parts: Parts) -> Iterator[str]:
     yield "```\n"
 
 
+def layer_types() -> Iterator[str]:
+    """Yield the lines of the table that finds the file of every layer type."""
+    by_family: dict[str, list[str]] = {}
+    for name, layer_type in sorted(all_layer_types().items(), key=lambda item: item[0].lower()):
+        *_, family, file = type(layer_type).__module__.split(".")
+        shown = name if file.replace("_", "") == name.lower() else f"{name} (`{file}.py`)"
+        by_family.setdefault(family, []).append(shown)
+    yield "| folder | layer types |\n|---|---|\n"
+    for family, names in sorted(by_family.items()):
+        yield f"| `layers/{family}/` | {', '.join(names)} |\n"
+
+
 def contributing(parts: Parts) -> str:
-    """Return CONTRIBUTING.md with the table and the diagram as they are now."""
+    """Return CONTRIBUTING.md with its generated parts as they are now."""
     text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-    before, _, rest = text.partition(BEGIN)
-    return before + BEGIN + "".join(diagram(parts)) + END + rest.partition(END)[2]
+    for name, lines in (("make parts", diagram(parts)), ("layer types", layer_types())):
+        begin, end = MARK.format("begin", name), MARK.format("end", name)
+        before, _, rest = text.partition(begin)
+        text = before + begin + "".join(lines) + end + rest.partition(end)[2]
+    return text
 
 
 def read_parts() -> Parts:
@@ -127,12 +151,14 @@ def read_parts() -> Parts:
 def main() -> None:
     parts = read_parts()
     print(f"{len(parts.names)} parts on {len(levels())} levels, {len(parts.modules)} files")
+    pairs = {(part_of(one), part_of(other)) for one, other in parts.imports}
+    print(f"{len(pairs)} pairs of parts where one imports the other")
     print(f"{len(parts.imports)} imports between parts, {len(parts.upward)} of them upward")
     print("circle of imports:", " → ".join(parts.circle) or "none")
     print("modules in no folder:", ", ".join(parts.loose) or "none")
     for row in levels():
         for part in row:
-            print(f"  {part}: {', '.join(sorted(parts.imported_parts(part))) or '-'}")
+            print(f"  {part}: {', '.join(sorted(parts.by_part[part])) or '-'}")
     (ROOT / "CONTRIBUTING.md").write_text(contributing(parts), encoding="utf-8")
 
 

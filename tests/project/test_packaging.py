@@ -21,8 +21,8 @@ BUILD = "from setuptools import build_meta as b; b.build_wheel('out'); b.build_s
 WITHOUT_CODE = {
     "prototxt_gen": {"py.typed"},
     "prototxt_gen/templates": {path.name for path in (ROOT / "templates").iterdir()},
-    "prototxt_gen/schemas": {path.name for path in (ROOT / "prototxt_gen" / "schemas").iterdir()},
-    "prototxt_gen/pycaffe": {"Dockerfile", "Dockerfile.dockerignore"},
+    "prototxt_gen/schema/forks": {path.name for path in (ROOT / "prototxt_gen/schema/forks").iterdir()},
+    "prototxt_gen/real_caffe": {"Dockerfile", "Dockerfile.dockerignore"},
 }
 """The files of the wheel that are no Python, but for the overlay."""
 
@@ -63,7 +63,7 @@ def test_the_wheel_holds_the_packages_and_nothing_else(built: Path) -> None:
     code = {
         str(path.relative_to(ROOT)) for top in ("prototxt_gen", "converters") for path in (ROOT / top).rglob("*.py")
     }
-    overlay = {str(path.relative_to(ROOT)) for path in (ROOT / "prototxt_gen/pycaffe/overlay").rglob("*.*")}
+    overlay = {str(path.relative_to(ROOT)) for path in (ROOT / "prototxt_gen/real_caffe/overlay").rglob("*.*")}
     other = {f"{folder}/{name}" for folder, inside in WITHOUT_CODE.items() for name in inside}
     assert names == code | other | overlay
     assert len(overlay) > 10

@@ -193,7 +193,7 @@ def test_without_caffe_load_says_what_to_run(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_a_folder_named_caffe_is_no_caffe(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "caffe").mkdir()
-    code = "from prototxt_gen import pycaffe; pycaffe.load()"
+    code = "from prototxt_gen import real_caffe; real_caffe.load()"
     path = os.pathsep.join([str(tmp_path), str(Path(real_caffe.__file__).parents[2])])
     python = [sys.executable, "-S", "-c", code]  # without site-packages, and so without a real one
     done = subprocess.run(python, capture_output=True, text=True, env={"PYTHONPATH": path})

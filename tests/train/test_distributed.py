@@ -33,7 +33,7 @@ from pathlib import Path
 import torch
 torch.set_num_threads(1)
 from prototxt_gen.train.backend import Settings
-from tests import test_train_torch_processes as tests, torch_support as support
+from tests.support import torch_support as support; from tests.train import test_distributed as tests
 given = json.loads(sys.argv[1])
 ours = support.backend(Path(given["solver"]), settings=Settings(workers=0, sync_bn=given["sync"]), **(
     {"batches": tests.batches_of(given["batch"])} if given["batch"] else {}))
