@@ -12,7 +12,7 @@ TRAIN = [*TORCH, *DATA, "pillow>=10", "matplotlib>=3.8", "tensorboard>=2.16"]
 DRAW = ["pydot>=3.0", "netron>=8.0"]
 DEV = [
     "hypothesis>=6.100",
-    "import-linter>=2.17",
+    "import-linter>=2.7",
     "mlxtend>=0.23",
     "mypy>=1.11",
     "types-protobuf>=5.29",

@@ -190,7 +190,7 @@ def _python() -> str:
 
 
 def _roomy_folder(need: int) -> str | None:
-    """Return /dev/shm if it exists and is large enough (containers often give it 64 MB), else None: the usual temp folder."""
+    """Return /dev/shm if it has enough space, else None, the usual temp folder. Containers often give it 64 MB."""
     memory = Path("/dev/shm")
     return str(memory) if memory.is_dir() and shutil.disk_usage(memory).free > 2 * need else None
 

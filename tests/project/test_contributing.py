@@ -46,6 +46,10 @@ def run(checkout: Path, *arguments: str) -> str:
     return done.stdout
 
 
+def run_tests(checkout: Path, file: str, keyword: str) -> str:
+    return run(checkout, "-m", "pytest", "-q", "-p", "no:cacheprovider", file, "-k", keyword)
+
+
 @pytest.mark.slow
 @pytest.mark.caffe
 def test_a_new_layer_type(checkout: Path) -> None:
@@ -73,5 +77,4 @@ def test_a_new_command(checkout: Path) -> None:
     )
     assert run(checkout, "-m", "prototxt_gen", "count", "net.prototxt").split() == ["1", "ReLU"]
     assert "Count the layers of each type." in run(checkout, "-m", "prototxt_gen", "--help")
-    tests = run(checkout, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/cli/test_help.py", "-k", "count")
-    assert re.search(r"\d+ passed", tests)
+    assert re.search(r"\d+ passed", run_tests(checkout, "tests/cli/test_help.py", "count"))
