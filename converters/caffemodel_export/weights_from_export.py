@@ -91,7 +91,7 @@ def _load(module: Any, tensors: Mapping[str, Any], eps: Mapping[str, float], pat
         if name.endswith(".factor"):
             wanted[name].fill_(1)
     module.load_state_dict(wanted | {name: tensor for name, tensor in tensors.items() if name in wanted})
-    for step in module.steps:
+    for step in module.lowered_layers:
         if step.layer.name in eps and hasattr(step.module, "eps"):
             step.module.eps = eps[step.layer.name]
 

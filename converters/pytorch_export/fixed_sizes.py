@@ -14,7 +14,7 @@ from prototxt_gen.analysis import Analysis, Row
 from prototxt_gen.common.errors import PrototxtGenError
 from prototxt_gen.ir import Shape, Value
 from prototxt_gen.net.lowering_checks import lower_all
-from prototxt_gen.runtime.torch_net import Step, TorchNet
+from prototxt_gen.runtime.torch_net import LoweredLayer, TorchNet
 
 _EVERY_AXIS = (0, 1, 2, 3, 4)
 _BATCH_AXIS = (0,)
@@ -51,7 +51,7 @@ def all_pieces(analysis: Analysis, net: TorchNet) -> tuple[list[Piece], Fixed]:
 class _Pieces:
     def __init__(self, analysis: Analysis, net: TorchNet) -> None:
         self.shapes = analysis.shapes
-        self.steps = {id(step.layer): step for step in net.steps}
+        self.steps = {id(step.layer): step for step in net.lowered_layers}
         self.others = {"batch": _taken([more_images(analysis)]), "size": _sizes(analysis)}
         self.fixed = Fixed()
 
@@ -64,7 +64,7 @@ class _Pieces:
         self._note(step, differing)
         return piece(step.layer, step.module, step.path, _of(self.shapes, step), axes)
 
-    def _same(self, step: Step, others: Sequence[Analysis], axes: tuple[int, ...]) -> bool:
+    def _same(self, step: LoweredLayer, others: Sequence[Analysis], axes: tuple[int, ...]) -> bool:
         """Whether the layer's source for other sizes is the one for its own; what it learned does not matter here."""
         own = _of(self.shapes, step)
         different = {shapes for other in others if (shapes := _of(other.shapes, step)) != own}
@@ -74,18 +74,18 @@ class _Pieces:
         except (PrototxtGenError, RuntimeError):
             return False
 
-    def _note(self, step: Step, differing: Sequence[str]) -> None:
+    def _note(self, step: LoweredLayer, differing: Sequence[str]) -> None:
         for kind in differing:
             found = self.fixed.by.setdefault(kind, [])
             if self.others[kind]:
                 found.append(f"layer {step.layer.name!r} ({step.layer.type})")
 
 
-def _of(shapes: Mapping[Value, Shape], step: Step) -> tuple[Shape, ...]:
+def _of(shapes: Mapping[Value, Shape], step: LoweredLayer) -> tuple[Shape, ...]:
     return tuple(shapes[value] for value in step.layer.bottoms)
 
 
-def _looks(step: Step, bottoms: Sequence[Shape], axes: tuple[int, ...]) -> object:
+def _looks(step: LoweredLayer, bottoms: Sequence[Shape], axes: tuple[int, ...]) -> object:
     """Return the source of a layer with nothing learned; a stock module takes no memory for it."""
     with torch.device("meta"):
         light = step.layer_type.torch(step.layer, bottoms)

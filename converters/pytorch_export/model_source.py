@@ -21,7 +21,7 @@ from converters.pytorch_export.source_snippets import CHECK, HOLDING, LOAD, STUB
 from converters.pytorch_export.trace_to_source import bare
 from prototxt_gen.common.errors import UnsupportedError
 from prototxt_gen.ir import Value
-from prototxt_gen.runtime.module_tree import identifier
+from prototxt_gen.runtime.module_tree import attribute_name
 from prototxt_gen.runtime.torch_net import TorchNet
 
 _RESERVED = {"self", "nn", "torch", "F", "holding", "within", "load", "Path", "checked"}
@@ -47,7 +47,7 @@ def source_of(subject: Subject, net: TorchNet, constants: str = "") -> Source:
 
 
 def _shares(net: TorchNet) -> bool:
-    names = [spec.name for step in net.steps for spec in step.layer.params.param if spec.name]
+    names = [spec.name for step in net.lowered_layers for spec in step.layer.params.param if spec.name]
     return len(names) > len(set(names))
 
 
@@ -235,7 +235,7 @@ class _Names:
         return self.by_blob.get(value.blob) or self._take(value.blob, self._hint(value.blob))
 
     def _hint(self, blob: str) -> str:
-        parts = tuple(identifier(part) for part in blob.split("/"))
+        parts = tuple(attribute_name(part) for part in blob.split("/"))
         if parts[: len(self.scope)] != self.scope:
             return _variable(parts[-1].removeprefix(f"{self.scope[-1]}_") or "out")
         return _variable("_".join(parts[len(self.scope) :]) or "out")

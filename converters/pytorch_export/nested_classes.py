@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from converters.pytorch_export.layer_source import Piece
-from prototxt_gen.runtime.module_tree import identifier
+from prototxt_gen.runtime.module_tree import attribute_name
 
 Path = tuple[str, ...]
 
@@ -35,7 +35,7 @@ def _own_path(one: Piece) -> Path:
 
 def _place(one: Piece, above: set[Path]) -> Path:
     """Return where a piece belongs: at its path, or, without a module and called as a block, inside that block."""
-    named = tuple(identifier(part) for part in one.layer.name.split("/"))
+    named = tuple(attribute_name(part) for part in one.layer.name.split("/"))
     return (*named, "") if one.made is None and named in above else _own_path(one)
 
 

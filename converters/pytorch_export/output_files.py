@@ -41,7 +41,9 @@ def metadata(subject: Subject, net: TorchNet) -> dict[str, str]:
     """Return what is kept beside the weights: enough to go back to Caffe, and the preprocessing."""
     from prototxt_gen.net.render import net_text
 
-    own = {step.layer.name: eps for step in net.steps if (eps := getattr(step.module, "eps", None)) is not None}
+    own = {
+        step.layer.name: eps for step in net.lowered_layers if (eps := getattr(step.module, "eps", None)) is not None
+    }
     text = net_text(subject.net).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     return {"format": "pt", PROTOTXT_KEY: text, EPS_KEY: json.dumps(own), **subject.preprocessing.metadata()}
 
@@ -92,7 +94,7 @@ def _export(net: TorchNet, examples: tuple[torch.Tensor, ...]) -> Any:
     try:
         return torch.export.export(net, examples)
     except Exception as error:  # torch.export raises a dozen kinds; what it says is all there is to tell
-        open_ = [step.layer for step in net.steps if step.layer_type.sized_by_data]
+        open_ = [step.layer for step in net.lowered_layers if step.layer_type.sized_by_data]
         if open_:
             names = ", ".join(f"{layer.name!r} ({layer.type})" for layer in open_)
             why = f"how much layer {names} gives out shows only when it has run"

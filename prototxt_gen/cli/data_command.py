@@ -19,7 +19,7 @@ from prototxt_gen.common.progress import progress_bar
 
 if TYPE_CHECKING:
     from prototxt_gen.data.info import Info
-    from prototxt_gen.data.make import Made
+    from prototxt_gen.data.make import MakeResult
 
 _MAX_LISTED = 20
 """Longer lists of shapes, labels and classes are cut off."""
@@ -88,7 +88,7 @@ def _height_and_width(text: str | None) -> tuple[int, int] | None:
     return dims[0], dims[-1]
 
 
-def _echo_made(made: Made) -> None:
+def _echo_made(made: MakeResult) -> None:
     click.echo(f"{made.source}: {made.count:,} samples, {_counts(made.shapes)}")
     if made.classes:
         click.echo(f"classes: {safe(_cut_off(list(made.classes)))}")
@@ -158,8 +158,8 @@ def mean(src: Path, as_json: bool, **given: Any) -> None:
 
     found = _with_progress(mean, src, **given)
     if as_json:
-        echo_json({"count": found.count, "channels": found.channels, "written": found.written and str(found.written)})
+        echo_json({"count": found.count, "channels": found.channels, "written": found.file and str(found.file)})
         return
     click.echo(" ".join(f"mean_value: {value:.6g}" for value in found.channels))
-    if found.written:
-        click.echo(str(found.written))
+    if found.file:
+        click.echo(str(found.file))

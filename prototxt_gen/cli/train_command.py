@@ -14,7 +14,7 @@ from prototxt_gen.cli.renamed_options import renamed_option
 from prototxt_gen.common.printable import safe
 
 if TYPE_CHECKING:
-    from prototxt_gen.train.training_loop import Outcome
+    from prototxt_gen.train.training_loop import TrainingOutcome
 
 _NEWEST = "newest"
 PRECISIONS = click.Choice(["fp32", "tf32", "bf16"])
@@ -73,21 +73,21 @@ def train(context: click.Context, /, solver: Path | None, output: Path | None, *
     continues to the same weights as an unbroken run.
     """
     from prototxt_gen.train.backend import Settings
-    from prototxt_gen.train.training_run import Job, is_first, run
+    from prototxt_gen.train.training_run import TrainingJob, is_first_process, run
 
     if solver is None and given["resume"] not in ("", _NEWEST):
         solver, given["resume"] = Path(given["resume"]), _NEWEST  # `train --resume solver.prototxt`
     if solver is None:
         raise click.UsageError("Missing argument 'SOLVER'.")
     settings = Settings(**{name: given.pop(name) for name in Settings.__dataclass_fields__})
-    outcome = run(Job(solver, out=output, settings=settings, **given))
-    if is_first():
+    outcome = run(TrainingJob(solver, out=output, settings=settings, **given))
+    if is_first_process():
         for line in _summary(outcome):
             click.echo(safe(line))
     context.exit(outcome.exit_code)
 
 
-def _summary(outcome: Outcome) -> Iterator[str]:
+def _summary(outcome: TrainingOutcome) -> Iterator[str]:
     yield f"{'stopped at' if outcome.exit_code else 'trained to'} iteration {outcome.iteration}"
     yield from (f"{name}: {value:.6g}" for name, value in outcome.scores.items())
     yield from (str(path) for path in (outcome.state, *outcome.curves) if path)

@@ -1,4 +1,4 @@
-"""A layer for Caffe of type "Python": data and label with augmentation, prepared in other processes.
+"""The Caffe layer `AugmentedData`, of type "Python": data with augmentation, and labels, from worker processes.
 
     layer {
       name: "data" type: "Python" top: "data" top: "label"
@@ -8,7 +8,7 @@
       }
     }
 
-param_str is JSON with the fields of `LoaderSpec`; the layer's phase is the net's. Only Caffe imports this module.
+param_str is JSON with the fields of `batch_loader.LoaderSpec`. Only Caffe imports this module.
 **Source**: include/caffe/layers/python_layer.hpp. **Shape**: data N x C x crop x crop, label N.
 """
 
@@ -19,39 +19,44 @@ from typing import Any
 
 import caffe
 
-from prototxt_gen.data.batch_loader import Loader, LoaderSpec
+from prototxt_gen.data.batch_loader import BatchLoader, LoaderSpec
 
 
 class AugmentedData(caffe.Layer):  # type: ignore[misc]
-    """Two tops, data and label. `position` is the index of the next batch, `seek` sets it: that is the whole state.
+    """Outputs data and label. Its only state is `next_batch`, the index of the next batch, which `seek` sets.
 
-    The position after iteration i of a training run is i x iter_size, so a resumed run needs
-    `net.layers[k].seek(i * iter_size)` and sees the very batches it would have seen.
+    After iteration i of a training run, next_batch is i x iter_size. A resumed run therefore calls
+    `net.layers[k].seek(i * iter_size)` and then sees exactly the batches of an uninterrupted run.
     """
 
     def setup(self, bottom: Any, top: Any) -> None:
         """Read param_str, open the data set and start the workers."""
         if len(bottom) or len(top) != 2:
             raise ValueError(f"AugmentedData takes no bottoms and 2 tops, not {len(bottom)} and {len(top)}")
-        given = json.dumps({"phase": "TEST" if self.phase == caffe.TEST else "TRAIN", **_fields(self.param_str)})
-        self.loader = Loader(LoaderSpec.from_json(given))
+        spec_json = json.dumps({"phase": "TEST" if self.phase == caffe.TEST else "TRAIN", **_fields(self.param_str)})
+        self.loader = BatchLoader(LoaderSpec.from_json(spec_json))
 
     def reshape(self, bottom: Any, top: Any) -> None:
-        """Give the tops their shapes, which stay."""
+        """Set the shapes of the tops, which are the same for all batches."""
         top[0].reshape(*self.loader.shape)
         top[1].reshape(self.loader.shape[0])
 
     def forward(self, bottom: Any, top: Any) -> None:
-        """Write the next batch into the tops."""
+        """Copy the next batch into the tops."""
         self.loader.fill(top[0].data, top[1].data)
 
     def backward(self, top: Any, propagate_down: Any, bottom: Any) -> None:
-        """Do nothing: pictures have no gradient."""
+        """Do nothing: data have no gradient."""
+
+    @property
+    def next_batch(self) -> int:
+        """The index of the next batch, counted from 0 at the start of training."""
+        return self.loader.next_batch
 
     @property
     def position(self) -> int:
-        """Return the index of the batch that comes next."""
-        return self.loader.position
+        """The old name of `next_batch`."""
+        return self.next_batch
 
     def seek(self, batch_index: int) -> None:
         """Make batch `batch_index`, counted from 0 at the start of training, the next one."""
@@ -59,5 +64,5 @@ class AugmentedData(caffe.Layer):  # type: ignore[misc]
 
 
 def _fields(param_str: str) -> dict[str, Any]:
-    LoaderSpec.from_json(param_str)  # names what is wrong with it, before anything is added
+    LoaderSpec.from_json(param_str)  # raises DataError for invalid fields, before `phase` is added
     return dict(json.loads(param_str))

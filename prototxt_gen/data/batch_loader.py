@@ -1,8 +1,11 @@
-"""Batches as a function of (seed, batch index), prepared ahead in other processes.
+"""Batches with augmentation for the Python layer `AugmentedData`, each a pure function of (seed, batch index).
 
-Nothing is remembered between batches: sample n of the run (n = batch index x batch size + place) is the n-th of a
-row of epochs, each a permutation drawn from (seed, epoch), and its augmentation is drawn from (seed, n). So the state
-of the data is one number, the index of the next batch, and any number of workers gives the same pixels.
+No state is kept between batches. Sample n of the run (n = batch index x batch size + index in the batch) is the n-th of
+a sequence of epochs, each a permutation drawn from (seed, epoch), and its augmentation is drawn from (seed, n). So the
+state of the data is one number, the index of the next batch, and every number of workers gives the same pixels.
+
+`BatchMaker` computes any batch; `BatchLoader` returns them in order and uses `worker_processes` to compute them ahead.
+Caffe's own data layers are in `train.data_layer_batches`.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from prototxt_gen.common.errors import nearest
-from prototxt_gen.data.augmentation import Augment, augment, rng_for
+from prototxt_gen.data.augmentation import Augment, augment, sample_rng
 from prototxt_gen.data.data_errors import DataError
 from prototxt_gen.data.data_set_reader import Dataset, open_dataset
 
@@ -26,9 +29,11 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class LoaderSpec:
-    """What to load. `source`, `kind`, `root`, `split` are `open_dataset`'s; `workers` 0 prepares in this process.
+    """The data set to load and how to turn it into batches: the fields of a layer's param_str.
 
-    `shuffle` None shuffles in phase "TRAIN" only; `start` is the index of the first batch.
+    `source`, `kind`, `root`, `split` and `color` are arguments of `open_dataset`. `shuffle` None shuffles in phase
+    "TRAIN" only. `workers` is the number of worker processes; 0 computes batches in this process. `start` is the index
+    of the first batch. Raises DataError for invalid values.
     """
 
     source: str
@@ -52,35 +57,35 @@ class LoaderSpec:
 
     @property
     def shuffled(self) -> bool:
-        """Return whether epochs are permuted."""
+        """Whether the samples of each epoch are shuffled."""
         return self.phase == "TRAIN" if self.shuffle is None else self.shuffle
 
     @classmethod
-    def from_mapping(cls, given: Mapping[str, Any]) -> LoaderSpec:
-        """Build from a mapping as JSON gives it; unknown and missing names are errors."""
-        known = [entry.name for entry in fields(cls)]
-        for name in given:
-            if name not in known:
-                raise DataError(f"data: no field {name!r}{nearest(name, known)}")
+    def from_mapping(cls, mapping: Mapping[str, Any]) -> LoaderSpec:
+        """Return the spec of a JSON object. Raises DataError for unknown and for missing names."""
+        field_names = [entry.name for entry in fields(cls)]
+        for name in mapping:
+            if name not in field_names:
+                raise DataError(f"data: no field {name!r}{nearest(name, field_names)}")
         for name in ("source", "batch_size"):
-            if name not in given:
+            if name not in mapping:
                 raise DataError(f"data: {name} is missing")
-        return cls(**{**given, "augment": Augment.from_mapping(given.get("augment", {}))})
+        return cls(**{**mapping, "augment": Augment.from_mapping(mapping.get("augment", {}))})
 
     def to_json(self) -> str:
-        """Return a text that `from_json` turns back into this."""
+        """Return the spec as JSON, for `from_json`."""
         return json.dumps(asdict(self))
 
     @classmethod
     def from_json(cls, text: str) -> LoaderSpec:
-        """Read a JSON object of the fields (a Caffe layer's param_str)."""
+        """Return the spec of a JSON text, such as the param_str of a layer. Raises DataError if it is invalid."""
         try:
-            given = json.loads(text or "{}")
+            mapping = json.loads(text or "{}")
         except ValueError as error:
             raise DataError(f"param_str is not JSON: {error}") from error
-        if not isinstance(given, dict):
+        if not isinstance(mapping, dict):
             raise DataError('param_str must be a JSON object such as {"source": "train_lmdb", "batch_size": 64}')
-        return cls.from_mapping(given)
+        return cls.from_mapping(mapping)
 
 
 @lru_cache(maxsize=4)
@@ -88,69 +93,69 @@ def _permutation(seed: int, epoch: int, size: int) -> Array:
     return np.random.default_rng((seed, epoch, 0, 2)).permutation(size)
 
 
-def sample_at(number: int, size: int, seed: int, shuffled: bool) -> int:
-    """Return which sample of a set of `size` is the `number`-th of the run; every epoch holds each one once."""
-    epoch, place = divmod(number, size)
-    return int(_permutation(seed, epoch, size)[place]) if shuffled else place
+def sample_index(number: int, size: int, seed: int, shuffled: bool) -> int:
+    """Return the index, in a data set of `size` samples, of sample number `number` of the run."""
+    epoch, position = divmod(number, size)
+    return int(_permutation(seed, epoch, size)[position]) if shuffled else position
 
 
 class BatchMaker:
-    """Makes any batch of a spec, in the process that calls it. The spec may be given as JSON."""
+    """Computes any batch of a spec, in the calling process. The spec can be passed as JSON."""
 
-    def __init__(self, given: LoaderSpec | str) -> None:
-        self.spec = spec = LoaderSpec.from_json(given) if isinstance(given, str) else given
+    def __init__(self, spec_or_json: LoaderSpec | str) -> None:
+        self.spec = spec = LoaderSpec.from_json(spec_or_json) if isinstance(spec_or_json, str) else spec_or_json
         self.dataset: Dataset = open_dataset(spec.source, spec.kind, color=spec.color, root=spec.root, split=spec.split)
         if not len(self.dataset):
             raise DataError(f"{spec.source} holds no samples")
         self.shape = spec.augment.output_shape(self.dataset[0][0].shape)
 
     def make(self, batch: int, data: Array, labels: Array) -> None:
-        """Fill `data` (batch_size x channels x height x width) and `labels` (batch_size), both float32."""
-        for place in range(self.spec.batch_size):
-            number = batch * self.spec.batch_size + place
-            data[place], labels[place] = self._sample(number)
+        """Fill `data` (N×C×H×W) and `labels` (N), both float32, with batch number `batch`."""
+        for position in range(self.spec.batch_size):
+            number = batch * self.spec.batch_size + position
+            data[position], labels[position] = self._sample(number)
 
     def _sample(self, number: int) -> tuple[Array, int]:
         spec = self.spec
-        index = sample_at(number, len(self.dataset), spec.seed, spec.shuffled)
+        index = sample_index(number, len(self.dataset), spec.seed, spec.shuffled)
         image, label = self.dataset[index]
-        rng = rng_for(spec.seed, *divmod(number, len(self.dataset)))  # whatever the batch size
+        rng = sample_rng(spec.seed, *divmod(number, len(self.dataset)))  # independent of the batch size
         out = augment(image, spec.augment, spec.phase, rng)
         if out.shape != self.shape:
-            raise DataError(f"{spec.source}: sample {index} comes out as {out.shape}, the first as {self.shape}; "
-                            f"set augment's crop")  # fmt: skip
+            raise DataError(f"{spec.source}: sample {index} has shape {out.shape} after augmentation, the first "
+                            f"{self.shape}; set augment's crop")  # fmt: skip
         return out, label
 
 
-class Loader:
-    """Gives batch after batch, `workers` of them being prepared ahead. `position` is the index of the next one."""
+class BatchLoader:
+    """Returns batch after batch; worker processes compute them ahead. `next_batch` is the index of the next one."""
 
     def __init__(self, spec: LoaderSpec) -> None:
-        from prototxt_gen.data.worker_processes import Crew, Recipe
+        from prototxt_gen.data.worker_processes import MakerSpec, WorkerPool
 
         self.spec = spec
         self.maker = BatchMaker(spec)
-        self.position = spec.start
+        self.next_batch = spec.start
         shapes = (self.shape, (spec.batch_size,))
-        recipe = Recipe("prototxt_gen.data.batch_loader:BatchMaker", spec.to_json(), shapes)
-        self._crew = Crew(recipe, spec.workers) if spec.workers else None
+        maker_spec = MakerSpec("prototxt_gen.data.batch_loader:BatchMaker", spec.to_json(), shapes)
+        self._workers = WorkerPool(maker_spec, spec.workers) if spec.workers else None
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
-        """Return the shape of a batch's data."""
+        """The shape of a batch's data, N×C×H×W."""
         return self.spec.batch_size, *self.maker.shape
 
     def batches_per_epoch(self) -> float:
-        """Return how many batches go once through the data."""
+        """Return the number of batches per epoch, not rounded."""
         return len(self.maker.dataset) / self.spec.batch_size
 
     def fill(self, data: Array, labels: Array) -> None:
-        """Write the next batch into arrays of `shape` and (batch_size,), float32."""
-        if self._crew is None:
-            self.maker.make(self.position, data, labels)
+        """Write the next batch into float32 arrays of shapes `shape` and (batch_size,)."""
+        if self._workers is None:
+            self.maker.make(self.next_batch, data, labels)
         else:
-            self._crew.fill(self.position, data, labels)
-        self.position += 1
+            self._workers.fill(self.next_batch, data, labels)
+        self.next_batch += 1
 
     def next(self) -> tuple[Array, Array]:
         """Return the next batch as (data, labels), float32."""
@@ -159,12 +164,12 @@ class Loader:
         return data, labels
 
     def seek(self, batch: int) -> None:
-        """Go on with batch number `batch`, counted from 0 at the start of training."""
+        """Make batch number `batch`, counted from 0 at the start of training, the next one."""
         if batch < 0:
             raise DataError(f"data: batch {batch} is before the first, 0")
-        self.position = batch
+        self.next_batch = batch
 
     def close(self) -> None:
-        """End the workers; the loader cannot be used afterwards."""
-        if self._crew is not None:
-            self._crew.close()
+        """Stop the workers. The loader cannot be used afterwards."""
+        if self._workers is not None:
+            self._workers.close()

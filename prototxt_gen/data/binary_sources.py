@@ -1,7 +1,7 @@
-"""Data sets that come as a few big files: .npz, CIFAR's batches (binary and Python), MNIST's IDX files.
+"""Sources that consist of a few large files: .npz, CIFAR (binary and Python version), MNIST's IDX files.
 
-Pixels keep the order they are stored in: CIFAR stays RGB, as Caffe's own examples/cifar10/convert_cifar_data.cpp
-leaves it, so nets trained on one read the other.
+The channel order is that of the files: CIFAR stays RGB, as in Caffe's examples/cifar10/convert_cifar_data.cpp, so nets
+trained on one can read the other.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from prototxt_gen.data.data_errors import DataError, named
+from prototxt_gen.data.data_errors import DataError, abbreviated
 from prototxt_gen.data.safe_pickle import load_arrays
 from prototxt_gen.data.sources import ArraySource, choose_split, read_lines
 
@@ -30,7 +30,7 @@ _NPZ_SPLITS = ("train", "val", "valid", "test")
 
 
 def npz_source(src: Path, split: str | None = None) -> ArraySource:
-    """Read a .npz: `x` and `y`, or with a part's name before or behind (x_train, train_images, ...)."""
+    """Return the source of a .npz with arrays `x` and `y`, or with a split in the names (x_train, train_x, ...)."""
     try:
         with np.load(src, allow_pickle=False) as stored:
             names = choose_split(_npz_parts(stored.files, src), split, src)
@@ -42,26 +42,28 @@ def npz_source(src: Path, split: str | None = None) -> ArraySource:
 
 
 def _npz_parts(names: Sequence[str], src: Path) -> dict[str, tuple[str, str]]:
-    """Return {part: (pixels' name, labels' name)} for every pair that belongs together."""
+    """Return {split: (name of the pixel array, name of the label array)} for every pair of arrays."""
     lower = {name.lower(): name for name in names}
     parts = {}
     for part in ("", *_NPZ_SPLITS):
-        pixels = _first_named(lower, _NPZ_PIXELS, part)
-        labels = _first_named(lower, _NPZ_LABELS, part)
+        pixels = _first_name_of(lower, _NPZ_PIXELS, part)
+        labels = _first_name_of(lower, _NPZ_LABELS, part)
         if pixels and labels:
             parts[part or "all"] = (pixels, labels)
     if not parts:
-        raise DataError(f"{src} holds {named(sorted(names))}: expected x and y, or x_train and y_train, or the like")
+        raise DataError(
+            f"{src} holds {abbreviated(sorted(names))}: expected x and y, or x_train and y_train, or the like"
+        )
     return parts
 
 
-def _first_named(lower: Mapping[str, str], stems: Sequence[str], part: str) -> str | None:
+def _first_name_of(lower: Mapping[str, str], stems: Sequence[str], part: str) -> str | None:
     spellings = (form for stem in stems for form in ((f"{stem}_{part}", f"{part}_{stem}") if part else (stem,)))
     return next((lower[form] for form in spellings if form in lower), None)
 
 
 def _as_images(pixels: Array, where: str) -> tuple[Array, bool]:
-    """Return N x H x W x C or N x C x H x W, and whether it is the latter. The channels are the axis of 1, 3 or 4."""
+    """Return N x H x W x C or N x C x H x W, and whether it is the latter. The channel axis has 1, 3 or 4 elements."""
     if pixels.dtype.kind not in "uif":
         raise DataError(f"{where}: has type {pixels.dtype}, expected numbers")
     if pixels.ndim == 3:
@@ -74,7 +76,7 @@ def _as_images(pixels: Array, where: str) -> tuple[Array, bool]:
 
 
 def _as_bytes(pixels: Array) -> Array:
-    """Return whole numbers from 0 to 255 as uint8, which costs a quarter to store; anything else as float32."""
+    """Return integers from 0 to 255 as uint8, which needs a quarter of the memory; anything else as float32."""
     if pixels.dtype.kind in "ui" and pixels.size and pixels.min() >= 0 and pixels.max() <= 255:
         return pixels.astype(np.uint8, copy=False)
     return pixels.astype(np.float32, copy=False)
@@ -90,7 +92,7 @@ def _as_labels(labels: Array, count: int, where: str) -> Array:
 
 
 def cifar_source(src: Path, kind: str, split: str | None = None) -> ArraySource:
-    """Read CIFAR's binary form. `kind`: "cifar10", "cifar100" (fine labels) or "cifar100-coarse".
+    """Return the source of CIFAR's binary version. `kind`: "cifar10", "cifar100" (fine labels) or "cifar100-coarse".
 
     A record is the label (for CIFAR-100 coarse, then fine) and 3 x 32 x 32 bytes, red plane first.
     """
@@ -122,7 +124,7 @@ def _cifar_classes(folder: Path, kind: str) -> list[str]:
 
 
 def cifar_python_source(src: Path, split: str | None = None) -> ArraySource:
-    """Read CIFAR's Python form. It is made of pickles, which can run any program: only plain arrays are let in."""
+    """Return the source of CIFAR's Python version. Its pickles could run code, so only plain arrays are accepted."""
     files = [src] if src.is_file() else choose_split(_cifar_parts(src, ""), split, src)
     batches = [load_arrays(file) for file in files]
     pixels = np.concatenate([_cifar_entry(batch, ("data",), file) for batch, file in zip(batches, files, strict=True)])
@@ -139,11 +141,11 @@ def _cifar_entry(batch: object, names: Sequence[str], file: Path) -> Array:
         value = entries.get(name, entries.get(name.encode()))
         if value is not None:
             return np.asarray(value)
-    raise DataError(f"{file} is no CIFAR batch: it has no {named(names)}")
+    raise DataError(f"{file} is not a CIFAR batch: it has no {abbreviated(names)}")
 
 
 def idx_source(src: Path, split: str | None = None) -> ArraySource:
-    """Read IDX files (MNIST, Fashion-MNIST, EMNIST), plain or .gz: a folder of pairs, or one file of images."""
+    """Return the source of IDX files (MNIST, Fashion-MNIST, EMNIST), plain or .gz: a folder, or one file of images."""
     pixels_file = src if src.is_file() else choose_split(_idx_parts(src), split, src)
     labels_file = _idx_labels_beside(pixels_file)
     pixels, labels = read_idx(pixels_file), read_idx(labels_file)
@@ -153,15 +155,15 @@ def idx_source(src: Path, split: str | None = None) -> ArraySource:
 
 
 def _idx_parts(src: Path) -> dict[str, Path]:
-    found = sorted(file for file in src.iterdir() if "idx3" in file.name and "images" in file.name)
-    parts = {"test" if "t10k" in file.name or "test" in file.name else "train": file for file in found}
+    image_files = sorted(file for file in src.iterdir() if "idx3" in file.name and "images" in file.name)
+    parts = {"test" if "t10k" in file.name or "test" in file.name else "train": file for file in image_files}
     if not parts:
         raise DataError(f"{src} holds no IDX files of images (named like train-images-idx3-ubyte)")
     return parts
 
 
 def _idx_labels_beside(pixels_file: Path) -> Path:
-    """Return the labels' file: the images' name with images -> labels and idx3 -> idx1, zipped or not."""
+    """Return the labels file beside an images file: images -> labels, idx3 -> idx1, with or without .gz."""
     name = pixels_file.name.replace("images", "labels").replace("idx3", "idx1")
     plain = name.removesuffix(".gz")
     for candidate in (name, plain, f"{plain}.gz"):
@@ -171,7 +173,7 @@ def _idx_labels_beside(pixels_file: Path) -> Path:
 
 
 def read_idx(file: Path) -> Array:
-    """Read one IDX file: two zero bytes, a type, the number of axes, their sizes (big-endian), the values."""
+    """Return the array of an IDX file: two zero bytes, type, number of axes, their sizes (big-endian), values."""
     try:
         data = gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
     except (OSError, EOFError) as error:

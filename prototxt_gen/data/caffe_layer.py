@@ -1,4 +1,4 @@
-"""The path of `AugmentedData` that stands in generated train_val files; the class is in `augmented_data_layer`."""
+"""The import path of `AugmentedData` that generated train_val prototxts name; see `augmented_data_layer`."""
 
 from prototxt_gen.data.augmented_data_layer import AugmentedData
 

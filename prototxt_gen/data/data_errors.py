@@ -1,4 +1,4 @@
-"""What can be wrong with data. All are `PrototxtGenError`s: one sentence for the user."""
+"""Errors of data sets. All are PrototxtGenErrors with a message of one sentence."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from prototxt_gen.common.errors import PrototxtGenError
 
 
 class DataError(PrototxtGenError):
-    """A data set is missing, damaged, or not what a net or a command asks for."""
+    """A data set is missing, damaged, or unsuitable for a net or a command."""
 
 
 class BrokenImageError(DataError):
-    """One picture cannot be decoded; `make` counts these and reports them together."""
+    """An image cannot be decoded. `make` collects these errors and reports them together."""
 
 
-def named(items: Sequence[str], most: int = 10) -> str:
-    """Return `a, b, c and 4 more`: enough names to act on, never a screenful."""
+def abbreviated(items: Sequence[str], most: int = 10) -> str:
+    """Return the items as text, abbreviated after `most` of them: `a, b, c and 4 more`."""
     shown = ", ".join(items[:most])
     return shown if len(items) <= most else f"{shown} and {len(items) - most} more"

@@ -1,8 +1,8 @@
-"""Random access to data sets: LMDB, HDF5, image lists, and everything that can be made into one.
+"""Random access to data sets: LMDB, HDF5, image lists, and every source that `make` can convert.
 
-A data set is a sequence of (array, label): the array channels x height x width, uint8 where pixels are stored as
-bytes (BGR where a picture was decoded), float32 otherwise. Order is Caffe's: an LMDB's by key, a list's by line.
-Data sets can be pickled and used after a fork: files are opened by the process that reads, when it first does.
+A data set is a sequence of (array, label). The array is channels x height x width, uint8 where pixels are stored as
+bytes (BGR where an image was decoded), else float32. The order is Caffe's: an LMDB by key, a list by line.
+Data sets can be pickled and used after a fork: each process opens the files itself when it first reads.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ import numpy.typing as npt
 
 from prototxt_gen.common.errors import RuntimeMissingError
 from prototxt_gen.data import datum, images
-from prototxt_gen.data.data_errors import DataError, named
-from prototxt_gen.data.source_detection import kind_of, open_source
-from prototxt_gen.data.sources import Source, list_source, read_lines
+from prototxt_gen.data.data_errors import DataError, abbreviated
+from prototxt_gen.data.source_detection import detect_kind, open_source
+from prototxt_gen.data.sources import SampleSource, list_source, read_lines
 
 Array = npt.NDArray[Any]
 
 _HDF5_BLOCK = 64
-_ENVS: dict[tuple[int, int], Any] = {}
+_OPEN_ENVS: dict[tuple[int, int], Any] = {}
 
 
 class Dataset:
-    """A sequence of (channels x height x width, label). `kind` and `path` say what it was opened from."""
+    """A sequence of (channels x height x width, label). `kind` and `path` are what it was opened from."""
 
     def __init__(self, path: Path, kind: str) -> None:
         self.path, self.kind = path, kind
@@ -39,7 +39,7 @@ class Dataset:
         raise NotImplementedError
 
     def sample(self, index: int) -> tuple[Array, int]:
-        """Return one sample; `index` is from 0 to len - 1."""
+        """Return one sample; `index` must be from 0 to len - 1."""
         raise NotImplementedError
 
     def __getitem__(self, index: int) -> tuple[Array, int]:
@@ -53,9 +53,9 @@ class Dataset:
 
 
 class LmdbDataset(Dataset):
-    """Datums of an LMDB, in the order of DataLayer's cursor (src/caffe/layers/data_layer.cpp).
+    """The datums of an LMDB in the order of DataLayer's cursor (src/caffe/layers/data_layer.cpp).
 
-    `color`: decode encoded datums to 3 channels (True, force_color), 1 (False, force_gray) or as they are (None).
+    `color` decodes encoded datums to 3 channels (True, force_color), 1 (False, force_gray) or unchanged (None).
     """
 
     def __init__(self, path: Path, color: bool | None = None) -> None:
@@ -66,13 +66,13 @@ class LmdbDataset(Dataset):
 
     @property
     def env(self) -> Any:
-        """Return the environment, opened by this process."""
+        """The LMDB environment, opened by this process."""
         if self._env[0] != os.getpid():
             self._env = (os.getpid(), lmdb_env(self.path))
         return self._env[1]
 
     def keys(self) -> list[bytes]:
-        """Return all keys in order; read once, without touching the values."""
+        """Return all keys in order. They are read once, without the values."""
         if self._keys is None:
             with self.env.begin() as txn:
                 self._keys = list(txn.cursor().iternext(keys=True, values=False))
@@ -82,20 +82,20 @@ class LmdbDataset(Dataset):
         return len(self.keys()) if self._keys is not None else int(self.env.stat()["entries"])
 
     def datum(self, index: int) -> datum.Datum:
-        """Return one sample as it is stored."""
+        """Return one sample as a Datum."""
         key = self.keys()[index]
         with self.env.begin() as txn:
             message = txn.get(key)
-        with self._naming(index):
+        with self._naming_key(index):
             return datum.decode(message)
 
     def sample(self, index: int) -> tuple[Array, int]:
-        found = self.datum(index)
-        with self._naming(index):
-            return found.array(self.color), found.label
+        decoded = self.datum(index)
+        with self._naming_key(index):
+            return decoded.array(self.color), decoded.label
 
     @contextlib.contextmanager
-    def _naming(self, index: int) -> Iterator[None]:
+    def _naming_key(self, index: int) -> Iterator[None]:
         try:
             yield
         except DataError as error:
@@ -106,42 +106,46 @@ class LmdbDataset(Dataset):
 
 
 class Hdf5Dataset(Dataset):
-    """Rows of HDF5 files one after another, as HDF5DataLayer goes through them (src/caffe/layers/hdf5_data_layer.cpp).
+    """The rows of several HDF5 files in the order of HDF5DataLayer (src/caffe/layers/hdf5_data_layer.cpp).
 
-    `tops`: the data sets' names in the files. `row` gives one row of each; `sample` the first two as (array, label).
+    `tops` are the names of the data sets in the files. `row` returns one row of each; `sample` returns the first two as
+    (array, label).
     """
 
     def __init__(self, path: Path, files: Sequence[Path], tops: Sequence[str] = ("data", "label")) -> None:
         super().__init__(path, "hdf5")
         self.files, self.tops = tuple(files), tuple(tops)
-        self._ends: Array | None = None
-        self._block: tuple[int, tuple[Array, ...]] = (0, ())  # (index of its first row, rows of every top)
-        self._last = -2
+        self._row_ends: Array | None = None
+        self._cached_rows: tuple[int, tuple[Array, ...]] = (0, ())  # (index of its first row, rows of every top)
+        self._last_row = -2
 
-    def ends(self) -> Array:
-        """Return, for each file, the number of rows up to and with it."""
-        if self._ends is None:
-            self._ends = np.cumsum([_hdf5_rows(file, self.tops) for file in self.files])
-        return self._ends
+    def row_ends(self) -> Array:
+        """Return, for each file, the number of rows up to its end."""
+        if self._row_ends is None:
+            self._row_ends = np.cumsum([_hdf5_rows(file, self.tops) for file in self.files])
+        return self._row_ends
 
     def __len__(self) -> int:
-        return int(self.ends()[-1])
+        return int(self.row_ends()[-1])
 
     def row(self, index: int) -> tuple[Array, ...]:
         """Return one row of every top, float32, each without the first axis.
 
-        A row that follows the one asked for before brings a block of its successors along: row by row, HDF5 is slow.
+        For rows read in order, several rows are read at once and cached, because HDF5 is slow row by row.
         """
-        start, rows = self._block
+        start, rows = self._cached_rows
         if not rows or not start <= index < start + len(rows[0]):
-            start, rows = self._block = (index, self._rows(index, _HDF5_BLOCK if index == self._last + 1 else 1))
-        self._last = index
+            start, rows = self._cached_rows = (
+                index,
+                self._rows(index, _HDF5_BLOCK if index == self._last_row + 1 else 1),
+            )
+        self._last_row = index
         return tuple(top[index - start] for top in rows)
 
     def _rows(self, index: int, count: int) -> tuple[Array, ...]:
-        ends = self.ends()
-        at = int(np.searchsorted(ends, index, "right"))
-        local = index - (int(ends[at - 1]) if at else 0)
+        row_ends = self.row_ends()
+        at = int(np.searchsorted(row_ends, index, "right"))
+        local = index - (int(row_ends[at - 1]) if at else 0)
         stored = hdf5_file(self.files[at])
         return tuple(np.asarray(stored[top][local : local + count], np.float32) for top in self.tops)
 
@@ -151,14 +155,16 @@ class Hdf5Dataset(Dataset):
     def sample(self, index: int) -> tuple[Array, int]:
         row = self.row(index)
         if len(row) < 2 or row[1].size != 1:
-            raise DataError(f"{self.path}: needs a data set of one label per row, has {named(self.tops)}; use row()")
+            raise DataError(
+                f"{self.path}: needs a data set of one label per row, has {abbreviated(self.tops)}; use row()"
+            )
         return row[0], int(row[1].reshape(()))
 
 
 class SourceDataset(Dataset):
-    """The samples of a source, unconverted, optionally resized to `size` = (height, width) as ImageDataLayer does."""
+    """The samples of a source, optionally resized to `size` = (height, width) as ImageDataLayer does."""
 
-    def __init__(self, path: Path, source: Source, size: tuple[int, int] | None = None) -> None:
+    def __init__(self, path: Path, source: SampleSource, size: tuple[int, int] | None = None) -> None:
         super().__init__(path, source.kind)
         self.source, self.size = source, size
 
@@ -166,9 +172,9 @@ class SourceDataset(Dataset):
         return len(self.source)
 
     def sample(self, index: int) -> tuple[Array, int]:
-        found = self.source[index]
-        image = images.resize(found.image, self.size) if self.size else found.image
-        return images.to_chw(image), found.label
+        decoded = self.source[index]
+        image = images.resize(decoded.image, self.size) if self.size else decoded.image
+        return images.to_chw(image), decoded.label
 
 
 def open_dataset(
@@ -181,79 +187,79 @@ def open_dataset(
     split: str | None = None,
     tops: Sequence[str] = ("data", "label"),
 ) -> Dataset:
-    """Open an LMDB folder, an HDF5 file or list of them, an image list, or any source `make` takes.
+    """Open an LMDB folder, an HDF5 file, a list of HDF5 files, an image list, or any source that `make` takes.
 
-    `kind` overrides what is found by looking. For Caffe's layers: Data is "lmdb" with `color` from force_color and
-    force_gray; HDF5Data is "hdf5-list" with `tops`; ImageData is "list" with `root` = root_folder ("" for none),
-    `size` = (new_height, new_width) and `color` = is_color. Raises DataError, in one sentence.
+    `kind` overrides the detected kind. For Caffe's layers: Data is "lmdb" with `color` from force_color and force_gray;
+    HDF5Data is "hdf5-list" with `tops`; ImageData is "list" with `root` = root_folder ("" for none), `size` =
+    (new_height, new_width) and `color` = is_color. Raises DataError if the data set cannot be opened.
     """
-    where = Path(path)
-    kind = kind or kind_of(where)
+    location = Path(path)
+    kind = kind or detect_kind(location)
     if kind == "lmdb":
-        lmdb_env(where)
-        return LmdbDataset(where, color)
+        lmdb_env(location)
+        return LmdbDataset(location, color)
     if kind in ("hdf5", "hdf5-list"):
-        dataset = Hdf5Dataset(where, [where] if kind == "hdf5" else hdf5_list(where), tops)
-        dataset.ends()
+        dataset = Hdf5Dataset(location, [location] if kind == "hdf5" else hdf5_list(location), tops)
+        dataset.row_ends()
         return dataset
     if kind == "list":
-        return SourceDataset(where, list_source(where, root, color is not False), size)
-    return SourceDataset(where, open_source(where, kind, split, root, color is not False), size)
+        return SourceDataset(location, list_source(location, root, color is not False), size)
+    return SourceDataset(location, open_source(location, kind, split, root, color is not False), size)
 
 
 def hdf5_list(path: Path) -> list[Path]:
-    """Return the files an HDF5Data source names. One that is gone is looked for beside the list, which may have moved.
+    """Return the HDF5 files that the list of an HDF5Data layer names; missing ones are looked for beside the list.
 
-    Caffe reads the list word by word, so a path with a blank in it is two names there.
+    Caffe splits the list at white space, so a path that contains a space counts as two names.
     """
-    words = " ".join(read_lines(path)).split()
-    if not words:
+    names = " ".join(read_lines(path)).split()
+    if not names:
         raise DataError(f"{path} lists no HDF5 files")
-    found = [next((f for f in (Path(w), path.parent / w, path.parent / Path(w).name) if f.is_file()), None)
-             for w in words]  # fmt: skip
-    missing = [word for word, file in zip(words, found, strict=True) if file is None]
-    if missing:
-        raise DataError(f"{path} lists files that do not exist: {named(missing)}")
-    return [file for file in found if file is not None]
+    decoded = [next((f for f in (Path(w), path.parent / w, path.parent / Path(w).name) if f.is_file()), None)
+             for w in names]  # fmt: skip
+    missing_names = [word for word, file in zip(names, decoded, strict=True) if file is None]
+    if missing_names:
+        raise DataError(f"{path} lists files that do not exist: {abbreviated(missing_names)}")
+    return [file for file in decoded if file is not None]
 
 
 def lmdb_env(path: Path) -> Any:
-    """Return the open environment of an LMDB folder: one per process and file, as LMDB asks for."""
+    """Return the open environment of an LMDB folder: one per process and file, as LMDB requires."""
     file = path / "data.mdb"
     try:
         stat = file.stat()
     except OSError as error:
-        raise DataError(f"{path} is no LMDB: {file.name}: {error.strerror}") from error
+        raise DataError(f"{path} is not an LMDB: {file.name}: {error.strerror}") from error
     identity = (stat.st_dev, stat.st_ino)
-    if identity not in _ENVS:
-        _ENVS[identity] = _open_lmdb(path)
-    return _ENVS[identity]
+    if identity not in _OPEN_ENVS:
+        _OPEN_ENVS[identity] = _open_lmdb(path)
+    return _OPEN_ENVS[identity]
 
 
 def _open_lmdb(path: Path) -> Any:
-    # Without the lock: a finished set has no writer, may lie on a read-only disk, and Caffe may have it open as well.
-    lmdb = lmdb_package()
+    # Without lock: nobody writes to a finished data set, it may be on a read-only disk, and Caffe may have it open.
+    lmdb = import_lmdb()
     try:
         env = lmdb.open(str(path), readonly=True, lock=False, readahead=False, max_spare_txns=4)
     except lmdb.Error as error:
         raise DataError(f"cannot open {path} as LMDB: {error}") from error
     size, needed = (path / "data.mdb").stat().st_size, (env.info()["last_pgno"] + 1) * env.stat()["psize"]
-    if size < needed:  # reading a page that is not there would end the process by a bus error
+    if size < needed:  # reading beyond the end of the file would end the process with a bus error
         env.close()
         raise DataError(f"{path} is cut short: its data.mdb has {size} bytes of {needed}")
     return env
 
 
-def _forget_inherited() -> None:
-    """Drop the parent's open files after a fork: LMDB forbids their use in a child, and refuses to open them twice."""
-    for env in _ENVS.values():
+def _close_inherited_files() -> None:
+    """Close the parent's files after a fork: LMDB forbids their use in a child, and refuses to open them twice."""
+    for env in _OPEN_ENVS.values():
         env.close()
-    _ENVS.clear()
+    _OPEN_ENVS.clear()
     _open_hdf5.cache_clear()
 
 
-def lmdb_package() -> Any:
-    """Return the module lmdb."""
+def import_lmdb() -> Any:
+    """Return the package lmdb. Raises RuntimeMissingError if it is not installed."""
     try:
         import lmdb
     except ImportError as error:
@@ -261,8 +267,8 @@ def lmdb_package() -> Any:
     return lmdb
 
 
-def hdf5_package() -> Any:
-    """Return the module h5py."""
+def import_h5py() -> Any:
+    """Return the package h5py. Raises RuntimeMissingError if it is not installed."""
     try:
         import h5py
     except ImportError as error:
@@ -271,7 +277,7 @@ def hdf5_package() -> Any:
 
 
 def hdf5_file(path: Path) -> Any:
-    """Return an open HDF5 file, one per process and file."""
+    """Return an open HDF5 file; each process opens a file only once."""
     try:
         stat = path.stat()
         return _open_hdf5(str(path), (os.getpid(), stat.st_dev, stat.st_ino, stat.st_mtime_ns))
@@ -281,19 +287,21 @@ def hdf5_file(path: Path) -> Any:
 
 @lru_cache(maxsize=16)
 def _open_hdf5(path: str, _identity: tuple[int, ...]) -> Any:
-    return hdf5_package().File(path, "r", locking=False)
+    return import_h5py().File(path, "r", locking=False)
 
 
 def _hdf5_rows(path: Path, tops: Sequence[str]) -> int:
     stored = hdf5_file(path)
-    missing = [top for top in tops if top not in stored]
-    if missing:
-        raise DataError(f"{path} has no data set {named(missing)}; it has {named(sorted(stored))}")
+    missing_names = [top for top in tops if top not in stored]
+    if missing_names:
+        raise DataError(f"{path} has no data set {abbreviated(missing_names)}; it has {abbreviated(sorted(stored))}")
     counts = {int(stored[top].shape[0]) if stored[top].shape else 0 for top in tops}
     if len(counts) != 1 or counts == {0}:
-        raise DataError(f"{path}: data sets {named(tops)} have {sorted(counts)} rows; Caffe needs one number above 0")
+        raise DataError(
+            f"{path}: data sets {abbreviated(tops)} have {sorted(counts)} rows; Caffe needs one number above 0"
+        )
     return counts.pop()
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows, which cannot fork
-    os.register_at_fork(after_in_child=_forget_inherited)
+    os.register_at_fork(after_in_child=_close_inherited_files)

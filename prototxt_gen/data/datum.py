@@ -1,7 +1,7 @@
-"""Caffe's Datum message (src/caffe/proto/caffe.proto), straight to and from the wire.
+"""Encoding and decoding of Caffe's Datum message (src/caffe/proto/caffe.proto) without protobuf.
 
-A data set holds millions of these seven-field messages. Going through a message class would build one object per
-float and needs a generated schema; the wire format of seven fields is shorter than either.
+A data set holds millions of these messages with seven fields. A message class would create one object per float and
+would need a generated schema; this code is shorter than both.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _FLOAT_ENTRY = np.dtype([("tag", "u1"), ("value", "<f4")])
 
 @dataclass(frozen=True)
 class Datum:
-    """One sample. Pixels are `data` (uint8, channel-major) or `float_data`; an encoded one holds a picture file."""
+    """One sample: pixels in `data` (uint8, channel-major) or `float_data`; if `encoded`, `data` is an image file."""
 
     channels: int = 0
     height: int = 0
@@ -44,10 +44,10 @@ class Datum:
     encoded: bool = False
 
     def array(self, color: bool | None = None) -> Array:
-        """Return channels x height x width, uint8 (BGR where a picture was decoded) or float32.
+        """Return channels x height x width, uint8 (BGR where an image was decoded) or float32.
 
-        `color` is force_color (True), force_gray (False) or neither (None), and counts for encoded data only, as in
-        DataTransformer::Transform (src/caffe/data_transformer.cpp).
+        `color` is force_color (True), force_gray (False) or neither (None). It only affects encoded data, as in
+        DataTransformer::Transform (src/caffe/data_transformer.cpp). Raises DataError if shape and data disagree.
         """
         if self.encoded:
             return images.to_chw(images.decode(self.data, color))
@@ -60,7 +60,7 @@ class Datum:
 
 
 def from_array(image: Array, label: int) -> Datum:
-    """Return the raw datum of one channels x height x width array: bytes for uint8, floats for any other type."""
+    """Return the datum of a channels x height x width array: bytes for uint8, floats for any other type."""
     channels, height, width = image.shape
     if image.dtype == np.uint8:
         return Datum(channels, height, width, np.ascontiguousarray(image).tobytes(), label)
@@ -68,7 +68,7 @@ def from_array(image: Array, label: int) -> Datum:
 
 
 def encode(datum: Datum) -> bytes:
-    """Return the message's bytes, fields in order of number; fields at their default are left out."""
+    """Return the encoded message, with fields in order of their numbers; fields with default values are left out."""
     sizes = zip((_CHANNELS, _HEIGHT, _WIDTH), (datum.channels, datum.height, datum.width), strict=True)
     parts = [encode_number(field, size) for field, size in sizes if size]
     if datum.data:
@@ -82,7 +82,7 @@ def encode(datum: Datum) -> bytes:
 
 
 def decode(message: bytes) -> Datum:
-    """Read one message; fields a Datum does not have are passed over. Raises DataError where the bytes are damaged."""
+    """Decode one message; unknown fields are skipped. Raises DataError if the bytes are damaged."""
     numbers: dict[int, int] = {}
     floats: list[Array] = []
     data = b""
@@ -95,7 +95,7 @@ def decode(message: bytes) -> Datum:
             elif kind == VARINT:
                 numbers[field] = start
     except (WireError, ValueError) as error:
-        raise DataError(f"a record is damaged, or is no Datum message: {error}") from error
+        raise DataError(f"a record is damaged, or is not a Datum message: {error}") from error
     channels, height, width, label = (
         signed(numbers.get(field, 0), 32) for field in (_CHANNELS, _HEIGHT, _WIDTH, _LABEL)
     )
@@ -104,14 +104,14 @@ def decode(message: bytes) -> Datum:
 
 
 def _floats(values: Array) -> bytes:
-    """Return the floats as Caffe writes them: unpacked, a tag before each."""
+    """Return the floats encoded as Caffe does: unpacked, with a tag before each."""
     entries = np.empty(values.size, _FLOAT_ENTRY)
     entries["tag"], entries["value"] = _FLOATS << 3 | FIXED32, values.ravel()
     return entries.tobytes()
 
 
 def _read_floats(message: bytes, kind: int, start: int, end: int) -> Array:
-    """Return packed floats, or a run of unpacked ones, in one NumPy view instead of one by one."""
+    """Return packed floats, or consecutive unpacked ones, with a single NumPy view."""
     if kind == LEN:
         return np.frombuffer(message[start:end], "<f4")
     if kind != FIXED32:

@@ -1,6 +1,6 @@
-"""Pictures in and out through OpenCV, the library Caffe itself decodes and resizes with (src/caffe/util/io.cpp).
+"""Decoding, encoding and resizing of images with OpenCV, as in Caffe itself (src/caffe/util/io.cpp).
 
-Images here are height x width x channels, uint8, BGR as OpenCV orders them; nets take channels x height x width.
+Images in this module are height x width x channels, uint8, BGR; nets take channels x height x width.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from prototxt_gen.data.data_errors import BrokenImageError, DataError
 Array = npt.NDArray[Any]
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".pgm", ".webp", ".tif", ".tiff")
-MOST_PIXELS = 2**26
-"""8192 x 8192. OpenCV makes layer type for what a header claims, before it reads on."""
-_LIMIT = "OPENCV_IO_MAX_IMAGE_PIXELS"
-_PNG_START = b"\x89PNG\r\n\x1a\n"
-_PNG_CHANNELS = {b"\x08\x00": 1, b"\x08\x02": 3, b"\x08\x06": 4}  # (bits, colour type) that need no decoding to tell
+MAX_PIXELS = 2**26
+"""8192 x 8192. OpenCV allocates memory for the size in a file's header before it reads the pixels."""
+_PIXEL_LIMIT_VARIABLE = "OPENCV_IO_MAX_IMAGE_PIXELS"
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_PNG_CHANNELS = {b"\x08\x00": 1, b"\x08\x02": 3, b"\x08\x06": 4}  # by (bits, colour type) in the header
 
 
 @lru_cache(maxsize=1)
 def opencv() -> Any:
-    """Return cv2, silenced: a broken picture is reported by us, with its name.
+    """Return the package cv2 with its log switched off, because we report broken images ourselves, with their names.
 
-    Its limit of pixels is lowered, unless the environment sets it: a file of a few bytes may claim a billion.
+    OpenCV's pixel limit is lowered unless the environment sets it: a file of a few bytes may claim a billion pixels.
     """
-    os.environ.setdefault(_LIMIT, str(MOST_PIXELS))
+    os.environ.setdefault(_PIXEL_LIMIT_VARIABLE, str(MAX_PIXELS))
     try:
         cv2: Any = import_module("cv2")
     except ImportError as error:
@@ -44,14 +44,14 @@ def opencv() -> Any:
 
 
 def decode(data: bytes, color: bool | None = True, name: str = "the picture") -> Array:
-    """Decode a picture file's bytes to height x width x channels, uint8, BGR.
+    """Decode the bytes of an image file to height x width x channels, uint8, BGR.
 
-    `color`: True gives 3 channels, False 1, None what the file has (ReadImageToCVMat and DecodeDatumToCVMatNative in
-    src/caffe/util/io.cpp). Raises BrokenImageError for bytes that are no picture or end too early: OpenCV fills the
-    missing rows of a cut JPEG with grey and says nothing.
+    `color`: True returns 3 channels, False 1, None those of the file (ReadImageToCVMat and DecodeDatumToCVMatNative in
+    src/caffe/util/io.cpp). Raises BrokenImageError for bytes that are not an image or are truncated: OpenCV fills the
+    missing rows of a truncated JPEG with grey without a warning.
     """
     cv2 = opencv()
-    if _cut_short(data):
+    if _is_truncated(data):
         raise BrokenImageError(f"{name}: the file is cut short")
     flag = {True: cv2.IMREAD_COLOR, False: cv2.IMREAD_GRAYSCALE, None: cv2.IMREAD_UNCHANGED}[color]
     try:
@@ -65,26 +65,26 @@ def decode(data: bytes, color: bool | None = True, name: str = "the picture") ->
     return np.atleast_3d(image)
 
 
-def encode(image: Array, form: str) -> bytes:
-    """Encode height x width x channels, uint8, as "png" or "jpg" (OpenCV's default quality, 95)."""
+def encode(image: Array, extension: str) -> bytes:
+    """Encode height x width x channels, uint8, as "png" or "jpg" (OpenCV's default quality, 95). Raises DataError."""
     if image.dtype != np.uint8:
-        raise DataError(f"only 8-bit pictures can be stored as {form}; these are {image.dtype}: leave them raw")
-    done, data = opencv().imencode(f".{form}", image)
+        raise DataError(f"only 8-bit pictures can be stored as {extension}; these are {image.dtype}: leave them raw")
+    done, data = opencv().imencode(f".{extension}", image)
     if not done:
-        raise DataError(f"OpenCV cannot store a picture of {image.shape[2]} channels as {form}")
+        raise DataError(f"OpenCV cannot store a picture of {image.shape[2]} channels as {extension}")
     return bytes(data.tobytes())
 
 
 def resize(image: Array, size: tuple[int, int]) -> Array:
-    """Resize height x width x channels to `size` = (height, width), bilinear as Caffe's own calls are."""
+    """Resize height x width x channels to `size` = (height, width), bilinear as in Caffe."""
     if image.shape[:2] == size:
         return image
     out = opencv().resize(np.ascontiguousarray(image), (size[1], size[0]))
     return np.atleast_3d(out)
 
 
-def gray(image: Array, order: str) -> Array:
-    """Return one channel of 3, weighted as OpenCV does, for channels in `order` "bgr" or "rgb"."""
+def to_gray(image: Array, order: str) -> Array:
+    """Return 3 channels in `order` "bgr" or "rgb" converted to 1 grey channel, with OpenCV's weights."""
     if image.shape[2] == 1:
         return image
     if image.shape[2] != 3:
@@ -104,38 +104,38 @@ def to_hwc(image: Array) -> Array:
     return np.ascontiguousarray(image.transpose(1, 2, 0))
 
 
-def has_orientation(data: bytes) -> bool:
-    """Return whether a picture file may carry an EXIF turn, which OpenCV obeys or not depending on how it is asked."""
+def may_be_rotated(data: bytes) -> bool:
+    """Whether an image file may have an EXIF orientation, which OpenCV applies only in some of its functions."""
     return b"exif" in data[: 1 << 16].lower()
 
 
-def size_of(data: bytes) -> tuple[int, int, int]:
-    """Return (channels, height, width) of a picture file, from its header alone for JPEG and PNG."""
+def shape_of_file(data: bytes) -> tuple[int, int, int]:
+    """Return (channels, height, width) of an image file, for JPEG and PNG from the header alone."""
     for marker, start in _jpeg_segments(data):
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # a frame header, of whichever coding
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # a frame header
             height, width = struct.unpack_from(">HH", data, start + 3)
             return (1 if data[start + 7] == 1 else 3), height, width
-    if data.startswith(_PNG_START) and data[24:26] in _PNG_CHANNELS:
+    if data.startswith(_PNG_SIGNATURE) and data[24:26] in _PNG_CHANNELS:
         width, height = struct.unpack_from(">II", data, 16)
         return _PNG_CHANNELS[data[24:26]], height, width
     height, width, channels = decode(data, None).shape
     return channels, height, width
 
 
-def _cut_short(data: bytes) -> bool:
-    """Return whether a JPEG or PNG lacks its end mark. What follows the mark (a phone's film, say) is let be."""
-    if data.startswith(_PNG_START):
-        return not _png_ends(data)
+def _is_truncated(data: bytes) -> bool:
+    """Whether a JPEG or PNG lacks its end marker. Data after the marker (such as a phone's video) is accepted."""
+    if data.startswith(_PNG_SIGNATURE):
+        return not _png_is_complete(data)
     scans = [start for marker, start in _jpeg_segments(data) if marker == 0xDA]
     return data.startswith(b"\xff\xd8") and (not scans or data.find(b"\xff\xd9", scans[0]) < 0)
 
 
-def _png_ends(data: bytes) -> bool:
-    """Return whether the chunks of a PNG, walked by length, reach its end mark.
+def _png_is_complete(data: bytes) -> bool:
+    """Whether the chunks of a PNG, followed by their lengths, reach the end chunk.
 
-    OpenCV makes layer type for the length that a chunk claims, 4 GB in a file of a few bytes.
+    OpenCV allocates memory for the length that a chunk claims, which may be 4 GB in a file of a few bytes.
     """
-    position = len(_PNG_START)
+    position = len(_PNG_SIGNATURE)
     while position + 12 <= len(data):
         length, kind = int.from_bytes(data[position : position + 4], "big"), data[position + 4 : position + 8]
         if kind == b"IEND":
@@ -145,7 +145,7 @@ def _png_ends(data: bytes) -> bool:
 
 
 def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int]]:
-    """Yield (marker, offset of its length field) up to the first scan; walked by length, so thumbnails are skipped."""
+    """Yield (marker, offset of its length field) up to the first scan. Thumbnails are skipped by their length."""
     position = 2 if data.startswith(b"\xff\xd8") else len(data)
     while position + 4 <= len(data) and data[position] == 0xFF:
         marker = data[position + 1]

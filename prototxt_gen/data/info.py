@@ -1,4 +1,4 @@
-"""What a data set holds, and its mean: `data info` and `data mean`."""
+"""The content of a data set and its mean image, for `data info` and `data mean`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from prototxt_gen.data import images
-from prototxt_gen.data.data_errors import DataError, named
+from prototxt_gen.data.data_errors import DataError, abbreviated
 from prototxt_gen.data.data_set_reader import Dataset, Hdf5Dataset, LmdbDataset, SourceDataset, open_dataset
 from prototxt_gen.data.sources import FileSource
 
@@ -22,15 +22,15 @@ Array = npt.NDArray[Any]
 Progress = Callable[[int, int], None]
 
 _THREADS = 4
-_WINDOW = 256  # samples in flight: enough for the threads, little enough for the memory
+_SAMPLES_IN_FLIGHT = 256  # enough to keep the threads busy, and little memory
 
 
 @dataclass(frozen=True)
 class Info:
-    """One data set. `shapes` and `labels` count samples: {"3x32x32": 50000}, {0: 5000, 1: 5000}.
+    """The content of a data set. `shapes` and `labels` count samples: {"3x32x32": 50000}, {0: 5000, 1: 5000}.
 
-    `encoded` is the number of samples stored as picture files; `bytes` is what the set takes on the disk; `classes`
-    are the names of labels 0, 1, ... where a labels.txt or the source itself has them.
+    `encoded` is the number of samples stored as image files; `bytes` is the size on disk; `classes` are the names of
+    labels 0, 1, ... from a labels.txt or from the source itself.
     """
 
     path: Path
@@ -46,32 +46,38 @@ class Info:
 
 @dataclass(frozen=True)
 class Mean:
-    """`pixels`: channels x height x width, float32, None where shapes differ; `channels`: one number for each."""
+    """The mean of a data set.
+
+    `pixels`: channels x height x width, float32, None if shapes differ; `channels`: one mean per channel; `file`: the
+    .binaryproto, if one was written.
+    """
 
     count: int
     channels: tuple[float, ...]
     pixels: Array | None
-    written: Path | None = None
+    file: Path | None = None
 
 
 def info(path: str | Path, kind: str | None = None, progress: Progress | None = None, **options: Any) -> Info:
-    """Go through a data set and count. Pictures are not decoded: a JPEG's or PNG's header has its size.
+    """Read a data set and return its content. JPEG and PNG files are not decoded: their header has the size.
 
-    `options` are `open_dataset`'s. Raises DataError for what cannot be opened, or for the first damaged sample.
+    `options` are those of `open_dataset`. Raises DataError for a data set that cannot be opened or a damaged sample.
     """
     dataset = open_dataset(path, kind, **options)
     shapes: Counter[str] = Counter()
     labels: Counter[int] = Counter()
     types: Counter[str] = Counter()
     encoded = 0
-    for shape, label, dtype, packed in _each(dataset, lambda index: _glance(dataset, index), progress):
+    for shape, label, dtype, is_file in _map_samples(
+        dataset, lambda index: _summarise_sample(dataset, index), progress
+    ):
         shapes["x".join(map(str, shape))] += 1
         labels[label] += 1
         types[dtype] += 1
-        encoded += packed
+        encoded += is_file
     return Info(
-        dataset.path, dataset.kind, len(dataset), dict(shapes.most_common()), named(sorted(types)),
-        dict(sorted(labels.items())), encoded, _bytes(dataset), classes_of(dataset),
+        dataset.path, dataset.kind, len(dataset), dict(shapes.most_common()), abbreviated(sorted(types)),
+        dict(sorted(labels.items())), encoded, _bytes_on_disk(dataset), label_names(dataset),
     )  # fmt: skip
 
 
@@ -84,10 +90,10 @@ def mean(
     progress: Progress | None = None,
     **options: Any,
 ) -> Mean:
-    """Return the mean per pixel and per channel; with `out`, write the former as .binaryproto (1 x C x H x W).
+    """Return the mean per pixel and per channel; with `out`, write the mean per pixel as .binaryproto (1 x C x H x W).
 
-    Summed in float64: Caffe's compute_image_mean adds in float32 and loses the last digits on large sets. The mean
-    per channel counts every pixel of every picture once, so it exists where shapes differ; `out` then is an error.
+    Sums are in float64: Caffe's compute_image_mean adds in float32 and loses the last digits on large data sets. The
+    mean per channel also exists where image sizes differ; then `out` raises DataError.
     """
     if out is not None and Path(out).exists() and not force:
         raise DataError(f"{out}: there already; --force overwrites")
@@ -98,7 +104,7 @@ def mean(
     if out is None:
         return Mean(len(dataset), channels, average)
     if average is None:
-        raise DataError(f"{dataset.path}: pictures differ in size, so there is no mean per pixel; resize them")
+        raise DataError(f"{dataset.path}: images differ in size, so there is no mean per pixel; resize them")
     from prototxt_gen.caffemodel import write_binaryproto
 
     write_binaryproto(Path(out), average[None], force=force)
@@ -106,12 +112,12 @@ def mean(
 
 
 def _sums(dataset: Dataset, progress: Progress | None) -> tuple[Array, Array | None, int]:
-    """Return the sum per channel, the sum per pixel (None where shapes differ) and the number of pixels per channel."""
+    """Return the sum per channel, the sum per pixel (None if shapes differ) and the number of pixels per channel."""
     first = dataset[0][0]
     channels: Array = np.zeros(first.shape[0])
     pixels: Array | None = np.zeros(first.shape)
     area = 0
-    for image, _ in _each(dataset, dataset.sample, progress):
+    for image, _ in _map_samples(dataset, dataset.sample, progress):
         if len(image) != len(channels):
             raise DataError(f"{dataset.path}: some samples have {len(channels)} channels, some {len(image)}")
         channels += image.sum(axis=tuple(range(1, image.ndim)), dtype=np.float64)
@@ -123,48 +129,52 @@ def _sums(dataset: Dataset, progress: Progress | None) -> tuple[Array, Array | N
     return channels, pixels, area
 
 
-def _each(dataset: Dataset, look: Callable[[int], Any], progress: Progress | None) -> Iterator[Any]:
+def _map_samples(dataset: Dataset, function: Callable[[int], Any], progress: Progress | None) -> Iterator[Any]:
     """Yield look(index) for every sample in order, worked out by threads a window at a time."""
     total = len(dataset)
     if not total:
         raise DataError(f"{dataset.path} holds no samples")
-    if _decoding_free(dataset):  # no work for threads, which would only get into each other's way
-        found = map(look, range(total))
-        yield from _told(found, total, progress)
+    if _needs_no_decoding(dataset):  # without decoding, threads would only slow each other down
+        results = map(function, range(total))
+        yield from _with_progress(results, total, progress)
         return
     with ThreadPoolExecutor(_THREADS) as pool:
-        windows = (range(start, min(start + _WINDOW, total)) for start in range(0, total, _WINDOW))
-        yield from _told(itertools.chain.from_iterable(pool.map(look, window) for window in windows), total, progress)
+        windows = (
+            range(start, min(start + _SAMPLES_IN_FLIGHT, total)) for start in range(0, total, _SAMPLES_IN_FLIGHT)
+        )
+        yield from _with_progress(
+            itertools.chain.from_iterable(pool.map(function, window) for window in windows), total, progress
+        )
 
 
-def _decoding_free(dataset: Dataset) -> bool:
+def _needs_no_decoding(dataset: Dataset) -> bool:
     if isinstance(dataset, LmdbDataset):
         return not dataset.datum(0).encoded
     return not (isinstance(dataset, SourceDataset) and isinstance(dataset.source, FileSource))
 
 
-def _told(found: Iterator[Any], total: int, progress: Progress | None) -> Iterator[Any]:
-    for done, one in enumerate(found, 1):
-        yield one
+def _with_progress(results: Iterator[Any], total: int, progress: Progress | None) -> Iterator[Any]:
+    for done, result in enumerate(results, 1):
+        yield result
         if progress:
             progress(done, total)
 
 
-def _glance(dataset: Dataset, index: int) -> tuple[tuple[int, ...], int, str, bool]:
-    """Return (shape, label, type, whether a picture file) with as little decoding as possible."""
+def _summarise_sample(dataset: Dataset, index: int) -> tuple[tuple[int, ...], int, str, bool]:
+    """Return (shape, label, type, whether it is an image file) of a sample, decoded only if necessary."""
     if isinstance(dataset, LmdbDataset):
-        found = dataset.datum(index)
-        if found.encoded:
-            return images.size_of(found.data), found.label, "uint8", True
-        stored = found.array()
-        return stored.shape, found.label, str(stored.dtype), False
+        results = dataset.datum(index)
+        if results.encoded:
+            return images.shape_of_file(results.data), results.label, "uint8", True
+        stored = results.array()
+        return stored.shape, results.label, str(stored.dtype), False
     if isinstance(dataset, SourceDataset) and (raw := dataset.source.file(index)) is not None:
-        return images.size_of(raw), int(dataset.source.labels[index]), "uint8", True
+        return images.shape_of_file(raw), int(dataset.source.labels[index]), "uint8", True
     image, label = dataset.sample(index)
     return image.shape, label, str(image.dtype), False
 
 
-def _bytes(dataset: Dataset) -> int:
+def _bytes_on_disk(dataset: Dataset) -> int:
     if isinstance(dataset, Hdf5Dataset):
         return sum(file.stat().st_size for file in dataset.files)
     if isinstance(dataset, SourceDataset) and isinstance(dataset.source, FileSource):
@@ -173,8 +183,8 @@ def _bytes(dataset: Dataset) -> int:
     return sum(file.stat().st_size for file in files)
 
 
-def classes_of(dataset: Dataset) -> tuple[str, ...]:
-    """Return the names of labels 0, 1, ..., from the source or a labels.txt beside the data; none where neither is."""
+def label_names(dataset: Dataset) -> tuple[str, ...]:
+    """Return the names of labels 0, 1, ..., from the source or from labels.txt beside the data; () if unknown."""
     if isinstance(dataset, SourceDataset):
         return dataset.source.classes
     folder = dataset.path if dataset.path.is_dir() else dataset.path.parent

@@ -1,4 +1,4 @@
-"""`make`: any source becomes an LMDB or HDF5 set that Caffe reads. Interrupted, it goes on where it stopped."""
+"""`make`: convert any source to an LMDB or HDF5 data set that Caffe reads. An interrupted run continues."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from prototxt_gen.data.data_errors import DataError, named
+from prototxt_gen.data.data_errors import DataError, abbreviated
 from prototxt_gen.data.data_set_writers import Hdf5Writer, LmdbWriter, Record, Writer
-from prototxt_gen.data.partial_data_set import Chunk, Partial
-from prototxt_gen.data.record_maker import Options, Preparer, Result
+from prototxt_gen.data.partial_data_set import Chunk, PartialDataSet
+from prototxt_gen.data.record_maker import RecordMaker, RecordOrReason, StorageOptions
 from prototxt_gen.data.source_detection import open_source
-from prototxt_gen.data.sources import Source
+from prototxt_gen.data.sources import SampleSource
 
 Progress = Callable[[int, int], None]
 
@@ -24,8 +24,8 @@ _SPARE_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
-class Made:
-    """What `make` did. `source` is what the net's data layer names; `broken` names the pictures left out, and why."""
+class MakeResult:
+    """The result of `make`. `source` is the path for a data layer; `broken` lists skipped images with reasons."""
 
     path: Path
     source: Path
@@ -37,7 +37,7 @@ class Made:
 
     @property
     def mixed(self) -> bool:
-        """Return whether shapes differ, which Caffe takes only with a crop_size."""
+        """Whether shapes differ, which Caffe accepts only with a crop_size."""
         return len(self.shapes) > 1
 
 
@@ -60,87 +60,91 @@ def make(
     file_bytes: int = 1 << 28,
     workers: int | None = None,
     progress: Progress | None = None,
-) -> Made:
-    """Write the samples of `src` to the folder `out` and check it by reading it back.
+) -> MakeResult:
+    """Write the samples of `src` to the folder `out`, and check the result by reading it back.
 
     `kind`, `split`, `root`: see `open_source`. `resize` = (height, width). `shuffle_seed`: None keeps the order.
-    `encoded`: "png" or "jpg" stores picture files instead of pixels (LMDB). `gray`: one channel. `bgr`: turn sources
-    that store RGB (CIFAR, .npz) around; otherwise their order stays, as in Caffe's examples. `part` = (0, 0.9) takes
-    the first nine tenths after shuffling. `skip_broken`: leave out pictures that cannot be decoded; otherwise they are
-    all named in one error, and what is done stays done. `force` replaces `out` once the new set is complete.
+    `encoded`: "png" or "jpg" stores image files instead of pixels (LMDB only). `gray`: one channel. `bgr`: convert RGB
+    sources (CIFAR, .npz) to BGR; default: keep their order, as Caffe's examples do. `part` = (0, 0.9) takes the first
+    nine tenths after shuffling. `skip_broken`: leave out images that cannot be decoded; default: one error names them
+    all, and the work done is kept for the next run. `force` replaces `out` when the new data set is complete.
     `progress(done, total)` is called after every sample. Raises DataError.
     """
     target = Path(out)
     if target.exists() and not force:
         raise DataError(f"{target}: there already; --force overwrites")
-    options = Options(to, resize, shuffle_seed, encoded, gray, bgr, part, file_bytes)
+    options = StorageOptions(to, resize, shuffle_seed, encoded, gray, bgr, part, file_bytes)
     source = open_source(src, kind, split, root, color=not gray)
     if not len(source):
         raise DataError(f"{src} holds no samples")
-    return _Making(source, options, target, workers or min(8, os.cpu_count() or 1)).run(skip_broken, progress)
+    return _MakeRun(source, options, target, workers or min(8, os.cpu_count() or 1)).run(skip_broken, progress)
 
 
-class _Making:
-    """One call of `make`."""
+class _MakeRun:
+    """The state of one call of `make`."""
 
-    def __init__(self, source: Source, options: Options, out: Path, workers: int) -> None:
+    def __init__(self, source: SampleSource, options: StorageOptions, out: Path, workers: int) -> None:
         self.source, self.options, self.out, self.workers = source, options, out, workers
-        self.prepare = Preparer(source, options)
-        self.total = len(self.prepare)
-        self.probes = self.prepare.probes()
+        self.record_maker = RecordMaker(source, options)
+        self.total = len(self.record_maker)
+        self.sample_records = self.record_maker.sample_records()
 
-    def run(self, skip_broken: bool, progress: Progress | None) -> Made:
-        """Write what is missing, check everything, give it its name."""
+    def run(self, skip_broken: bool, progress: Progress | None) -> MakeResult:
+        """Write the missing chunks, check the data set, and rename it to its final name."""
         arguments = {**asdict(self.options), "source": self.source.digest(), "version": 1}
-        partial = Partial(self.out, json.loads(json.dumps(arguments)))
+        partial = PartialDataSet(self.out, json.loads(json.dumps(arguments)))
         try:
             with partial.locked():
-                partial.open()
+                partial.resume_or_begin()
                 return self._run(partial, skip_broken, progress or (lambda done, total: None))
         except OSError as error:
             why = error.strerror or error
-            raise DataError(f"cannot write {self.out}: {why}; run again to go on from here") from error
+            raise DataError(f"cannot write {self.out}: {why}; run again to continue from here") from error
 
-    def _run(self, partial: Partial, skip_broken: bool, progress: Progress) -> Made:
-        if not skip_broken:  # pictures that were broken may have been mended since
-            partial.back_to(next((n for n, chunk in enumerate(partial.chunks) if chunk.broken), len(partial.chunks)))
+    def _run(self, partial: PartialDataSet, skip_broken: bool, progress: Progress) -> MakeResult:
+        if not skip_broken:  # broken images may have been repaired since
+            partial.drop_chunks_from(
+                next((n for n, chunk in enumerate(partial.chunks) if chunk.broken), len(partial.chunks))
+            )
         resumed_at = len(partial.chunks)
         writer = self._writer(partial.content)
         try:
             self._check_disk(partial.content)
             self._write(writer, partial, progress, resumed_at)
-            broken = _judge(partial.chunks, self.total, skip_broken)
+            broken = _broken_pictures(partial.chunks, self.total, skip_broken)
             writer.finish(len(partial.chunks))
         finally:
             writer.close()
         _verify(writer, partial)
-        made = self._made(partial, broken, min(resumed_at * writer.chunk, self.total))
-        _describe(made, self.options, self.source, partial)
+        result = self._result(partial, broken, min(resumed_at * writer.chunk, self.total))
+        _write_description(result, self.options, self.source, partial)
         partial.publish()
-        return made
+        return result
 
-    def _made(self, partial: Partial, broken: tuple[str, ...], resumed_at: int) -> Made:
+    def _result(self, partial: PartialDataSet, broken: tuple[str, ...], resumed_at: int) -> MakeResult:
         shapes: Counter[str] = Counter()
         for chunk in partial.chunks:
             shapes.update(chunk.shapes)
         count = sum(chunk.rows for chunk in partial.chunks)
         source = self.out / "list.txt" if self.options.to == "hdf5" else self.out
-        return Made(self.out, source, count, dict(shapes), self.source.classes, broken, resumed_at)
+        return MakeResult(self.out, source, count, dict(shapes), self.source.classes, broken, resumed_at)
 
     def _writer(self, content: Path) -> Writer:
         if self.options.to == "lmdb":
             return LmdbWriter(content)
-        return Hdf5Writer(content, self.out, 4 * self.probes[0].image.size, self.options.file_bytes)
+        return Hdf5Writer(content, self.out, 4 * self.sample_records[0].image.size, self.options.file_bytes)
 
-    def _write(self, writer: Writer, partial: Partial, progress: Progress, first: int) -> None:
-        """Prepare chunks in threads (OpenCV works outside Python's lock) and store each while the next is prepared."""
+    def _write(self, writer: Writer, partial: PartialDataSet, progress: Progress, first: int) -> None:
+        """Prepare chunks in threads (OpenCV releases Python's lock) and store each while the next one is prepared."""
         total = self.total
         starts = range(first * writer.chunk, total, writer.chunk)
         done = starts.start
         pool = ThreadPoolExecutor(self.workers)
         try:
-            for prepared in _ahead(pool, self.prepare, [range(s, min(s + writer.chunk, total)) for s in starts]):
-                results: list[Result] = []
+            for prepared in _prepare_ahead(
+                pool, self.record_maker, [range(s, min(s + writer.chunk, total)) for s in starts]
+            ):
+                results: list[RecordOrReason] = []
                 for result in prepared:
                     results.append(result)
                     done += 1
@@ -149,7 +153,7 @@ class _Making:
         finally:
             pool.shutdown(cancel_futures=True)
 
-    def _store(self, writer: Writer, number: int, results: Sequence[Result]) -> Chunk:
+    def _store(self, writer: Writer, number: int, results: Sequence[RecordOrReason]) -> Chunk:
         records = [result for result in results if isinstance(result, Record)]
         broken = tuple(result for result in results if isinstance(result, str))
         shapes = Counter("x".join(map(str, record.image.shape)) for record in records)
@@ -159,65 +163,71 @@ class _Making:
         return Chunk(len(records), crc, broken, dict(shapes))
 
     def _check_shapes(self, records: Sequence[Record]) -> None:
-        expected = self.probes[0].image.shape
+        expected = self.sample_records[0].image.shape
         for record in records:
             if record.image.shape != expected:
-                name = self.prepare.name(record.position)
+                name = self.record_maker.name(record.position)
                 raise DataError(f"{name} is {record.image.shape}, the first {expected}; HDF5 needs one: give resize")
 
     def _check_disk(self, content: Path) -> None:
-        each = [4 * r.image.size + 4 if self.options.to == "hdf5" else r.lmdb_bytes() for r in self.probes]
+        sizes = [4 * r.image.size + 4 if self.options.to == "hdf5" else r.lmdb_size() for r in self.sample_records]
         stored = sum(file.stat().st_blocks * 512 for file in content.iterdir())
-        need = int(sum(each) / len(each) * self.total) + _SPARE_BYTES - stored
+        needed = int(sum(sizes) / len(sizes) * self.total) + _SPARE_BYTES - stored
         free = shutil.disk_usage(content).free
-        if need > free:
-            raise DataError(f"{self.out} needs about {need >> 20} MB more, and the disk has {free >> 20} MB free")
+        if needed > free:
+            raise DataError(f"{self.out} needs about {needed >> 20} MB more, and the disk has {free >> 20} MB free")
 
 
-def _ahead(pool: ThreadPoolExecutor, prepare: Preparer, chunks: Sequence[range]) -> Iterator[Iterator[Result]]:
-    """Yield each chunk's results; the next chunk is begun before one is handed out."""
-    waiting: Iterator[Result] | None = None
+def _prepare_ahead(
+    pool: ThreadPoolExecutor, record_maker: RecordMaker, chunks: Sequence[range]
+) -> Iterator[Iterator[RecordOrReason]]:
+    """Yield the records of each chunk; the next chunk is already in preparation."""
+    waiting: Iterator[RecordOrReason] | None = None
     for chunk in chunks:
-        begun = pool.map(prepare, chunk)
+        submitted = pool.map(record_maker, chunk)
         if waiting is not None:
             yield waiting
-        waiting = begun
+        waiting = submitted
     if waiting is not None:
         yield waiting
 
 
-def _judge(chunks: Sequence[Chunk], total: int, skip_broken: bool) -> tuple[str, ...]:
-    """Return the broken pictures; raises DataError naming them unless they may be left out."""
+def _broken_pictures(chunks: Sequence[Chunk], total: int, skip_broken: bool) -> tuple[str, ...]:
+    """Return the broken images with reasons. Raises DataError, naming them, unless they may be skipped."""
     broken = tuple(reason for chunk in chunks for reason in chunk.broken)
     if broken and not skip_broken:
-        raise DataError(f"{len(broken)} of {total} pictures are broken ({named(broken)}); mend them, or skip broken "
-                        f"ones; the others are stored already")  # fmt: skip
+        raise DataError(f"{len(broken)} of {total} images are broken ({abbreviated(broken)}); repair them, or skip "
+                        f"broken ones; the others are stored already")  # fmt: skip
     return broken
 
 
-def _verify(writer: Writer, partial: Partial) -> None:
-    """Compare what is on the disk with what was written; a chunk that differs is made anew by the next run."""
+def _verify(writer: Writer, partial: PartialDataSet) -> None:
+    """Read the data set back and compare checksums. A chunk that differs is written again by the next run."""
     rows = [chunk.rows for chunk in partial.chunks]
     expected = [(chunk.rows, chunk.crc) for chunk in partial.chunks]
     found = list(writer.checksums(rows))
     if found != expected:
         wrong = next((n for n, pair in enumerate(zip(found, expected, strict=False)) if pair[0] != pair[1]), 0)
-        partial.back_to(wrong)
-        raise DataError(f"{partial.out}: read back, chunk {wrong} is not what was written; run again to write it anew")
+        partial.drop_chunks_from(wrong)
+        raise DataError(
+            f"{partial.out}: chunk {wrong}, read back, differs from what was written; run again to rewrite it"
+        )
 
 
-def _describe(made: Made, options: Options, source: Source, partial: Partial) -> None:
-    """Put the classes and an account of the set beside the data."""
-    if made.classes:
-        (partial.content / "labels.txt").write_text("".join(f"{name}\n" for name in made.classes))
-    account = {
-        "count": made.count,
-        "shapes": made.shapes,
-        "classes": made.classes,
-        "broken": made.broken,
+def _write_description(
+    result: MakeResult, options: StorageOptions, source: SampleSource, partial: PartialDataSet
+) -> None:
+    """Write labels.txt with the class names, and dataset.json with a description of the data set."""
+    if result.classes:
+        (partial.content / "labels.txt").write_text("".join(f"{name}\n" for name in result.classes))
+    description = {
+        "count": result.count,
+        "shapes": result.shapes,
+        "classes": result.classes,
+        "broken": result.broken,
         "options": asdict(options),
         "channel_order": "bgr" if options.bgr else source.order,
         "source": source.digest(),
         "crc32": [chunk.crc for chunk in partial.chunks],
     }
-    (partial.content / "dataset.json").write_text(json.dumps(account, indent=1) + "\n")
+    (partial.content / "dataset.json").write_text(json.dumps(description, indent=1) + "\n")

@@ -1,7 +1,7 @@
-"""A data set under construction: a folder beside the result, with a journal that lets an interrupted run go on.
+"""An unfinished data set: a folder beside the result, with a journal from which an interrupted run continues.
 
-The journal's first line says what is being made, each further one that a chunk of samples is safely stored. A chunk
-is written before its line, so after a kill at any moment at most one chunk is written twice, with the same content.
+The journal's first line holds the arguments, each further line one chunk of samples that is safely stored. A chunk is
+written before its line, so after a kill at any moment at most one chunk is written twice, with the same content.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _JOURNAL = "journal.jsonl"
 
 @dataclass(frozen=True)
 class Chunk:
-    """What one chunk holds: samples stored, checksum of them in order, pictures left out, counts of shapes."""
+    """The content of a chunk: number of samples, checksum, images that were skipped, number of samples per shape."""
 
     rows: int
     crc: int
@@ -30,41 +30,41 @@ class Chunk:
     shapes: Mapping[str, int] = field(default_factory=dict)
 
 
-class Partial:
-    """The folder `.OUT.partial` and the chunks its journal says are done."""
+class PartialDataSet:
+    """The folder `.OUT.partial` and the finished chunks that its journal lists."""
 
     def __init__(self, out: Path, arguments: Mapping[str, Any]) -> None:
         self.out, self.folder = out, out.parent / f".{out.name}.partial"
         self.content = self.folder / "content"
-        self.head = json.dumps(dict(arguments), sort_keys=True)
+        self.header = json.dumps(dict(arguments), sort_keys=True)
         self.chunks: list[Chunk] = []
 
-    def open(self) -> None:
-        """Take up what an equal run left, or begin anew."""
+    def resume_or_begin(self) -> None:
+        """Continue where a run with equal arguments stopped, or start again."""
         lines = self._lines()
-        if not lines or lines[0] != self.head or not self.content.is_dir():
+        if not lines or lines[0] != self.header or not self.content.is_dir():
             self._begin()
             return
         for line in lines[1:]:
             self.chunks.append(Chunk(**json.loads(line)))
 
     def add(self, chunk: Chunk) -> None:
-        """Note that one more chunk is stored, and see that the note reaches the disk."""
+        """Add a stored chunk to the journal and flush it to the disk."""
         self.chunks.append(chunk)
         with (self.folder / _JOURNAL).open("a") as journal:
             journal.write(json.dumps(asdict(chunk)) + "\n")
             journal.flush()
             os.fsync(journal.fileno())
 
-    def back_to(self, count: int) -> None:
-        """Forget all chunks from number `count` on, so that they are made again."""
+    def drop_chunks_from(self, count: int) -> None:
+        """Remove the chunks from number `count` on from the journal, so that they are written again."""
         kept, self.chunks = self.chunks[:count], []
-        (self.folder / _JOURNAL).write_text(self.head + "\n")
+        (self.folder / _JOURNAL).write_text(self.header + "\n")
         for chunk in kept:
             self.add(chunk)
 
     def publish(self) -> None:
-        """Give the finished content its name; what had the name goes only once the new one stands there."""
+        """Rename the finished content to its final name; an existing data set is removed only afterwards."""
         old = self.folder / "old"
         if self.out.exists():
             shutil.rmtree(old, ignore_errors=True)
@@ -74,27 +74,27 @@ class Partial:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the folder for this run alone. Raises DataError while another run writes to the same place."""
+        """Lock the folder for this run. Raises DataError while another run writes to the same path."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / "lock").open("w") as lock:
             _lock(lock.fileno(), self.out)
             try:
                 yield
             finally:
-                self._tidy()
+                self._remove_if_empty()
 
     def _begin(self) -> None:
         shutil.rmtree(self.content, ignore_errors=True)
         self.content.mkdir(parents=True)
-        (self.folder / _JOURNAL).write_text(self.head + "\n")
+        (self.folder / _JOURNAL).write_text(self.header + "\n")
 
-    def _tidy(self) -> None:
-        """Remove the folder if nothing in it is worth going on from."""
+    def _remove_if_empty(self) -> None:
+        """Remove the folder if it contains no finished chunk."""
         if not self.chunks:
             shutil.rmtree(self.folder, ignore_errors=True)
 
     def _lines(self) -> list[str]:
-        """Return the journal's whole lines; a last one without its end was cut off by the kill."""
+        """Return the complete lines of the journal; a last line without line end was cut off by a kill."""
         with contextlib.suppress(OSError):
             return (self.folder / _JOURNAL).read_text().split("\n")[:-1]
         return []
@@ -103,7 +103,7 @@ class Partial:
 def _lock(fd: int, out: Path) -> None:
     try:
         import fcntl
-    except ImportError:  # Windows: two runs at once are the user's to avoid
+    except ImportError:  # Windows has no fcntl: there, concurrent runs are not detected
         return
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,4 +1,4 @@
-"""From a sample of a source to a record ready to store: channels, size, order, picture file."""
+"""Conversion of a sample to a record ready to store: channels, size, channel order, encoding as an image file."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ import numpy.typing as npt
 from prototxt_gen.data import images
 from prototxt_gen.data.data_errors import BrokenImageError, DataError
 from prototxt_gen.data.data_set_writers import Record
-from prototxt_gen.data.sources import Source
+from prototxt_gen.data.sources import SampleSource
 
 Array = npt.NDArray[Any]
-Result = Record | str  # a record, or why there is none
+RecordOrReason = Record | str  # a record, or the reason why there is none
 
-_PROBES = 8
-_STARTS = {"png": b"\x89PNG", "jpg": b"\xff\xd8"}
+_SAMPLE_RECORDS = 8
+_MAGIC_BYTES = {"png": b"\x89PNG", "jpg": b"\xff\xd8"}
 
 
 @dataclass(frozen=True)
-class Options:
-    """How the samples are stored; see `make`."""
+class StorageOptions:
+    """How samples are stored; the arguments of `make` with the same names."""
 
     to: str = "lmdb"
     resize: tuple[int, int] | None = None
@@ -45,35 +45,35 @@ class Options:
                 raise DataError(f"data make: {text}")
 
 
-class Preparer:
-    """Makes the record for any place of the result. Called from several threads at once."""
+class RecordMaker:
+    """Returns the record for any position in the data set. Several threads may call it at the same time."""
 
-    def __init__(self, source: Source, options: Options) -> None:
+    def __init__(self, source: SampleSource, options: StorageOptions) -> None:
         self.source, self.options = source, options
-        self.order = _order(len(source), options)
+        self.order = _sample_order(len(source), options)
 
     def __len__(self) -> int:
         return len(self.order)
 
-    def __call__(self, position: int) -> Result:
-        """Return the record for one place, or what is wrong with its picture."""
+    def __call__(self, position: int) -> RecordOrReason:
+        """Return the record for a position, or the reason why its image cannot be decoded."""
         try:
             return self._record(position)
         except BrokenImageError as error:
             return str(error)
 
     def name(self, position: int) -> str:
-        """Return what to call the sample at a place."""
+        """Return the name of the sample at a position, for messages."""
         return self.source.key(int(self.order[position])) or f"sample {position}"
 
-    def probes(self) -> list[Record]:
-        """Return a few records spread over the set, at least one: their sizes stand for all."""
-        spread = sorted(set(np.linspace(0, len(self) - 1, _PROBES).astype(int).tolist()))
-        found = [result for result in map(self, spread) if isinstance(result, Record)]
-        found = found or [result for result in map(self, range(len(self))) if isinstance(result, Record)][:1]
-        if not found:
-            raise DataError(f"none of the {len(self)} pictures can be decoded; the first: {self(0)}")
-        return found
+    def sample_records(self) -> list[Record]:
+        """Return a few records spread over the data set, at least one, to estimate its size."""
+        spread = sorted(set(np.linspace(0, len(self) - 1, _SAMPLE_RECORDS).astype(int).tolist()))
+        records = [result for result in map(self, spread) if isinstance(result, Record)]
+        records = records or [result for result in map(self, range(len(self))) if isinstance(result, Record)][:1]
+        if not records:
+            raise DataError(f"none of the {len(self)} images can be decoded; the first: {self(0)}")
+        return records
 
     def _record(self, position: int) -> Record:
         index = int(self.order[position])
@@ -82,20 +82,24 @@ class Preparer:
         return Record(position, self.source.key(index), int(self.source.labels[index]), images.to_chw(image), encoded)
 
     def _encoded(self, index: int, image: Array) -> bytes:
-        """Return the picture file: the very file where it already is what is wanted (ReadImageToDatum does the same).
+        """Return the sample as an image file; a suitable file of the source is used unchanged (as in ReadImageToDatum).
 
-        Not so if it has other channels, which Caffe would find on decoding, or may be turned, which it would not.
+        A file is not suitable if it has other channels or may have an EXIF orientation, which Caffe would not apply.
         """
         form = self.options.encoded or ""
-        raw = self.source.file(index) if self.options.resize is None else None
-        usable = raw is not None and raw.startswith(_STARTS[form]) and not images.has_orientation(raw)
-        if raw is not None and usable and images.size_of(raw) == (image.shape[2], *image.shape[:2]):
-            return raw
+        file_bytes = self.source.file(index) if self.options.resize is None else None
+        usable = (
+            file_bytes is not None
+            and file_bytes.startswith(_MAGIC_BYTES[form])
+            and not images.may_be_rotated(file_bytes)
+        )
+        if file_bytes is not None and usable and images.shape_of_file(file_bytes) == (image.shape[2], *image.shape[:2]):
+            return file_bytes
         return images.encode(image, form)
 
 
-def _order(count: int, options: Options) -> Array:
-    """Return which sample of the source goes to each place."""
+def _sample_order(count: int, options: StorageOptions) -> Array:
+    """Return, for each position in the data set, the index of the sample in the source."""
     seed = options.shuffle_seed
     order = np.arange(count) if seed is None else np.random.default_rng(seed).permutation(count)
     low, high = options.part or (0, 1)
@@ -105,10 +109,10 @@ def _order(count: int, options: Options) -> Array:
     return order
 
 
-def _converted(image: Array, order: str, options: Options) -> Array:
-    """Return height x width x channels with the channels and the size asked for."""
+def _converted(image: Array, order: str, options: StorageOptions) -> Array:
+    """Return height x width x channels with the requested channels and size."""
     if options.gray:
-        image = images.gray(image, order)
+        image = images.to_gray(image, order)
     elif options.bgr and order == "rgb" and image.shape[2] == 3:
         image = image[:, :, ::-1]
     return images.resize(image, options.resize) if options.resize else image

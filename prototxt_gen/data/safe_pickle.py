@@ -1,6 +1,6 @@
-"""Reading pickles that must hold nothing but plain values and NumPy arrays.
+"""Reading pickles that contain only plain values and NumPy arrays.
 
-A pickle is a program. This reader knows the few calls that rebuild an array and refuses every other one, by name.
+A pickle can run any code. This reader allows only the functions that rebuild an array, and refuses all others by name.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _ARRAY_PARTS = {
 
 
 class _ArrayUnpickler(pickle.Unpickler):
-    """Lets in what NumPy writes for arrays (numpy.core before NumPy 2, numpy._core since), and nothing else."""
+    """Accepts what NumPy writes for arrays (numpy.core before NumPy 2, numpy._core since), and nothing else."""
 
     def find_class(self, module: str, name: str) -> Any:
         import numpy as np
@@ -34,9 +34,9 @@ class _ArrayUnpickler(pickle.Unpickler):
 
 
 def load_arrays(file: Path) -> object:
-    """Return what a pickle of plain values and arrays holds; text of Python 2 comes back as bytes.
+    """Return the content of a pickle of plain values and arrays; strings of Python 2 are returned as bytes.
 
-    Raises DataError for one that would call anything else, without calling it.
+    Raises DataError for a pickle that would call any other function, without calling it.
     """
     try:
         with file.open("rb") as stream:
@@ -48,7 +48,7 @@ def load_arrays(file: Path) -> object:
 
 
 def _latin1(text: str, encoding: str = "latin1") -> bytes:
-    """Stand in for _codecs.encode, which bytes in a pickle of protocol 2 go through, always with this encoding."""
+    """Replace _codecs.encode, which pickles of protocol 2 call for bytes, always with this encoding."""
     if encoding != "latin1":
         raise pickle.UnpicklingError(f"it wants the codec {encoding}")
     return text.encode("latin1")

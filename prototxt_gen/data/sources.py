@@ -1,6 +1,6 @@
-"""Where samples come from: folders of classes, list files, .npz, CIFAR and MNIST files, told apart by looking.
+"""Sources of samples: folders of classes, list files, and arrays (.npz, CIFAR, MNIST).
 
-A source is a sequence of `Sample`s, read one by one and in any order, by any number of threads.
+A source is a sequence of `Sample`s. Any number of threads may read samples, in any order.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from prototxt_gen.common.errors import nearest
 from prototxt_gen.data import images
-from prototxt_gen.data.data_errors import BrokenImageError, DataError, named
+from prototxt_gen.data.data_errors import BrokenImageError, DataError, abbreviated
 
 Array = npt.NDArray[Any]
 T = TypeVar("T")
@@ -27,15 +27,15 @@ _SPLIT_NAMES = ("train", "training", "val", "valid", "validation", "test", "test
 
 @dataclass(frozen=True)
 class Sample:
-    """One picture: height x width x channels (uint8, or float), its class, and the name it goes by."""
+    """One image (height x width x channels, uint8 or float) with its class and its name."""
 
     image: Array
     label: int
     key: str
 
 
-class Source:
-    """Samples with labels known beforehand. `order` is the channels' order: "bgr" for files, else as stored."""
+class SampleSource:
+    """The base class of all sources. `order` is the channel order: "bgr" for image files, else that of the source."""
 
     def __init__(self, kind: str, labels: Array, order: str = "bgr", classes: Sequence[str] = ()) -> None:
         self.kind, self.labels, self.order, self.classes = kind, labels, order, tuple(classes)
@@ -52,15 +52,15 @@ class Source:
         return (self[index] for index in range(len(self)))
 
     def image(self, index: int) -> Array:
-        """Return height x width x channels."""
+        """Return the image, height x width x channels."""
         raise NotImplementedError
 
     def key(self, index: int) -> str:
-        """Return the sample's name, empty where it has none."""
+        """Return the sample's name, or "" if it has none."""
         return ""
 
     def file(self, index: int) -> bytes | None:
-        """Return the picture file's bytes where the sample is a file of its own, else None."""
+        """Return the bytes of the sample's image file, or None if the sample is not a file."""
         return None
 
     def digest(self) -> str:
@@ -68,8 +68,8 @@ class Source:
         return f"{self.kind}:{len(self)}:{zlib.crc32(np.ascontiguousarray(self.labels, '<i8').tobytes()):08x}"
 
 
-class FileSource(Source):
-    """One picture file per sample, `names` below `root` (joined as Caffe does: plain text after plain text)."""
+class FileSource(SampleSource):
+    """A source with one image file per sample; paths are `root` + name, concatenated without a slash as in Caffe."""
 
     def __init__(self, kind: str, root: str, names: Sequence[str], labels: Sequence[int], classes: Sequence[str] = (),
                  color: bool = True) -> None:  # fmt: skip
@@ -83,7 +83,7 @@ class FileSource(Source):
         return self.names[index]
 
     def path(self, index: int) -> Path:
-        """Return where a sample's file is."""
+        """Return the path of a sample's file."""
         return Path(self.root + self.names[index])
 
     def file(self, index: int) -> bytes:
@@ -99,8 +99,8 @@ class FileSource(Source):
         return f"{super().digest()}:{names:08x}"
 
 
-class ArraySource(Source):
-    """Samples in one array, N x height x width x channels, or N x channels x height x width with `planar`."""
+class ArraySource(SampleSource):
+    """A source with all samples in one array: N x H x W x channels, or with `planar` N x channels x H x W."""
 
     def __init__(self, kind: str, pixels: Array, labels: Array, planar: bool, classes: Sequence[str] = ()) -> None:
         super().__init__(kind, np.asarray(labels, np.int64), "rgb", classes)
@@ -115,37 +115,37 @@ class ArraySource(Source):
         return f"{super().digest()}:{pixels:08x}"
 
 
-def choose_split(found: Mapping[str, T], split: str | None, src: Path) -> T:
-    """Return the part called `split`, or the only one there is."""
-    if split is None and len(found) == 1:
-        return next(iter(found.values()))
+def choose_split(parts: Mapping[str, T], split: str | None, src: Path) -> T:
+    """Return the part with the name `split`, or the only part. Raises DataError if it is missing or ambiguous."""
+    if split is None and len(parts) == 1:
+        return next(iter(parts.values()))
     if split is None:
-        raise DataError(f"{src} holds several parts, {named(sorted(found))}: say which with split")
-    if split not in found:
-        raise DataError(f"{src} has no part {split!r}, only {named(sorted(found))}{nearest(split, found)}")
-    return found[split]
+        raise DataError(f"{src} holds several parts, {abbreviated(sorted(parts))}: choose one with split")
+    if split not in parts:
+        raise DataError(f"{src} has no part {split!r}, only {abbreviated(sorted(parts))}{nearest(split, parts)}")
+    return parts[split]
 
 
 def folder_source(src: Path, split: str | None = None, color: bool = True) -> FileSource:
-    """Read a folder of class folders: pictures at any depth below a class, in order of path.
+    """Return the source of a folder with one folder per class: images at any depth below it, sorted by path.
 
-    Classes are numbered by name, or by value where all names are numbers (so "10" comes after "9").
+    Classes are sorted by name, or by value if all names are numbers (so "10" comes after "9").
     """
     root = choose_split(_folder_parts(src, split), split, src)
     classes = sorted(_visible_folders(root), key=_class_order(_visible_folders(root)))
     names: list[str] = []
     labels: list[int] = []
     for label, name in enumerate(classes):
-        found = sorted(_pictures_below(root, name))
-        names += found
-        labels += [label] * len(found)
+        parts = sorted(_pictures_below(root, name))
+        names += parts
+        labels += [label] * len(parts)
     if not names:
-        raise DataError(f"{src} holds no pictures in class folders, CLASS/PICTURE ({named(images.SUFFIXES)})")
+        raise DataError(f"{src} holds no images in class folders, CLASS/IMAGE ({abbreviated(images.SUFFIXES)})")
     return FileSource("folder", f"{root}/", names, labels, classes, color)
 
 
 def _folder_parts(src: Path, split: str | None) -> dict[str, Path]:
-    """Return the train, val, ... folders if the folder is divided so, else the folder itself, whatever its name."""
+    """Return the folders train, val, ... if the folder is divided in this way, else {"all": the folder itself}."""
     folders = _visible_folders(src)
     divided = "train" in folders and all(name in _SPLIT_NAMES for name in folders)
     if divided and any(_visible_folders(src / name) for name in folders):
@@ -172,20 +172,20 @@ def _pictures_below(root: Path, name: str) -> Iterator[str]:
 
 
 def list_source(src: Path, root: str | None = None, color: bool = True) -> FileSource:
-    """Read a list file as ImageDataLayer does: path, blank, label; the last blank divides, so paths may have blanks.
+    """Return the source of a list file as ImageDataLayer reads it: path, space, label (split at the last space).
 
-    `root` is put in front of every path as it stands (root_folder). Without it paths count from the working folder,
-    as in Caffe, or from the list's own folder where the first one is found only there.
+    `root` is put before every path (root_folder). Default: paths are relative to the working folder, as in Caffe, or to
+    the list's folder if the first path only exists there.
     """
     names, labels = parse_list(src)
     if root is None:
-        beside = not Path(names[0]).exists() and (src.parent / names[0]).exists()
-        root = f"{src.parent}/" if beside else ""
+        found_beside_list = not Path(names[0]).exists() and (src.parent / names[0]).exists()
+        root = f"{src.parent}/" if found_beside_list else ""
     return FileSource("list", root, names, labels, (), color)
 
 
 def parse_list(src: Path) -> tuple[list[str], list[int]]:
-    """Return the paths and labels of a list file; raises DataError with the line that is not `PATH LABEL`."""
+    """Return the paths and labels of a list file. Raises DataError with the line that is not `PATH LABEL`."""
     names: list[str] = []
     labels: list[int] = []
     for number, line in enumerate(read_lines(src), 1):
@@ -198,12 +198,12 @@ def parse_list(src: Path) -> tuple[list[str], list[int]]:
             raise DataError(f"{src}, line {number}: expected PATH LABEL with a whole number, found {line!r}") from None
         names.append(name)
     if not names:
-        raise DataError(f"{src} lists no pictures")
+        raise DataError(f"{src} lists no images")
     return names, labels
 
 
 def read_lines(src: Path) -> list[str]:
-    """Return a text file's lines. Names that are not UTF-8 survive: they are only handed back to the system."""
+    """Return the lines of a text file. Bytes that are not UTF-8 are preserved, because they may be file names."""
     try:
         return src.read_bytes().removeprefix(b"\xef\xbb\xbf").decode("utf-8", "surrogateescape").split("\n")
     except OSError as error:

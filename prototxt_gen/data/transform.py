@@ -1,4 +1,7 @@
-"""Caffe's own transformation of a sample, in NumPy (src/caffe/data_transformer.cpp, DataTransformer::Transform)."""
+"""Caffe's own transformation of an image (transform_param) in NumPy.
+
+Source: src/caffe/data_transformer.cpp DataTransformer::Transform.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ Rng = np.random.Generator
 
 @dataclass(frozen=True)
 class Transform:
-    """The fields of transform_param, under their own names. Raises DataError for what Caffe's CHECKs refuse."""
+    """The fields of transform_param, with their prototxt names. Raises DataError where Caffe's CHECKs fail."""
 
     scale: float = 1.0
     mirror: bool = False
@@ -29,17 +32,17 @@ class Transform:
 
     def __post_init__(self) -> None:
         if self.mean_file and self.mean_value:
-            raise DataError("transform_param: mean_file and mean_value cannot both be given")
+            raise DataError("transform_param: mean_file and mean_value exclude each other")
         if self.force_color and self.force_gray:
             raise DataError("transform_param: force_color and force_gray cannot both be set")
 
     @property
     def color(self) -> bool | None:
-        """Return what `open_dataset(color=...)` takes for these fields."""
+        """The argument `color` of `open_dataset` that corresponds to force_color and force_gray."""
         return True if self.force_color else False if self.force_gray else None
 
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, int, int]:
-        """Return channels, height, width after the transformation (InferBlobShape)."""
+        """Return channels, height, width after the transformation. Source: DataTransformer::InferBlobShape."""
         channels, height, width = shape
         if min(height, width) < self.crop_size:
             raise DataError(f"transform_param: crop_size {self.crop_size} is larger than the image, {height}x{width}")
@@ -49,12 +52,13 @@ class Transform:
 def transform(image: Array, params: Transform, phase: str, rng: Rng | None = None) -> Array:
     """Return (pixel - mean) * scale, cropped and mirrored: channels x height x width, float32.
 
-    `image`: channels x height x width. `phase` "TRAIN" crops at random, "TEST" in the middle; mirror is a coin toss in
-    both, as in Caffe. Draws from `rng` in Caffe's order, mirror, row, column; it may be None where nothing is random.
+    `image`: channels x height x width. The crop is random in phase "TRAIN", central in "TEST"; mirroring is random in
+    both, as in Caffe. Random numbers are drawn in Caffe's order: mirror, row, column. `rng` may be None if
+    nothing is random. Raises DataError if the crop or the mean does not fit the image.
     """
     shape = params.output_shape(image.shape)
-    mirrored = params.mirror and _draw(rng, 2) == 1
-    top, left = offsets(image.shape, shape, phase if params.crop_size else "TEST", rng)
+    mirrored = params.mirror and _draw_below(rng, 2) == 1
+    top, left = crop_offsets(image.shape, shape, phase if params.crop_size else "TEST", rng)
     window = (slice(None), slice(top, top + shape[1]), slice(left, left + shape[2]))
     out = image[window].astype(np.float32)
     mean = _mean(params, image.shape)
@@ -64,26 +68,28 @@ def transform(image: Array, params: Transform, phase: str, rng: Rng | None = Non
     return np.ascontiguousarray(out[:, :, ::-1]) if mirrored else out
 
 
-def offsets(image: tuple[int, ...], out: tuple[int, ...], phase: str, rng: Rng | None) -> tuple[int, int]:
-    """Return where a window of shape `out` is cut: drawn (row, then column) in "TRAIN", the middle in "TEST"."""
+def crop_offsets(image: tuple[int, ...], out: tuple[int, ...], phase: str, rng: Rng | None) -> tuple[int, int]:
+    """Return top and left of a crop of shape `out`: random in "TRAIN" (row first, then column), central in "TEST"."""
     rows, columns = image[1] - out[1], image[2] - out[2]
     if phase == "TRAIN":
-        return _draw(rng, rows + 1), _draw(rng, columns + 1)
+        return _draw_below(rng, rows + 1), _draw_below(rng, columns + 1)
     return rows // 2, columns // 2
 
 
-def _draw(rng: Rng | None, below: int) -> int:
+def _draw_below(rng: Rng | None, below: int) -> int:
     if rng is None:
         raise DataError("transform_param: a random crop or mirror needs a random generator")
     return int(rng.integers(below))
 
 
 def _mean(params: Transform, shape: tuple[int, ...]) -> Array | None:
-    """Return the mean to subtract: as large as the image for a file, channels x 1 x 1 for values."""
+    """Return the mean to subtract: of the image's shape for mean_file, channels x 1 x 1 for mean_value."""
     if params.mean_file:
         mean = read_mean(params.mean_file)
         if mean.shape != shape:
-            raise DataError(f"mean_file {params.mean_file} is {_by(mean.shape)}, the image {_by(shape)}")
+            raise DataError(
+                f"mean_file {params.mean_file} is {_show_shape(mean.shape)}, the image {_show_shape(shape)}"
+            )
         return mean
     if not params.mean_value:
         return None
@@ -94,12 +100,12 @@ def _mean(params: Transform, shape: tuple[int, ...]) -> Array | None:
 
 @lru_cache(maxsize=8)
 def read_mean(path: str) -> Array:
-    """Return the mean of a .binaryproto, channels x height x width, float32; kept after the first reading."""
+    """Return the mean image of a .binaryproto, channels x height x width, float32. Recent results are cached."""
     from prototxt_gen.caffemodel import read_binaryproto
 
     mean = np.asarray(read_binaryproto(path), np.float32)
     return mean.reshape(mean.shape[-3:])
 
 
-def _by(shape: tuple[int, ...]) -> str:
+def _show_shape(shape: tuple[int, ...]) -> str:
     return "x".join(map(str, shape))

@@ -1,8 +1,11 @@
-"""Processes that prepare batches ahead, and the memory they hand them over in.
+"""Worker processes that compute batches ahead of use, in memory that they share with the parent process.
 
-Fresh interpreters rather than forks: Caffe's process has threads (BLAS, prefetching, CUDA) that a fork would cut off
-in the middle, and multiprocessing's spawn runs the user's main script again. A worker gets its orders as lines on
-stdin and ends when that closes, so none outlives its parent, however it died.
+This module only distributes the work; what a batch contains is decided by the class that a `MakerSpec` names
+(`data.batch_loader.BatchMaker` or `train.input_feed.WorkerBatches`). `train.batch_prefetch` does the same with threads.
+
+Workers are fresh interpreters, not forks: Caffe's process has threads (BLAS, prefetching, CUDA) that a fork would kill
+in the middle of their work, and multiprocessing's "spawn" would run the user's main script again. A worker receives
+requests as lines on stdin and ends when stdin is closed, so no worker outlives its parent, however the parent ends.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ import sys
 import tempfile
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,90 +37,93 @@ from prototxt_gen.data.data_errors import DataError
 Array = npt.NDArray[Any]
 Shape = tuple[int, ...]
 
-_SLOTS_PER_WORKER = 2  # one being filled, one waiting to be fetched
+_BATCHES_PER_WORKER = 2  # one being computed, one waiting to be used
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """What a worker makes batches by: `maker` names a class as "module:name", which is made of the text `given`.
+class MakerSpec:
+    """How a worker creates the object that computes its batches.
 
-    Its `make(batch, *arrays)` fills the arrays of a batch, float32 of these shapes.
+    `maker_class` is "module:class"; the class is constructed with the text `argument`. Its method
+    `make(batch, *arrays)` must fill the float32 arrays of a batch, which have these `shapes`.
     """
 
-    maker: str
-    given: str
+    maker_class: str
+    argument: str
     shapes: tuple[Shape, ...]
 
-    def start(self) -> Any:
-        """Return the maker."""
-        module, name = self.maker.split(":")
-        return getattr(importlib.import_module(module), name)(self.given)
+    def create_maker(self) -> Any:
+        """Import the class and return an instance."""
+        module, name = self.maker_class.split(":")
+        return getattr(importlib.import_module(module), name)(self.argument)
 
 
-class _Slots:
-    """Batches in memory shared between processes: slot i holds one batch's arrays one after another, float32."""
+class _SharedBatches:
+    """`count` batches in memory shared between processes; `arrays[i]` are the float32 arrays of slot i."""
 
     def __init__(self, fd: int, count: int, shapes: Sequence[Shape]) -> None:
-        self.memory = mmap.mmap(fd, slots_bytes(count, shapes))
+        self.memory = mmap.mmap(fd, batches_bytes(count, shapes))
         flat = np.frombuffer(self.memory, np.float32).reshape(count, -1)
         self.arrays: list[list[Array]] = [[] for _ in range(count)]
-        at = 0
+        start = 0
         for shape in shapes:
+            end = start + math.prod(shape)
             for slot, row in zip(self.arrays, flat, strict=True):
-                slot.append(row[at : at + math.prod(shape)].reshape(shape))
-            at += math.prod(shape)
+                slot.append(row[start:end].reshape(shape))
+            start = end
 
 
-def slots_bytes(count: int, shapes: Sequence[Shape]) -> int:
-    """Return the memory that `count` batches take."""
+def batches_bytes(count: int, shapes: Sequence[Shape]) -> int:
+    """Return the memory of `count` batches in bytes."""
     return 4 * count * sum(map(math.prod, shapes))
 
 
 class _Worker:
-    """One process, answering each order with one line."""
+    """One worker process. It answers each request with one line."""
 
-    def __init__(self, recipe: Recipe, slots: int, fd: int) -> None:
-        told = {"maker": recipe.maker, "given": recipe.given, "shapes": recipe.shapes}
-        order = json.dumps({"recipe": told, "slots": slots, "fd": fd})
+    def __init__(self, spec: MakerSpec, slots: int, fd: int) -> None:
+        first_line = json.dumps({"spec": asdict(spec), "slots": slots, "fd": fd})
         package_root = str(Path(__file__).resolve().parents[2])
         path = os.pathsep.join([package_root, *filter(None, [os.environ.get("PYTHONPATH")])])
-        # In a session of its own: Ctrl-C is for the trainer, which still needs batches to finish its iteration.
+        # A new process group, so that Ctrl-C only reaches the trainer, which needs batches to finish its iteration.
         self.process = subprocess.Popen(
             [_python(), "-m", "prototxt_gen.data.worker_processes"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
             pass_fds=(fd,), env={**os.environ, "PYTHONPATH": path}, start_new_session=True,
         )  # fmt: skip
-        self.done = 0  # the last order answered
+        self.last_answered = 0  # serial number
         self.errors: dict[int, str | None] = {}
-        self.order(order)
+        self.send(first_line)
 
-    def order(self, line: str) -> None:
+    def send(self, line: str) -> None:
+        """Send one line to the worker."""
         stdin = self.process.stdin
         assert stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # `answer` says why it is gone
+        with contextlib.suppress(BrokenPipeError):  # `answer` reports why the worker has ended
             stdin.write(line.encode() + b"\n")
             stdin.flush()
 
     def answer(self, serial: int) -> str | None:
-        """Wait until order `serial` is done and return what went wrong with it.
+        """Wait until request number `serial` is done and return its error message, or None.
 
-        Orders are numbered, as a Ctrl-C can take the trainer out of here at any place, to come again for the same one.
+        Requests are numbered because Ctrl-C can interrupt the trainer here at any point, and it may then ask for the
+        same answer again.
         """
         assert self.process.stdout is not None
-        while self.done < serial:
+        while self.last_answered < serial:
             line = self.process.stdout.readline()
             if not line:
-                raise DataError(self._end())
-            serial_done, self.errors[serial_done] = json.loads(line)
-            self.done = serial_done
+                raise DataError(self._ended_message())
+            answered, self.errors[answered] = json.loads(line)
+            self.last_answered = answered
         return self.errors.pop(serial, None)
 
-    def _end(self) -> str:
-        """Say what a worker that is gone died of: a signal leaves no words of its own on stderr."""
+    def _ended_message(self) -> str:
+        """Return how the worker process ended. Unless a signal ended it, it has printed an error on stderr."""
         status = self.process.wait()
-        return f"a data worker ended {ending(status)}{'' if status < 0 else '; its words are above'}"
+        return f"a data worker ended {ending(status)}{'' if status < 0 else '; its error message is above'}"
 
     def close(self) -> None:
-        """Let it finish what it is at, and end."""
+        """Let the worker finish its current batch, and wait until it has ended."""
         stdin, stdout = self.process.stdin, self.process.stdout
         assert stdin is not None
         assert stdout is not None
@@ -128,52 +134,55 @@ class _Worker:
         self.process.wait()
 
 
-class Crew:
-    """So many worker processes. Batch n is made by worker n mod workers, so answers come in order by themselves."""
+class WorkerPool:
+    """A number of worker processes. Batch n is computed by worker n mod workers."""
 
-    def __init__(self, recipe: Recipe, workers: int) -> None:
-        self.ahead = workers * _SLOTS_PER_WORKER
-        need = slots_bytes(self.ahead, recipe.shapes)
-        with tempfile.TemporaryFile(dir=_roomy_folder(need)) as file:
-            _reserve(file.fileno(), need)
-            self.slots = _Slots(file.fileno(), self.ahead, recipe.shapes)
-            self.workers = [_Worker(recipe, self.ahead, file.fileno()) for _ in range(workers)]
-        self.ordered: deque[tuple[int, int]] = deque()  # (batch, serial number of the order), oldest first
+    def __init__(self, spec: MakerSpec, workers: int) -> None:
+        self.prefetched = workers * _BATCHES_PER_WORKER
+        size = batches_bytes(self.prefetched, spec.shapes)
+        with tempfile.TemporaryFile(dir=_folder_with_space(size)) as file:
+            _reserve(file.fileno(), size)
+            self.shared = _SharedBatches(file.fileno(), self.prefetched, spec.shapes)
+            self.workers = [_Worker(spec, self.prefetched, file.fileno()) for _ in range(workers)]
+        self.pending: deque[tuple[int, int]] = deque()  # (batch, serial number of the request), oldest first
         self.serial = 0
 
     def fill(self, batch: int, *arrays: Array) -> None:
-        """Write batch number `batch`; the ones after it are ordered, and ready sooner the later they are asked for."""
-        if not self.ordered or self.ordered[0][0] != batch:
-            self._go_to(batch)
-        error = self._take()
+        """Copy batch number `batch` into the arrays and request following batches from the workers.
+
+        Fastest where batches are taken in order. Raises DataError if the batch cannot be computed.
+        """
+        if not self.pending or self.pending[0][0] != batch:
+            self._restart_at(batch)
+        error = self._wait_for_oldest()
         if error is not None:
             raise DataError(error)
-        for array, made in zip(arrays, self.slots.arrays[batch % self.ahead], strict=True):
-            array[...] = made
-        self._order(batch + self.ahead)
+        for array, shared in zip(arrays, self.shared.arrays[batch % self.prefetched], strict=True):
+            array[...] = shared
+        self._request(batch + self.prefetched)
 
-    def _go_to(self, batch: int) -> None:
-        while self.ordered:
-            self._take()  # and never mind a fault in a batch nobody wants
-        for ahead in range(self.ahead):
-            self._order(batch + ahead)
+    def _restart_at(self, batch: int) -> None:
+        while self.pending:
+            self._wait_for_oldest()  # errors in batches that are no longer needed are ignored
+        for offset in range(self.prefetched):
+            self._request(batch + offset)
 
-    def _take(self) -> str | None:
-        batch, serial = self.ordered[0]
+    def _wait_for_oldest(self) -> str | None:
+        batch, serial = self.pending[0]
         error = self._worker(batch).answer(serial)
-        self.ordered.popleft()
+        self.pending.popleft()
         return error
 
-    def _order(self, batch: int) -> None:
+    def _request(self, batch: int) -> None:
         self.serial += 1
-        self._worker(batch).order(json.dumps([self.serial, batch, batch % self.ahead]))
-        self.ordered.append((batch, self.serial))
+        self._worker(batch).send(json.dumps([self.serial, batch, batch % self.prefetched]))
+        self.pending.append((batch, self.serial))
 
     def _worker(self, batch: int) -> _Worker:
         return self.workers[batch % len(self.workers)]
 
     def close(self) -> None:
-        """End the processes."""
+        """Stop the worker processes."""
         for worker in self.workers:
             worker.close()
         self.workers = []
@@ -183,57 +192,57 @@ class Crew:
 
 
 def _python() -> str:
-    """Return this Python's own program. Inside an embedding program (`caffe train`) sys.executable may be that one."""
+    """Return the Python executable. In a program that embeds Python (`caffe train`), sys.executable may be that one."""
     if Path(sys.executable or "").name.startswith(("python", "pypy")):
         return sys.executable
     return str(Path(sys.prefix) / "bin" / f"python{sys.version_info.major}")
 
 
-def _roomy_folder(need: int) -> str | None:
-    """Return /dev/shm if it has enough space, else None, the usual temp folder. Containers often give it 64 MB."""
+def _folder_with_space(size: int) -> str | None:
+    """Return /dev/shm if it has enough space (containers often have only 64 MB), else None: the temporary folder."""
     memory = Path("/dev/shm")
-    return str(memory) if memory.is_dir() and shutil.disk_usage(memory).free > 2 * need else None
+    return str(memory) if memory.is_dir() and shutil.disk_usage(memory).free > 2 * size else None
 
 
-def _reserve(fd: int, need: int) -> None:
-    """Claim the memory now: running out of it later would be a bus error in the middle of training."""
+def _reserve(fd: int, size: int) -> None:
+    """Allocate the memory now. If it ran out later, a bus error would end the training."""
     try:
-        os.ftruncate(fd, need)
+        os.ftruncate(fd, size)
         if hasattr(os, "posix_fallocate"):  # not on macOS
-            os.posix_fallocate(fd, 0, need)
+            os.posix_fallocate(fd, 0, size)
     except OSError as error:
-        raise DataError(f"data: no layer type for {need >> 20} MB of batches ahead ({error.strerror}); "
+        raise DataError(f"data: no space for {size >> 20} MB of prefetched batches ({error.strerror}); "
                         f"use fewer workers or a smaller batch_size") from error  # fmt: skip
 
 
 def _serve() -> None:
-    """Be a worker: the first line on stdin says what to load, each further one [serial, batch, slot]."""
+    """Run a worker. The first line on stdin is the MakerSpec, each further line a request [serial, batch, slot]."""
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)  # the end is the end of stdin
+        signal.signal(number, signal.SIG_IGN)  # the worker ends when stdin is closed
     answers = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)  # whatever a library prints must not pass for an answer
-    start = json.loads(sys.stdin.readline())
+    os.dup2(2, 1)  # output of libraries must not be taken for an answer
+    first_line = json.loads(sys.stdin.readline())
     maker: Any = None
     for line in sys.stdin:
         serial, batch, slot = json.loads(line)
         answer = None
         try:
             if maker is None:
-                maker, slots = _start(start)
-            maker.make(batch, *slots.arrays[slot])
-        except Exception as error:  # every fault is the parent's to report
+                maker, shared = _start(first_line)
+            maker.make(batch, *shared.arrays[slot])
+        except Exception as error:  # the parent reports all errors
             answer = str(error) if isinstance(error, PrototxtGenError) else f"{type(error).__name__}: {error}"
         answers.write(json.dumps([serial, answer]) + "\n")
 
 
-def _start(start: dict[str, Any]) -> tuple[Any, _Slots]:
+def _start(first_line: dict[str, Any]) -> tuple[Any, _SharedBatches]:
     from prototxt_gen.data.images import opencv
 
-    with contextlib.suppress(Exception):  # arrays need no OpenCV
+    with contextlib.suppress(Exception):  # data sets without image files need no OpenCV
         opencv().setNumThreads(1)
-    told = start["recipe"]
-    recipe = Recipe(told["maker"], told["given"], tuple(map(tuple, told["shapes"])))
-    return recipe.start(), _Slots(start["fd"], start["slots"], recipe.shapes)
+    fields = first_line["spec"]
+    spec = MakerSpec(fields["maker_class"], fields["argument"], tuple(map(tuple, fields["shapes"])))
+    return spec.create_maker(), _SharedBatches(first_line["fd"], first_line["slots"], spec.shapes)
 
 
 if __name__ == "__main__":

@@ -50,7 +50,7 @@ def html_text(story: Story, templates: str = "") -> str:
 def _context(story: Story, trained: Trained, verification: Report, found: Evaluation) -> dict[str, Any]:
     net = read(story.net / "deploy.prototxt")
     analysis = analyse(net)
-    rows = list(metrics_csv.read(trained.folder / "metrics.csv"))
+    rows = list(metrics_csv.read_metrics(trained.folder / "metrics.csv"))
     return {
         "net": net.name,
         "layers": len(net.layers),

@@ -162,15 +162,15 @@ def solver_changes(sets: Sets, iterations: int) -> dict[str, Any]:
 def train(net: Path, backend: str, force: bool) -> Trained:
     """Train as the solver says."""
     from prototxt_gen.train.backend import Settings
-    from prototxt_gen.train.snapshots import weights_of
-    from prototxt_gen.train.training_run import Job, run
+    from prototxt_gen.train.snapshots import weights_of_state
+    from prototxt_gen.train.training_run import TrainingJob, run
 
     started = time.monotonic()
     out = net / "snapshots"
-    outcome = run(Job(net / "solver.prototxt", backend, out, restart=force, settings=Settings(workers=0)))
+    outcome = run(TrainingJob(net / "solver.prototxt", backend, out, restart=force, settings=Settings(workers=0)))
     if outcome.exit_code or outcome.state is None:
         raise PrototxtGenError(f"training was stopped at iteration {outcome.iteration}; nothing is reported")
-    return Trained(out, weights_of(outcome.state), outcome.iteration, time.monotonic() - started)
+    return Trained(out, weights_of_state(outcome.state), outcome.iteration, time.monotonic() - started)
 
 
 def subject_of(net: Path, trained: Trained) -> Subject:

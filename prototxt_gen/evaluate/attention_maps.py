@@ -116,7 +116,7 @@ def overlay(picture: Array, field: Array) -> Array:
     bytes_ = np.rint(255 * (field - low) / (high - low)) if high > low else np.full(field.shape, 127.0)
     height, width = picture.shape[:2]
     smooth = cv2.resize(bytes_.astype(np.uint8), (width, height), interpolation=cv2.INTER_LINEAR)
-    grey = images.gray(picture, "bgr").astype(np.float32)
+    grey = images.to_gray(picture, "bgr").astype(np.float32)
     mixed = _STRENGTH * cv2.applyColorMap(smooth, cv2.COLORMAP_INFERNO) + (1 - _STRENGTH) * grey
     return np.asarray(np.rint(mixed).clip(0, 255), np.uint8)
 

@@ -93,7 +93,7 @@ def masks_in(subject: Subject, batch: Array, pattern: str) -> list[list[Mask]]:
     values = mask_values(subject.net, pattern)
     net = TorchNet(subject.analysis, subject.weights).eval()
     with torch.inference_mode():
-        found = net.compute([torch.from_numpy(np.ascontiguousarray(batch))], tuple(values))
+        found = net.forward_blobs([torch.from_numpy(np.ascontiguousarray(batch))], tuple(values))
     blobs = {value.blob: blob.numpy() for value, blob in zip(values, found, strict=True)}
     return [masks_of(blobs, index) for index in range(len(batch))]
 

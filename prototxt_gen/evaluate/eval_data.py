@@ -11,8 +11,8 @@ from prototxt_gen.common.errors import PrototxtGenError
 from prototxt_gen.data.augmentation import Augment
 from prototxt_gen.data.data_errors import DataError
 from prototxt_gen.data.data_set_reader import Dataset, SourceDataset, open_dataset
-from prototxt_gen.data.info import classes_of
-from prototxt_gen.data.source_detection import kind_of
+from prototxt_gen.data.info import label_names
+from prototxt_gen.data.source_detection import detect_kind
 from prototxt_gen.data.sources import FileSource
 from prototxt_gen.evaluate.image_preprocessing import CROPS, AugmentRecipe, CaffeRecipe, Recipe
 from prototxt_gen.evaluate.net_data_layer import OwnData
@@ -51,7 +51,7 @@ def open_data(asked: Asked, own: OwnData | None, channels: int | None = None) ->
     if own is not None and own.opening.get("color") is not None:
         color = own.opening["color"]
     if asked.data is not None:
-        is_stored = (asked.kind or kind_of(asked.data)).startswith("hdf5")
+        is_stored = (asked.kind or detect_kind(asked.data)).startswith("hdf5")
         tops = {"tops": own.opening["tops"]} if own is not None and "tops" in own.opening and is_stored else {}
         return open_dataset(asked.data, color=color, **tops, **given)
     if own is None or not own.source:
@@ -132,7 +132,7 @@ def class_names(dataset: Dataset | None, labels: Path | None = None) -> tuple[st
         except OSError as error:
             raise DataError(f"{labels}: {error.strerror or error}") from error
         return tuple(_without_synset(line.strip()) for line in lines if line.strip())
-    return classes_of(dataset) if dataset is not None else ()
+    return label_names(dataset) if dataset is not None else ()
 
 
 def _without_synset(line: str) -> str:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from converters.common.preprocessing import Preprocessing
 from prototxt_gen.data import images
-from prototxt_gen.data.augmentation import Augment, augment, rng_for
+from prototxt_gen.data.augmentation import Augment, augment, sample_rng
 from prototxt_gen.data.data_errors import DataError
 
 Array = npt.NDArray[Any]
@@ -141,7 +141,7 @@ class AugmentRecipe:
 
 
 def _in_test(image: Array, how: Augment) -> Array:
-    return augment(image, how, "TEST", rng_for(0, 0, 0))
+    return augment(image, how, "TEST", sample_rng(0, 0, 0))
 
 
 def _shorter_to(size: tuple[int, ...], length: int) -> Size:

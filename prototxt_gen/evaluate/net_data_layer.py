@@ -16,8 +16,8 @@ from prototxt_gen.layers.data.data import DataParameter
 from prototxt_gen.layers.data.hdf5_data import HDF5DataParameter
 from prototxt_gen.layers.data.image_data import ImageDataParameter
 from prototxt_gen.layers.utility.python import PythonParameter
-from prototxt_gen.train.data_layer_batches import transform_of
-from prototxt_gen.train.data_shapes import is_augmented
+from prototxt_gen.train.data_layer_batches import transform_of_layer
+from prototxt_gen.train.data_shapes import is_augmented_data
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def own_data(net: Net) -> OwnData | None:
     """Return what the data layer of a net of one phase says; None where the net has inputs only."""
     for layer in net.layers:
         make = _READERS.get(layer.type)
-        if make is not None and (layer.type != "Python" or is_augmented(layer)):
+        if make is not None and (layer.type != "Python" or is_augmented_data(layer)):
             return make(net, layer)
     return None
 
@@ -68,7 +68,7 @@ def locate(net: Net, name: str) -> Path:
 
 
 def _plain(net: Net, layer: Layer, **given: Any) -> OwnData:
-    how = transform_of(layer, lambda name: locate(net, name))
+    how = transform_of_layer(layer, lambda name: locate(net, name))
     opening = {"color": how.color, **given.pop("opening", {})}
     return OwnData(layer, opening=opening, crop=how.crop_size, mean_file=how.mean_file, **given)
 

@@ -85,7 +85,7 @@ class TorchPredictor:
 
         with torch.inference_mode():
             images = torch.from_numpy(np.ascontiguousarray(batch)).to(self.device)
-            (made,) = self.net.compute([images], self.scores)
+            (made,) = self.net.forward_blobs([images], self.scores)
         return _rows(made.cpu().numpy(), len(batch), self.name)
 
     def close(self) -> None:
@@ -154,13 +154,13 @@ class CaffePredictor:
     def __init__(self, subject: Subject, output: str = "") -> None:
         if find_spec("caffe") is None:
             raise RuntimeMissingError("real Caffe is not installed: prototxt-gen caffe install")
-        from prototxt_gen.real_caffe.child_process import Child
+        from prototxt_gen.real_caffe.child_process import ChildProcess
 
         value = image_input(subject)
         self.input = subject.analysis.shapes[value][1:]
         self._stack = ExitStack()
         self.place = Path(self._stack.enter_context(tempfile.TemporaryDirectory()))
-        self.child = Child("prototxt_gen.evaluate.caffe_predictor_process", self.place / "log.txt")
+        self.child = ChildProcess("prototxt_gen.evaluate.caffe_predictor_process", self.place / "log.txt")
         self._stack.callback(self.child.close)
         try:
             self._start(subject, value.blob, score_output(subject, output).blob)
@@ -175,16 +175,16 @@ class CaffePredictor:
         names = {"input": data, "output": output}
         if subject.as_filed and subject.prototxt is not None and subject.caffemodel is not None:
             try:
-                self.child.ask("start", net=str(subject.prototxt), weights=str(subject.caffemodel), **names)
+                self.child.request("start", net=str(subject.prototxt), weights=str(subject.caffemodel), **names)
                 return
             except PrototxtGenError:
                 pass  # a fork's file: the same net, written for this Caffe, may do
         net, weights = written_anew(subject, self.place)
-        self.child.ask("start", net=str(net), weights=str(weights), **names)
+        self.child.request("start", net=str(net), weights=str(weights), **names)
 
     def __call__(self, batch: Array) -> Array:
         np.save(self.place / "batch.npy", batch)
-        self.child.ask("forward", batch=str(self.place / "batch.npy"), scores=str(self.place / "scores.npy"))
+        self.child.request("forward", batch=str(self.place / "batch.npy"), scores=str(self.place / "scores.npy"))
         return _rows(np.load(self.place / "scores.npy"), len(batch), self.name)
 
     def close(self) -> None:

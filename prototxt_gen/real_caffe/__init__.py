@@ -2,7 +2,7 @@
 
 from prototxt_gen import real_caffe
 
-real_caffe.install()          # minutes the first time, seconds from the cache
+real_caffe.install()       # minutes the first time, seconds from the cache
 print(real_caffe.status())
 caffe = real_caffe.load()
 """
@@ -25,11 +25,12 @@ __all__ = ["Progress", "Status", "install", "load", "status"]
 def install(
     python: str | Path = sys.executable, apt: bool = False, force: bool = False, progress: Progress | None = None
 ) -> Path:
-    """Build Caffe for `python`, install it there, test it there; return the wheel's path in the cache.
+    """Build Caffe for `python`, install and test it there, and return the path of its wheel in the cache.
 
-    `apt` installs missing system packages, `force` builds and installs anew. `progress(what, share)` is called with
-    a share of 0 to 1; the default draws a bar on a terminal. RuntimeMissingError names missing system packages and the
-    line that installs them; PrototxtGenError carries the compiler's last errors and the path of the log.
+    `apt` installs missing system packages; `force` builds and installs again although a wheel is cached.
+    `progress(what, share)` is called with a share from 0 to 1; default: a progress bar on a terminal. Raises
+    RuntimeMissingError, naming missing system packages and the command that installs them, and PrototxtGenError with
+    the compiler's first errors and the path of the log.
     """
     from prototxt_gen.real_caffe import installer
 
@@ -37,7 +38,7 @@ def install(
 
 
 def load() -> ModuleType:
-    """Return the module `caffe`, quiet but for its errors; RuntimeMissingError says what to run if there is none."""
+    """Return the module `caffe`, logging only errors. Raises RuntimeMissingError if it is missing or broken."""
     os.environ.setdefault("GLOG_minloglevel", "2")  # read by Caffe when it is first imported
     try:
         module = import_module("caffe")

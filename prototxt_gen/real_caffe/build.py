@@ -1,4 +1,4 @@
-"""CMake and make over the patched sources, with progress from make's `[ 42%]` and a log to read when it fails."""
+"""Compilation of the patched Caffe sources with CMake and make, with progress (make's `[ 42%]`) and a log file."""
 
 from __future__ import annotations
 
@@ -13,25 +13,27 @@ from prototxt_gen.common.progress import ShareProgress
 from prototxt_gen.real_caffe.interpreter import Interpreter
 
 _PERCENT = re.compile(r"\[\s*(\d+)%\]")
-_FAULT = re.compile(r"\b(?:fatal )?error:|CMake Error|undefined reference|Killed signal|cannot find -l|No space left")
-_BYTES_PER_JOB = 1 << 30  # what g++ takes at most for one of Caffe's files
+_ERROR_LINE = re.compile(
+    r"\b(?:fatal )?error:|CMake Error|undefined reference|Killed signal|cannot find -l|No space left"
+)
+_BYTES_PER_JOB = 1 << 30  # the most that g++ needs for one of Caffe's files
 
 
 @dataclass(frozen=True)
 class Built:
-    """The extension module and the schema it was built with."""
+    """The result of a build: the extension module and the compiled schema (caffe.desc)."""
 
     module: Path
     schema: Path
 
 
-def jobs() -> int:
-    """Return how many files to compile at once: one for each usable core, but no more than memory is there for."""
+def parallel_jobs() -> int:
+    """Return how many files to compile at once: one per usable core, limited by the available memory."""
     return max(1, min(len(os.sched_getaffinity(0)), _available_bytes() // _BYTES_PER_JOB))
 
 
 def _available_bytes() -> int:
-    """Return the memory that new processes can have; what the system merely caches files in counts as available."""
+    """Return the bytes of memory that new processes can use, including the system's file cache."""
     for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
         if line.startswith("MemAvailable:"):
             return int(line.split()[1]) << 10
@@ -41,7 +43,7 @@ def _available_bytes() -> int:
 def compile_caffe(
     project: Path, root: Path, headers: Path, interpreter: Interpreter, opencv: bool, log: Path, progress: ShareProgress
 ) -> Built:
-    """Build the overlay at `project` and the sources at `root`, beside both; PrototxtGenError with the first faults."""
+    """Build the overlay at `project` with the sources at `root`. Raises PrototxtGenError with the first errors."""
     folder = project.parent / "build"
     includes = ";".join(str(path) for path in (*interpreter.includes, headers))
     configure = [
@@ -53,12 +55,12 @@ def compile_caffe(
     ]
     log.parent.mkdir(parents=True, exist_ok=True)
     log.write_text("", encoding="utf-8")
-    _run(configure, log, lambda what, share: None)
-    _run(["cmake", "--build", str(folder), "--", f"-j{jobs()}"], log, progress)
+    _run_logged(configure, log, lambda what, share: None)
+    _run_logged(["cmake", "--build", str(folder), "--", f"-j{parallel_jobs()}"], log, progress)
     return Built(folder / f"_caffe{interpreter.suffix}", folder / "generated" / "caffe.desc")
 
 
-def _run(command: list[str], log: Path, progress: ShareProgress) -> None:
+def _run_logged(command: list[str], log: Path, progress: ShareProgress) -> None:
     with log.open("a", encoding="utf-8") as file:
         file.write(f"$ {' '.join(command)}\n")
         with subprocess.Popen(
@@ -66,19 +68,19 @@ def _run(command: list[str], log: Path, progress: ShareProgress) -> None:
         ) as process:
             for line in process.stdout or ():
                 file.write(line)
-                _report(line, progress)
+                _report_percentage(line, progress)
     if process.returncode != 0:
-        raise PrototxtGenError(f"Caffe does not build:\n{faults(log)}\nthe whole log: {log}")
+        raise PrototxtGenError(f"Caffe does not build:\n{first_errors(log)}\nthe whole log: {log}")
 
 
-def _report(line: str, progress: ShareProgress) -> None:
+def _report_percentage(line: str, progress: ShareProgress) -> None:
     percent = _PERCENT.search(line)
     if percent:
         progress(f"compiling {Path(line.split()[-1]).name.removesuffix('.o')}", int(percent.group(1)) / 100)
 
 
-def faults(log: Path, most: int = 8) -> str:
-    """Return the first lines of a log that name an error, or its last lines if none does."""
+def first_errors(log: Path, max_lines: int = 8) -> str:
+    """Return the first lines of a log that contain an error, or its last lines if none does."""
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
-    named = [line.strip() for line in lines if _FAULT.search(line) and not line.startswith("$ ")]
-    return "\n".join(named[:most] or lines[-most:])
+    error_lines = [line.strip() for line in lines if _ERROR_LINE.search(line) and not line.startswith("$ ")]
+    return "\n".join(error_lines[:max_lines] or lines[-max_lines:])

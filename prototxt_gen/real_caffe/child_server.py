@@ -1,6 +1,7 @@
-"""What a process with Caffe in it does: a line of JSON in, a line of JSON out, until stdin ends. `Child` starts it.
+"""The request loop of a child process with Caffe: one line of JSON in, one line of JSON out, until stdin is closed.
 
-A failed CHECK in Caffe may end the process it happens in; so it is never the user's own.
+`child_process.ChildProcess` starts such a process. A failed CHECK in Caffe may end the process in which it happens;
+therefore Caffe never runs in the user's own process.
 """
 
 from __future__ import annotations
@@ -14,42 +15,45 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
-Order = dict[str, Any]
+Request = dict[str, Any]
+"""`command`, `id`, and the arguments of the command."""
 
 
-class Session(Protocol):
-    """What orders are given to: `do` names a method that takes the order and returns what JSON can hold."""
+class RequestHandler(Protocol):
+    """The object that answers requests: `command` names its method, which takes the request and returns JSON data."""
 
-    def started(self) -> Any:
-        """Return the answer to the order "start", which made the session."""
+    def start_answer(self) -> Any:
+        """Return the answer to the first request, "start", which created the handler."""
         ...
 
 
-def serve(make: Callable[[Order], Session]) -> None:
-    """Answer orders, the first of which makes the session. Whatever Caffe and its layers print goes to stderr, a file.
+def serve(create_handler: Callable[[Request], RequestHandler]) -> None:
+    """Answer requests until stdin is closed; the first one creates the handler. Caffe's own output goes to stderr.
 
-    Ctrl-C and SIGTERM are for the parent, which lets a step end first; the end of stdin is the end.
+    Ctrl-C and SIGTERM are ignored: the parent handles them and first lets a step finish.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    sys.path.insert(0, str(Path.cwd()))  # where layers of the user's own are looked for
+    sys.path.insert(0, str(Path.cwd()))  # for the user's own Python layers
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
-    session: list[Session] = []
+    handlers: list[RequestHandler] = []
     with contextlib.suppress(BrokenPipeError):
         for line in sys.stdin:
-            order = json.loads(line)
-            answers.write(json.dumps({"order": order["order"], **_answer(make, session, order)}) + "\n")
+            request = json.loads(line)
+            answers.write(json.dumps({"id": request["id"], **_answer(create_handler, handlers, request)}) + "\n")
         answers.flush()
-    os._exit(0)  # Caffe's prefetch threads and Python's end get into each other's way
+    os._exit(0)  # a normal exit of Python can hang on Caffe's prefetch threads
 
 
-def _answer(make: Callable[[Order], Session], session: list[Session], order: Order) -> Order:
+def _answer(
+    create_handler: Callable[[Request], RequestHandler], handlers: list[RequestHandler], request: Request
+) -> dict[str, Any]:
     try:
-        if order["do"] == "start":
-            session[:] = [make(order)]
-            return {"ok": session[0].started()}
-        action: Callable[[Order], Any] = getattr(session[0], order["do"])
-        return {"ok": action(order)}
-    except Exception as error:  # every fault is the parent's to report
+        if request["command"] == "start":
+            handlers[:] = [create_handler(request)]
+            return {"ok": handlers[0].start_answer()}
+        method: Callable[[Request], Any] = getattr(handlers[0], request["command"])
+        return {"ok": method(request)}
+    except Exception as error:  # the parent reports all errors
         return {"error": str(error), "kind": type(error).__name__}

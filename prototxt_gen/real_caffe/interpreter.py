@@ -1,4 +1,4 @@
-"""What there is to know of a Python before building for it: ABI, header folders, the environment's pip."""
+"""Properties of a Python interpreter that a build for it needs: version, ABI, header folders; and its pip."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from prototxt_gen.common.errors import PrototxtGenError, RuntimeMissingError
 
-_QUESTION = """\
+_INTERPRETER_FACTS_SCRIPT = """\
 import json, platform, sys, sysconfig
 print(json.dumps({
     "version": list(sys.version_info[:2]),
@@ -27,7 +27,7 @@ print(json.dumps({
 
 @dataclass(frozen=True)
 class Interpreter:
-    """One CPython; `system` if it belongs to the distribution, whose headers are then a package of their own."""
+    """A CPython interpreter. `system`: it is the Linux distribution's own, with its headers in a separate package."""
 
     executable: Path
     version: tuple[int, int]
@@ -38,23 +38,25 @@ class Interpreter:
 
     @property
     def tag(self) -> str:
-        """Return the wheel tag, e.g. cp311-cp311-linux_x86_64."""
+        """The wheel tag, e.g. cp311-cp311-linux_x86_64."""
         python = f"cp{self.version[0]}{self.version[1]}"
         return f"{python}-{python}-{self.platform.replace('-', '_').replace('.', '_')}"
 
     @property
     def has_headers(self) -> bool:
-        """Return whether extension modules can be compiled for it."""
+        """Whether its headers are installed, so that extension modules can be compiled for it."""
         return any((folder / "Python.h").is_file() for folder in self.includes)
 
 
-def inspect(python: Path) -> Interpreter:
-    """Ask `python` about itself; PrototxtGenError if it does not run or Caffe cannot be built for it."""
+def inspect_interpreter(python: Path) -> Interpreter:
+    """Run `python` and return its properties. Raises PrototxtGenError if Caffe cannot be built for it."""
     try:
-        answer = subprocess.run([str(python), "-c", _QUESTION], capture_output=True, text=True, check=True)
+        process = subprocess.run(
+            [str(python), "-c", _INTERPRETER_FACTS_SCRIPT], capture_output=True, text=True, check=True
+        )
     except (OSError, subprocess.CalledProcessError) as error:
         raise PrototxtGenError(f"{python}: does not run as a Python: {error}") from None
-    facts = json.loads(answer.stdout)
+    facts = json.loads(process.stdout)
     version = (int(facts["version"][0]), int(facts["version"][1]))
     if facts["implementation"] != "cpython" or facts["free_threaded"] or version < (3, 10):
         raise PrototxtGenError(f"{python}: Caffe is built for CPython 3.10 and later, not free-threaded")
@@ -71,18 +73,18 @@ def inspect(python: Path) -> Interpreter:
 
 
 def pip(python: Path, *arguments: str) -> None:
-    """Run pip for `python`, its own or, if it has none, this Python's; PrototxtGenError carries pip's last lines."""
-    own = subprocess.run([str(python), "-m", "pip", "--version"], capture_output=True).returncode == 0
-    start = [str(python), "-m", "pip"] if own else [sys.executable, "-m", "pip", "--python", str(python)]
-    done = subprocess.run(
-        [*start, "--disable-pip-version-check", *arguments],
+    """Run pip for `python`: its own pip, or else that of this Python. Raises PrototxtGenError with pip's last lines."""
+    has_pip = subprocess.run([str(python), "-m", "pip", "--version"], capture_output=True).returncode == 0
+    command = [str(python), "-m", "pip"] if has_pip else [sys.executable, "-m", "pip", "--python", str(python)]
+    process = subprocess.run(
+        [*command, "--disable-pip-version-check", *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
     )
-    if done.returncode == 0:
+    if process.returncode == 0:
         return
-    if "No module named pip" in done.stdout:
+    if "No module named pip" in process.stdout:
         raise RuntimeMissingError(f"{python} has no pip: run '{python} -m ensurepip'")
-    tail = "\n".join(done.stdout.strip().splitlines()[-8:])
+    tail = "\n".join(process.stdout.strip().splitlines()[-8:])
     raise PrototxtGenError(f"pip {arguments[0]} failed:\n{tail}")

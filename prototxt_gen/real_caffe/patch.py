@@ -1,4 +1,4 @@
-"""Exact replacement of texts in sources that are not ours: each must be found, and as often as it was counted."""
+"""Exact text replacements in Caffe's sources, which must occur exactly as often as expected."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class Patch:
     count: int = 1
 
 
-def apply(root: Path, patches: Iterable[Patch], stale: Iterable[str] = ()) -> None:
-    """Change the sources under `root` in place and delete `stale` ones; PrototxtGenError where a count is another."""
+def apply_patches(root: Path, patches: Iterable[Patch], stale: Iterable[str] = ()) -> None:
+    """Apply the patches under `root` in place and delete `stale` files. Raises PrototxtGenError if a count differs."""
     for path in stale:
         (root / path).unlink(missing_ok=True)
     for patch in patches:

@@ -1,4 +1,4 @@
-"""The self-test: `selfcheck.py` in a child process of the Python that Caffe was installed for."""
+"""Self-test of an installed Caffe: runs `selftest_script.py` with the Python for which Caffe was installed."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from pathlib import Path
 
 from prototxt_gen.common.errors import PrototxtGenError
 
-_SECONDS = 120
+_TIMEOUT_SECONDS = 120
 
 
 def run(python: Path) -> int:
-    """Return the number of layer types of a Caffe that works; PrototxtGenError with its last words if it does not."""
+    """Run the self-test and return the number of Caffe's layer types. Raises PrototxtGenError if it fails."""
     script = Path(__file__).with_name("selftest_script.py").read_text(encoding="utf-8")
     environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "GLOG_minloglevel": "2"}
     with tempfile.TemporaryDirectory() as folder:
         try:
-            done = subprocess.run(
+            process = subprocess.run(
                 [str(python.absolute()), "-"],
                 input=script,
                 capture_output=True,
                 text=True,
                 cwd=folder,
                 env=environment,
-                timeout=_SECONDS,
+                timeout=_TIMEOUT_SECONDS,
             )
         except subprocess.TimeoutExpired:
-            raise PrototxtGenError(f"its self-test did not end within {_SECONDS} seconds") from None
-    if done.returncode != 0:
-        words = "\n".join((done.stderr.strip() or f"it ended with {done.returncode}").splitlines()[-6:])
-        raise PrototxtGenError(f"its self-test failed:\n{words}")
-    return int(done.stdout.split()[-1])
+            raise PrototxtGenError(f"its self-test did not end within {_TIMEOUT_SECONDS} seconds") from None
+    if process.returncode != 0:
+        last_lines = "\n".join((process.stderr.strip() or f"it ended with {process.returncode}").splitlines()[-6:])
+        raise PrototxtGenError(f"its self-test failed:\n{last_lines}")
+    return int(process.stdout.split()[-1])

@@ -1,6 +1,7 @@
-"""The self-test's other half: run by the Python that Caffe was installed for, which need not have prototxt-gen.
+"""The script of the self-test, run by the Python for which Caffe was installed and without prototxt-gen.
 
-Fed to that Python on its standard input, in an empty folder. Prints the number of layer types; a fault is a traceback.
+It is passed to that Python on standard input, in an empty folder. It prints the number of layer types; an error is a
+traceback.
 """
 
 from __future__ import annotations
@@ -18,13 +19,13 @@ INPUT = 'layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 1 d
 
 
 def net(text: str, phase: int = caffe.TEST) -> Any:
-    """Return the net of a prototxt's text."""
+    """Return the Caffe net of a prototxt text."""
     Path("net.prototxt").write_text(text, encoding="utf-8")
     return caffe.Net("net.prototxt", phase)
 
 
 def check_interp() -> None:
-    """Two by two becomes three by three, corners kept."""
+    """Check that Interp enlarges 2 x 2 to 3 x 3 with the corners unchanged."""
     made = net(INPUT + 'layer { name: "y" type: "Interp" bottom: "x" top: "y" interp_param { zoom_factor: 2 } }')
     made.blobs["x"].data[...] = [[[[0, 1], [2, 3]]]]
     expected = [[0, 0.5, 1], [1, 1.5, 2], [2, 2.5, 3]]
@@ -32,7 +33,7 @@ def check_interp() -> None:
 
 
 def check_bn() -> None:
-    """Training normalises by the batch and moves the statistics by a tenth; blobs are 1 x C x 1 x 1."""
+    """Check that BN in training uses batch statistics, moves its statistics by 0.1, and has blobs of 1 x C x 1 x 1."""
     made = net(
         INPUT + 'layer { name: "y" type: "BN" bottom: "x" top: "y" bn_param { slope_filler { value: 1 } } }',
         caffe.TRAIN,
@@ -47,7 +48,7 @@ def check_bn() -> None:
 
 
 def check_solvers() -> None:
-    """Each of the six solvers brings a linear fit's loss down."""
+    """Check that each of the six solvers updates weights and writes a snapshot that can be loaded."""
     data = "dummy_data_param { shape { dim: 4 dim: 3 } shape { dim: 4 dim: 2 } data_filler { type: 'gaussian' } }"
     Path("train.prototxt").write_text(
         f'layer {{ name: "d" type: "DummyData" top: "x" top: "t" {data} }}\n'
@@ -72,22 +73,22 @@ def check_solvers() -> None:
 
 
 class Doubler(caffe.Layer):  # type: ignore[misc, unused-ignore]
-    """A Python layer: twice its bottom."""
+    """A Python layer whose top is twice its bottom."""
 
     def setup(self, bottom: Any, top: Any) -> None:
         """Do nothing."""
 
     def reshape(self, bottom: Any, top: Any) -> None:
-        """Take the bottom's shape."""
+        """Reshape the top to the bottom's shape."""
         top[0].reshape(*bottom[0].data.shape)
 
     def forward(self, bottom: Any, top: Any) -> None:
-        """Double."""
+        """Compute the top."""
         top[0].data[...] = 2 * bottom[0].data
 
 
 def check_python_layer() -> None:
-    """A class of this file is a layer."""
+    """Check that a Python class can be a layer."""
     module = types.ModuleType("selfcheck_layers")
     module.__dict__["Doubler"] = Doubler
     sys.modules[module.__name__] = module
@@ -98,7 +99,7 @@ def check_python_layer() -> None:
 
 
 def check_faults() -> None:
-    """A failed CHECK is an exception that names the layer; LMDB is what a Data layer opens."""
+    """Check that a failed CHECK is an exception that names the layer, and that Data layers open LMDB."""
     where = 'data_param { source: "nowhere" backend: LMDB batch_size: 1 }'
     try:
         net(f'layer {{ name: "data" type: "Data" top: "data" {where} }}')

@@ -1,4 +1,4 @@
-"""Caffe's sources and pybind11's headers: fetched from PyPI by pip, held to the hashes below, kept in the cache."""
+"""Caffe's sources and pybind11's headers, downloaded from PyPI by pip, checked by SHA-256, and cached."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ OVERLAY = Path(__file__).with_name("overlay")
 
 
 @dataclass(frozen=True)
-class Source:
-    """One file of a package index, and how pip must be told to take just that file."""
+class PinnedFile:
+    """A file on PyPI with its hash; `format` is the pip option that selects exactly this file."""
 
     project: str
     version: str
@@ -30,14 +30,14 @@ class Source:
     format: str
 
 
-CAFFE = Source(
+CAFFE = PinnedFile(
     "brocolli-caffe",
     "9.0.2",
     "brocolli-caffe-9.0.2.tar.gz",
     "c6410cc60bdd6db685d441b66be7df05410f8850ac88d6b75d48ef9b2315c08a",
     "--no-binary=:all:",
 )
-PYBIND11 = Source(
+PYBIND11 = PinnedFile(
     "pybind11",
     "3.1.0",
     "pybind11-3.1.0-py3-none-any.whl",
@@ -45,13 +45,13 @@ PYBIND11 = Source(
     "--only-binary=:all:",
 )
 
-# The rest of the archive (tests, models, documents, a .git) stays in it.
+# Nothing else of the archive (tests, models, documents, a .git) is unpacked.
 _WANTED = ("src/caffe/", "include/caffe/", "python/caffe/", "LICENSE")
 _UNWANTED = ("src/caffe/test/", "include/caffe/test/", "python/caffe/test/", "python/caffe/__pycache__/")
 
 
-def cache() -> Path:
-    """Return the folder that everything built and fetched is kept in; created if need be."""
+def cache_folder() -> Path:
+    """Return the cache folder for downloads and builds; it is created if necessary."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     folder = Path(base) / "prototxt-gen"
     folder.mkdir(parents=True, exist_ok=True)
@@ -63,12 +63,13 @@ def sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def fetch(source: Source) -> Path:
-    """Return the file's path in the cache, after downloading it if it is not there; its hash is always checked.
+def fetch(source: PinnedFile) -> Path:
+    """Return the path of the file in the cache after downloading it if necessary; its hash is always checked.
 
-    A file of the right name and hash that somebody puts into the cache's folder `sources` saves the download.
+    A file with the right name and hash that is copied into the folder `sources` of the cache makes the download
+    unnecessary.
     """
-    target = cache() / "sources" / source.file
+    target = cache_folder() / "sources" / source.file
     if not target.is_file():
         target.parent.mkdir(parents=True, exist_ok=True)
         _download(source, target)
@@ -78,7 +79,7 @@ def fetch(source: Source) -> Path:
     return target
 
 
-def _download(source: Source, target: Path) -> None:
+def _download(source: PinnedFile, target: Path) -> None:
     with tempfile.TemporaryDirectory(dir=target.parent) as name:
         folder = Path(name)
         pinned = folder / "requirements.txt"
@@ -88,13 +89,13 @@ def _download(source: Source, target: Path) -> None:
 
 
 def unpack(archive: Path, folder: Path) -> Path:
-    """Unpack what the build needs of Caffe's archive into `folder`, patch it, and return the sources' root."""
+    """Unpack the files that the build needs from Caffe's archive into `folder`, patch them, and return the folder."""
     with tarfile.open(archive) as tar:
         for member in tar.getmembers():
             _, _, path = member.name.partition("/")
             if member.isfile() and path.startswith(_WANTED) and not path.startswith(_UNWANTED):
                 _extract(tar, member, folder / path)
-    patch.apply(folder, patches.PATCHES, patches.STALE)
+    patch.apply_patches(folder, patches.PATCHES, patches.STALE)
     return folder
 
 
@@ -108,14 +109,14 @@ def _extract(tar: tarfile.TarFile, member: tarfile.TarInfo, target: Path) -> Non
 
 
 def unpack_headers(wheel: Path, folder: Path) -> Path:
-    """Unpack pybind11's wheel into `folder` and return its header folder."""
+    """Unpack pybind11's wheel into `folder` and return its include folder."""
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(folder)
     return folder / "pybind11" / "include"
 
 
 def overlay_hash() -> str:
-    """Return one hash of all that we add to Caffe: the overlay's files, the patches, and how the wheel is laid out."""
+    """Return one hash over everything we add to Caffe: overlay files, patches, and the layout of the wheel."""
     files = {path.relative_to(OVERLAY).as_posix(): path for path in OVERLAY.rglob("*") if path.is_file()}
     files |= {name: Path(__file__).with_name(name) for name in ("patches.py", "patches_faults.py", "wheel.py")}
     total = hashlib.sha256()

@@ -1,4 +1,4 @@
-"""`status`: which Caffe a Python has, found out in a child process, so that one that does not load cannot hurt."""
+"""`status`: the Caffe that a Python has, examined in a child process because loading a broken one may crash."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-_QUESTION = """\
+_STATUS_SCRIPT = """\
 import json, pathlib, sys
 try:
     import caffe
@@ -36,10 +36,10 @@ print(json.dumps({
 
 @dataclass(frozen=True)
 class Status:
-    """What `caffe` is in one Python.
+    """The state of the module `caffe` in a Python.
 
-    `problem` is empty if it loads. `wheel` is the version of prototxt-gen's own wheel, empty for another Caffe, of
-    which `features` says nothing. `solvers` are class names.
+    `problem` is empty if it loads. `wheel` is the version of prototxt-gen's own wheel, empty for any other Caffe, for
+    which `features` is empty too. `solvers` are the names of the solver classes.
     """
 
     problem: str
@@ -53,17 +53,17 @@ class Status:
 
     @property
     def installed(self) -> bool:
-        """Return whether `import caffe` works."""
+        """Whether `import caffe` works."""
         return not self.problem
 
 
 def status(python: str | Path = sys.executable) -> Status:
-    """Look at the Caffe of `python`."""
-    done = subprocess.run([str(python), "-c", _QUESTION], capture_output=True, text=True)
-    if done.returncode != 0 or not done.stdout.strip():
-        last = (done.stderr.strip().splitlines() or [f"the process ended with {done.returncode}"])[-1]
-        return Status(f"does not load: {last}")
-    facts = json.loads(done.stdout.strip().splitlines()[-1])
+    """Return the status of Caffe in `python`."""
+    process = subprocess.run([str(python), "-c", _STATUS_SCRIPT], capture_output=True, text=True)
+    if process.returncode != 0 or not process.stdout.strip():
+        last_line = (process.stderr.strip().splitlines() or [f"the process ended with {process.returncode}"])[-1]
+        return Status(f"does not load: {last_line}")
+    facts = json.loads(process.stdout.strip().splitlines()[-1])
     if "problem" in facts:
         return Status(facts["problem"])
     return Status(

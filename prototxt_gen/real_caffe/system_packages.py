@@ -1,4 +1,4 @@
-"""What the build needs of the system: found by its files, named by Debian's and Ubuntu's packages."""
+"""System packages that the build needs: detected by their files, named as in Debian and Ubuntu."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ OPENCV = {"libopencv-imgcodecs-dev": "opencv2/imgcodecs.hpp"}
 
 
 @dataclass(frozen=True)
-class Missing:
-    """Debian packages that are not there: those the build cannot do without, and those that only add to it."""
+class MissingPackages:
+    """Debian packages that are not installed: those that the build requires, and those that it can do without."""
 
     needed: tuple[str, ...]
     optional: tuple[str, ...]
 
     @property
-    def line(self) -> str:
-        """Return the command that installs them all."""
+    def apt_command(self) -> str:
+        """The apt-get command that installs all of them."""
         sudo = "" if os.geteuid() == 0 else "sudo "
         return f"{sudo}apt-get install -y --no-install-recommends {' '.join((*self.needed, *self.optional))}"
 
@@ -60,42 +60,44 @@ def _has_library(name: str) -> bool:
 
 
 def has_opencv() -> bool:
-    """Return whether the image parts of OpenCV can be built against."""
+    """Return whether OpenCV's image modules are installed with headers."""
     return all(_has_header(name) for name in OPENCV.values())
 
 
-def missing(interpreter: Interpreter) -> Missing:
-    """Look for everything the build uses."""
+def find_missing(interpreter: Interpreter) -> MissingPackages:
+    """Return the packages that the build uses and that are not installed."""
     needed = [package for package, name in PROGRAMS.items() if shutil.which(name) is None]
     needed += [package for package, name in HEADERS.items() if not _has_header(name)]
     needed += [package for package, name in LIBRARIES.items() if not _has_library(name)]
     if interpreter.system and not interpreter.has_headers:
         needed.append("python{}.{}-dev".format(*interpreter.version))
-    return Missing(tuple(needed), () if has_opencv() else tuple(OPENCV))
+    return MissingPackages(tuple(needed), () if has_opencv() else tuple(OPENCV))
 
 
-def require(interpreter: Interpreter, apt: bool) -> None:
-    """Return if the build can start; with `apt`, install what is missing first, the optional too.
+def require_packages(interpreter: Interpreter, apt: bool) -> None:
+    """Check that the build can start. With `apt`, missing packages are installed first, the optional ones too.
 
-    RuntimeMissingError names the missing packages and the line that installs them.
+    Raises RuntimeMissingError with the missing packages and the command that installs them.
     """
-    lacking = missing(interpreter)
-    if apt and (lacking.needed or lacking.optional):
-        _install(lacking)
-        lacking = missing(interpreter)
-    if lacking.needed:
+    missing = find_missing(interpreter)
+    if apt and (missing.needed or missing.optional):
+        _install(missing)
+        missing = find_missing(interpreter)
+    if missing.needed:
         raise RuntimeMissingError(
-            f"Caffe needs system packages that are missing: {', '.join(lacking.needed)}; run '{lacking.line}'"
+            f"Caffe needs system packages that are missing: {', '.join(missing.needed)}; run '{missing.apt_command}'"
         )
     if not interpreter.has_headers:
         raise RuntimeMissingError(f"{interpreter.executable}: its headers (Python.h) are not installed")
 
 
-def _install(lacking: Missing) -> None:
+def _install(missing: MissingPackages) -> None:
     if shutil.which("apt-get") is None:
-        raise RuntimeMissingError(f"there is no apt-get here; Caffe needs {', '.join(lacking.needed)} or their like")
+        raise RuntimeMissingError(
+            f"there is no apt-get here; Caffe needs {', '.join(missing.needed)} or equivalent packages"
+        )
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    command = lacking.line.split()
+    command = missing.apt_command.split()
     update = [*command[: command.index("apt-get") + 1], "update"]
     for step in (update, command):
         done = subprocess.run(step, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
@@ -105,7 +107,7 @@ def _install(lacking: Missing) -> None:
 
 
 def distribution() -> str:
-    """Return what tells one distribution's libraries from another's, e.g. `debian 12`."""
+    """Return name and version of the Linux distribution, e.g. `debian 12`."""
     try:
         lines = Path("/etc/os-release").read_text(encoding="utf-8").splitlines()
     except OSError:

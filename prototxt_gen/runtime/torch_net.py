@@ -1,4 +1,7 @@
-"""TorchNet: a PyTorch module that runs any Net, blob by blob. It imports torch: import it where it is needed."""
+"""TorchNet: a PyTorch module that runs any Net, layer by layer.
+
+Importing this module imports torch, so import it inside the function that needs it.
+"""
 
 from __future__ import annotations
 
@@ -15,65 +18,21 @@ from prototxt_gen.common.errors import NetError, UnsupportedError
 from prototxt_gen.ir import Layer, Value
 from prototxt_gen.layers.base import BlobSpec, LayerType
 from prototxt_gen.net.lowering_checks import is_fed, lower_all, results, sources
-from prototxt_gen.runtime.module_tree import hang
+from prototxt_gen.runtime.module_tree import add_module_at_path
+from prototxt_gen.runtime.parameter_location import ParameterLocation, find_parameters
 from prototxt_gen.weights import Array, Weights
 
-Call = Callable[..., Any]
+LayerFunction = Callable[..., Any]
 Blobs = list["Tensor | None"]
-"""The blobs of a run, by the numbers that tasks know them by; None before one is made and after its last use."""
+"""The blobs of one forward pass by index; None before a blob is computed and after its last use."""
 
 
 @dataclass(frozen=True)
-class Learned:
-    """Where a learned blob lives in a module: a parameter, and how the blob's elements lie in its memory."""
+class LoweredLayer:
+    """One layer with its PyTorch module; `path` is the module's dotted path in the TorchNet.
 
-    owner: nn.Module
-    name: str
-    shape: tuple[int, ...]
-    strides: tuple[int, ...]
-
-    @property
-    def parameter(self) -> nn.Parameter:
-        """The parameter; of layers that share it, one and the same."""
-        found = self.owner._parameters[self.name]
-        assert found is not None
-        return found
-
-    def share(self, parameter: nn.Parameter) -> None:
-        """Let the module use this parameter instead of its own."""
-        self.owner._parameters[self.name] = parameter
-
-    def borrow(self, other: Learned) -> None:
-        """Let the module compute its parameter anew, each time it is asked for, from another that lies otherwise."""
-        stock, lying = type(self.owner), tuple(self.parameter.shape)
-        order = sorted(range(len(self.shape)), key=lambda axis: -self.strides[axis])
-
-        def borrowed(_: nn.Module) -> Tensor:
-            return other._view(other.parameter).reshape(self.shape).permute(order).reshape(lying)
-
-        del self.owner._parameters[self.name]
-        self.owner.__class__ = type(stock.__name__, (stock,), {self.name: property(borrowed)})
-
-    def blob(self, tensor: Tensor) -> Array:
-        """Return a tensor that is laid out like the parameter as float32 in the blob's layout."""
-        return self._view(tensor.detach().cpu().float().contiguous()).numpy()
-
-    def put(self, tensor: Tensor, blob: Array) -> None:
-        """Copy a blob of as many elements into a tensor that is laid out like the parameter."""
-        plain = torch.empty(tensor.shape)
-        self._view(plain).copy_(torch.from_numpy(blob.reshape(self.shape).astype("float32", copy=True)))
-        with torch.no_grad():
-            tensor.copy_(plain)
-
-    def _view(self, plain: Tensor) -> Tensor:
-        return torch.as_strided(plain, self.shape, self.strides)
-
-
-@dataclass(frozen=True)
-class Step:
-    """One layer at work: `path` is where its module hangs in the tree of modules.
-
-    `learned` tells, by role, where the solver finds what it may learn; BN's moving statistics are not there.
+    `parameter_locations` maps the role of each blob that the solver may learn to its parameter. The moving statistics
+    of batch normalisation are buffers and are not included.
     """
 
     layer: Layer
@@ -82,40 +41,41 @@ class Step:
     path: str
     roles: tuple[str, ...]
     specs: Mapping[str, BlobSpec]
-    learned: dict[str, Learned]
+    parameter_locations: dict[str, ParameterLocation]
 
 
-class Task(NamedTuple):
-    """A step as it is run: what to call, the numbers of the blobs it takes, makes and is the last to take.
+class LayerCall(NamedTuple):
+    """One layer's call in a forward pass: its function, and blobs by index.
 
-    `detached` are the places of the bottoms that take no gradient back.
+    `detached_bottoms` are positions in `bottoms` that receive no gradient; `freed` are blobs that no later call uses.
     """
 
-    call: Call
+    function: LayerFunction
     bottoms: tuple[int, ...]
     tops: tuple[int, ...]
-    detached: tuple[int, ...]
-    done: tuple[int, ...]
+    detached_bottoms: tuple[int, ...]
+    freed: tuple[int, ...]
 
 
-def work(tasks: Iterable[Task], blobs: Blobs) -> None:
-    """Run the tasks in order. Blobs are dropped at once when no later task takes them."""
-    for call, bottoms, tops, detached, done in tasks:
-        taken: list[Any] = [blobs[number] for number in bottoms]
-        for place in detached:
-            taken[place] = taken[place].detach()
-        made = call(*taken)
-        for number, top in zip(tops, made if isinstance(made, (tuple, list)) else (made,), strict=False):
-            blobs[number] = top
-        for number in done:
-            blobs[number] = None
+def run_calls(calls: Iterable[LayerCall], blobs: Blobs) -> None:
+    """Run the calls in order, reading from and writing to `blobs`. A blob is freed right after its last use."""
+    for function, bottoms, tops, detached_bottoms, freed in calls:
+        inputs: list[Any] = [blobs[index] for index in bottoms]
+        for position in detached_bottoms:
+            inputs[position] = inputs[position].detach()
+        result = function(*inputs)
+        for index, top in zip(tops, result if isinstance(result, (tuple, list)) else (result,), strict=False):
+            blobs[index] = top
+        for index in freed:
+            blobs[index] = None
 
 
 class TorchNet(nn.Module):
-    """Runs a net of one phase. Its inputs are the net's, and the tops of data layers that some layer takes.
+    """Runs a net of one phase in PyTorch.
 
-    Its modules hang in a tree that follows the slash-separated layer names. `train()` and `eval()` are the phase.
-    Layers that share blobs share tensors, unless not `shared`.
+    Its inputs are the inputs of the net and the tops of data layers that some layer uses. The modules form a tree that
+    follows the slash-separated layer names. `train()` and `eval()` select the phase's behaviour. Layers that share
+    blobs share tensors, unless `shared` is False.
     """
 
     def __init__(self, analysis: Analysis, weights: Weights | None = None, shared: bool = True) -> None:
@@ -125,148 +85,156 @@ class TorchNet(nn.Module):
         runnable = [row for row in analysis.rows if not is_fed(row.layer)]
         self.inputs = sources(self.net)
         body = Analysis(self.net, tuple(runnable), analysis.shapes)
-        self.steps: list[Step] = []  # attributes first, so that no layer takes the name of one
-        self.numbers: dict[Value, int] = {}
-        self._tasks: dict[tuple[Value, ...], list[Task]] = {}
-        self.steps = lower_all(body, self._step, "PyTorch")
-        made = (*self.inputs, *(top for step in self.steps for top in step.layer.tops))
-        self.numbers = {value: number for number, value in enumerate(made)}
+        self.lowered_layers: list[LoweredLayer] = []  # attributes are set first, so that no module gets their names
+        self.blob_indices: dict[Value, int] = {}
+        self._calls: dict[tuple[Value, ...], list[LayerCall]] = {}
+        self.lowered_layers = lower_all(body, self._lower, "PyTorch")
+        values = (*self.inputs, *(top for lowered in self.lowered_layers for top in lowered.layer.tops))
+        self.blob_indices = {value: index for index, value in enumerate(values)}
         if shared:
-            self._share()
+            self._share_blobs()
         if weights is not None:
             self.load_weights(weights)
         self.train(False)
 
-    def _step(self, row: Row) -> Step:
+    def _lower(self, row: Row) -> LoweredLayer:
         layer_type = layers.layer_type_of(row.layer)
         shapes = [shape for shape in row.bottoms if shape is not None]
         module = layer_type.torch(row.layer, shapes)
-        path = hang(self, row.layer.name, module)
-        return Step(
-            row.layer, layer_type, module, path, tuple(row.blobs), row.blobs, _learned(layer_type, module, row.blobs)
-        )
+        path = add_module_at_path(self, row.layer.name, module)
+        locations = find_parameters(layer_type, module, row.blobs)
+        return LoweredLayer(row.layer, layer_type, module, path, tuple(row.blobs), row.blobs, locations)
 
-    def _share(self) -> None:
-        """Let blobs of one `param` name be one tensor, owned by the first layer. Source: net.cpp Net::AppendParam."""
-        owners: dict[str, tuple[Step, str]] = {}
-        for step in self.steps:
-            for role, spec in zip(step.roles, step.layer.params.param, strict=False):
-                owner, owned = owners.setdefault(spec.name, (step, role)) if spec.name else (step, role)
-                if (owner, owned) != (step, role):
-                    _share_one(owner, owned, step, role)
+    def _share_blobs(self) -> None:
+        """Make blobs with the same `param` name share one tensor, that of the first layer.
+
+        Source: src/caffe/net.cpp Net::AppendParam.
+        """
+        owners: dict[str, tuple[LoweredLayer, str]] = {}
+        for lowered in self.lowered_layers:
+            for role, spec in zip(lowered.roles, lowered.layer.params.param, strict=False):
+                default = (lowered, role)
+                owner, owner_role = owners.setdefault(spec.name, default) if spec.name else default
+                if (owner, owner_role) != (lowered, role):
+                    _share_blob(owner, owner_role, lowered, role)
 
     def load_weights(self, weights: Weights) -> None:
-        """Put the blobs of the weights into the modules."""
-        for step in self.steps:
-            found = weights.of(step.layer.name)
-            if found:
-                step.layer_type.load(step.module, found)
+        """Copy the blobs of the weights into the modules; layers that the weights lack keep their values."""
+        for lowered in self.lowered_layers:
+            blobs = weights.of(lowered.layer.name)
+            if blobs:
+                lowered.layer_type.load(lowered.module, blobs)
 
     def dump_weights(self) -> Weights:
-        """Return the blobs that the modules hold, in Caffe's shapes; they may share the modules' memory."""
-        made: dict[str, dict[str, Array]] = {}
-        for step in self.steps:
-            if step.roles:
-                found = step.layer_type.dump(step.module, list(step.roles))
-                specs = list(step.specs.values())
-                made[step.layer.name] = {
-                    role: array.reshape(spec.shape) for (role, array), spec in zip(found.items(), specs, strict=True)
+        """Return the blobs of all modules in Caffe's shapes. The arrays may share the modules' memory."""
+        blobs_by_layer: dict[str, dict[str, Array]] = {}
+        for lowered in self.lowered_layers:
+            if lowered.roles:
+                blobs = lowered.layer_type.dump(lowered.module, list(lowered.roles))
+                specs = list(lowered.specs.values())
+                blobs_by_layer[lowered.layer.name] = {
+                    role: array.reshape(spec.shape) for (role, array), spec in zip(blobs.items(), specs, strict=True)
                 }
-        return Weights(made)
+        return Weights(blobs_by_layer)
 
     @property
     def outputs(self) -> tuple[Value, ...]:
-        """The net's outputs, but for what comes from outside and no layer takes."""
+        """The net's outputs, without inputs and data-layer tops that no layer uses."""
         return results(self.net)
 
     def run(self, inputs: Mapping[str, Tensor]) -> dict[Value, Tensor]:
-        """Return every blob the net makes, by value, for inputs given by blob name."""
+        """Return every blob of the net by value, for inputs by blob name. Raises NetError if an input is missing."""
         for value in self.inputs:
             if value.blob not in inputs:
                 raise NetError(f"{self.net.name}: input {value.blob!r} is not given")
-        values = tuple(self.numbers)
-        return dict(zip(values, self.compute([inputs[value.blob] for value in self.inputs], values), strict=True))
+        values = tuple(self.blob_indices)
+        blobs = self.forward_blobs([inputs[value.blob] for value in self.inputs], values)
+        return dict(zip(values, blobs, strict=True))
 
     def forward(self, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
-        """Return the net's output, or the tuple of them, for the inputs in order."""
-        found = self.compute(inputs, self.outputs)
-        return found[0] if len(found) == 1 else tuple(found)
+        """Return the net's output, or a tuple of its outputs, for the inputs in the order of `self.inputs`."""
+        outputs = self.forward_blobs(inputs, self.outputs)
+        return outputs[0] if len(outputs) == 1 else tuple(outputs)
 
-    def compute(self, inputs: Sequence[Tensor], wanted: tuple[Value, ...]) -> list[Tensor]:
-        """Return the wanted blobs for the inputs in order."""
-        if wanted not in self._tasks:
-            self._tasks[wanted] = self.tasks(wanted)
-        blobs = self.begin(inputs)
-        work(self._tasks[wanted], blobs)
-        return self.found(blobs, wanted)
+    def forward_blobs(self, inputs: Sequence[Tensor], wanted: tuple[Value, ...]) -> list[Tensor]:
+        """Run a forward pass and return the wanted blobs, for the inputs in the order of `self.inputs`."""
+        if wanted not in self._calls:
+            self._calls[wanted] = self.layer_calls(wanted)
+        blobs = self.initial_blobs(inputs)
+        run_calls(self._calls[wanted], blobs)
+        return self.select_blobs(blobs, wanted)
 
-    def begin(self, inputs: Sequence[Tensor]) -> Blobs:
-        """Return the blobs of a run at its start: the inputs alone."""
-        return [*inputs, *[None] * (len(self.numbers) - len(inputs))]
+    def initial_blobs(self, inputs: Sequence[Tensor]) -> Blobs:
+        """Return the blobs before a forward pass: the inputs, and None for all others."""
+        return [*inputs, *[None] * (len(self.blob_indices) - len(inputs))]
 
-    def found(self, blobs: Blobs, wanted: Iterable[Value]) -> list[Tensor]:
-        """Return the wanted blobs at the end of a run."""
-        found = [blobs[self.numbers[value]] for value in wanted]
-        return [blob for blob in found if blob is not None]
+    def select_blobs(self, blobs: Blobs, wanted: Iterable[Value]) -> list[Tensor]:
+        """Return the wanted blobs after a forward pass."""
+        selected = [blobs[self.blob_indices[value]] for value in wanted]
+        return [blob for blob in selected if blob is not None]
 
-    def tasks(self, wanted: Iterable[Value], call: Callable[[Step], Call] | None = None) -> list[Task]:
-        """Return the steps as tasks that keep the wanted blobs. `call` tells what to call for a step."""
-        later = {self.numbers[value] for value in wanted}
-        made = []
-        for step in reversed(self.steps):
-            bottoms, tops = (tuple(self.numbers[v] for v in values) for values in (step.layer.bottoms, step.layer.tops))
-            done = tuple({*bottoms, *tops} - later)
-            later.update(bottoms)
-            detached = () if self.net.params.force_backward else _detached(step.layer)
-            made.append(Task(call(step) if call else step.module, bottoms, tops, detached, done))
-        return made[::-1]
+    def layer_calls(
+        self, wanted: Iterable[Value], function_of: Callable[[LoweredLayer], LayerFunction] | None = None
+    ) -> list[LayerCall]:
+        """Return the calls of a forward pass that keeps the wanted blobs.
+
+        `function_of` returns the function to call for a layer. Default: the layer's module.
+        """
+        used_later = {self.blob_indices[value] for value in wanted}
+        calls = []
+        for lowered in reversed(self.lowered_layers):
+            bottoms = tuple(self.blob_indices[value] for value in lowered.layer.bottoms)
+            tops = tuple(self.blob_indices[value] for value in lowered.layer.tops)
+            freed = tuple({*bottoms, *tops} - used_later)
+            used_later.update(bottoms)
+            detached = () if self.net.params.force_backward else _detached_bottoms(lowered.layer)
+            function = function_of(lowered) if function_of else lowered.module
+            calls.append(LayerCall(function, bottoms, tops, detached, freed))
+        return calls[::-1]
 
 
-def _detached(layer: Layer) -> tuple[int, ...]:
-    """Return the places of the bottoms that take no gradient back, unless the net has force_backward.
+def _detached_bottoms(layer: Layer) -> tuple[int, ...]:
+    """Return the positions of the bottoms with `propagate_down: false`, which receive no gradient.
 
-    Source: src/caffe/net.cpp Net::AppendBottom, Net::Init.
+    Source: src/caffe/net.cpp Net::AppendBottom, Net::Init. A net with force_backward ignores propagate_down.
     """
-    return tuple(place for place, down in enumerate(layer.params.propagate_down) if not down)
+    return tuple(position for position, down in enumerate(layer.params.propagate_down) if not down)
 
 
-def _learned(layer_type: LayerType, module: nn.Module, specs: Mapping[str, BlobSpec]) -> dict[str, Learned]:
-    """Find the parameter of every learned role: the one whose memory the layer type's dump of that role shows."""
-    if not specs:
-        return {}
-    places = {p.data_ptr(): (m, name) for m in module.modules() for name, p in m._parameters.items() if p is not None}
-    found = {}
-    for role, array in layer_type.dump(module, list(specs)).items():
-        place = places.get(array.ctypes.data)
-        if place is not None and not specs[role].statistic:
-            found[role] = Learned(*place, array.shape, tuple(stride // array.itemsize for stride in array.strides))
-    return found
-
-
-def _share_one(owner: Step, owned: str, step: Step, role: str) -> None:
-    """Let a blob be the one of another layer, however the two modules keep it."""
-    if role in step.learned and owned in owner.learned:
-        mine, theirs = step.learned[role], owner.learned[owned]
-        if mine.parameter.numel() != theirs.parameter.numel():
-            raise step.layer.error(f"it shares its {role} with layer {owner.layer.name!r}, whose is of another size")
-        if (mine.shape, mine.strides) == (theirs.shape, theirs.strides):
-            mine.share(theirs.parameter)
-        else:
-            mine.borrow(theirs)
-            del step.learned[role]
-    elif _statistics(owner) == _statistics(step) and all(_statistics(step)) and owner.layer_type is step.layer_type:
-        for theirs_, mine_ in zip(owner.module.modules(), step.module.modules(), strict=True):
-            mine_._buffers.update(theirs_._buffers)
+def _share_blob(owner: LoweredLayer, owner_role: str, lowered: LoweredLayer, role: str) -> None:
+    """Make one blob of a layer share the tensor of another layer's blob, whatever layout the two modules use."""
+    if role in lowered.parameter_locations and owner_role in owner.parameter_locations:
+        _share_parameter(owner, owner.parameter_locations[owner_role], lowered, role)
+    elif (
+        _statistic_names(owner) == _statistic_names(lowered)
+        and all(_statistic_names(lowered))
+        and owner.layer_type is lowered.layer_type
+    ):
+        for owner_module, module in zip(owner.module.modules(), lowered.module.modules(), strict=True):
+            module._buffers.update(owner_module._buffers)
     else:
-        raise UnsupportedError(f"layer {step.layer.name!r} ({step.layer.type}): its {role} cannot be shared in PyTorch")
+        layer = lowered.layer
+        raise UnsupportedError(f"layer {layer.name!r} ({layer.type}): its {role} cannot be shared in PyTorch")
 
 
-def _statistics(step: Step) -> list[str]:
-    """Return the names that a layer's moving statistics are shared by, empty for those that are not; [""] for none."""
-    names = [spec.name for spec in step.layer.params.param] + [""] * len(step.roles)
-    return [name for role, name in zip(step.roles, names, strict=False) if step.specs[role].statistic] or [""]
+def _share_parameter(owner: LoweredLayer, shared: ParameterLocation, lowered: LoweredLayer, role: str) -> None:
+    location = lowered.parameter_locations[role]
+    if location.parameter.numel() != shared.parameter.numel():
+        message = f"it shares its {role} with layer {owner.layer.name!r}, whose blob has another number of elements"
+        raise lowered.layer.error(message)
+    if (location.shape, location.strides) == (shared.shape, shared.strides):
+        location.use_parameter(shared.parameter)
+    else:
+        location.compute_from(shared)
+        del lowered.parameter_locations[role]
+
+
+def _statistic_names(lowered: LoweredLayer) -> list[str]:
+    """Return the `param` names of a layer's moving statistics, "" for each without a name; [""] if it has none."""
+    names = [spec.name for spec in lowered.layer.params.param] + [""] * len(lowered.roles)
+    return [name for role, name in zip(lowered.roles, names, strict=False) if lowered.specs[role].statistic] or [""]
 
 
 def as_tensors(arrays: Mapping[str, Array]) -> dict[str, Tensor]:
-    """Return float32 tensors that own their memory."""
+    """Return float32 tensors that hold copies of the arrays."""
     return {name: torch.from_numpy(array.astype("float32", copy=True)) for name, array in arrays.items()}

@@ -1,10 +1,10 @@
-"""Training with the solver's own prototxt: one shell (progress, metrics, curves, snapshots, resume), two backends.
+"""Training from a solver prototxt: one training loop (progress, metrics, curves, snapshots, resume) for two backends.
 
-backend    what a backend is; Settings; `create` makes one by name
-loop       `train`: the shell around a backend, iteration by iteration
-run        `run`: checks, memory estimate, folders, resume, and the loop; what the command line calls
-snapshots  complete pairs of .caffemodel and .solverstate, found, written and renamed
-recorder   metrics.csv, TensorBoard events, the curve
+backend         the interface of a backend; Settings; `create` returns a backend by name
+training_run    `run`: checks, memory estimate, folders, resume, and the loop; the command line calls it
+training_loop   `train`: runs a backend iteration by iteration
+snapshots       complete pairs of .caffemodel and .solverstate: finding, writing and renaming them
+run_records     metrics.csv, TensorBoard events, and the loss curve
 
 Importing this package loads neither torch nor caffe.
 """

@@ -1,7 +1,8 @@
-"""What a trainer is to the shell around it: PyTorch and pycaffe are used alike.
+"""The interface of a training backend, which PyTorch (`torch_backend`) and pycaffe (`pycaffe_backend`) implement.
 
-A backend's module has `create(solver, settings) -> Backend`. Several processes (torchrun): every one runs the shell,
-and the shell of rank 0 alone writes files; such a backend also has `agree(stop: int) -> int`, the largest of all.
+The module of a backend has a function `create(solver, settings) -> Backend`. Where several processes train together
+(torchrun), each one runs the training loop and only rank 0 writes files. The backend then also has a method
+`max_over_processes(number: int) -> int`.
 """
 
 from __future__ import annotations
@@ -21,22 +22,22 @@ if TYPE_CHECKING:
     from prototxt_gen.net.solver import Solver
 
 BACKENDS = {"torch": "torch_backend", "pycaffe": "pycaffe_backend"}
-MOST_NUMBERS = 32
-"""An output blob with more numbers than this (labels, maps) is no score, and is not reported."""
+MAX_REPORTED_VALUES = 32
+"""Output blobs with more elements than this (labels, feature maps) are not reported as scores."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What the command line may ask of a backend beside what the solver says; None and False are the defaults.
+    """Settings of a backend that the solver prototxt does not contain.
 
-    seed              of data order, augmentation, fillers and Dropout; None takes the solver's random_seed, else 1
-    gpu               index of the card; None trains on the CPU with pycaffe, and on a card if there is one with torch
-    workers           processes that prepare data; 0 prepares it in the training process
-    precision         "fp32" or "bf16" (torch)
-    compile           torch.compile (torch)
-    memory_efficient  gradient checkpointing (torch)
-    sync_bn           statistics over all processes (torch)
-    bn_statistic      what the fourth blob of merged BN holds in weights to begin with, where they do not tell
+    seed              seed of data order, augmentation, fillers and Dropout; None: the solver's random_seed, else 1
+    gpu               index of the GPU; None: pycaffe trains on the CPU, torch on a GPU if there is one
+    workers           number of processes that prepare data; 0 prepares it in the training process
+    precision         "fp32", "tf32" or "bf16" (torch)
+    compile           use torch.compile (torch)
+    memory_efficient  use gradient checkpointing (torch)
+    sync_bn           compute the batch statistics of batch normalisation over all processes (torch)
+    bn_statistic      what the fourth blob of merged BN holds in initial weights that do not say it themselves
     """
 
     seed: int | None = None
@@ -48,18 +49,19 @@ class Settings:
     sync_bn: bool = False
     bn_statistic: str | None = None
 
-    def seed_for(self, solver: Solver) -> int:
-        """Return the seed of this run: a number in every case, so that a resumed run is the same run."""
-        given = solver.params.random_seed if self.seed is None else self.seed
-        return given if given >= 0 else 1
+    def run_seed(self, solver: Solver) -> int:
+        """Return the seed of this run, never negative: a resumed run needs the same seed."""
+        seed = solver.params.random_seed if self.seed is None else self.seed
+        return seed if seed >= 0 else 1
 
 
 @dataclass(frozen=True)
 class Step:
-    """One iteration done. `iteration` counts from 0, as Caffe's log does: the first step of a run is iteration 0.
+    """The result of one training iteration.
 
-    `loss` is that of this iteration alone, the mean over iter_size; `rate` the learning rate it used; `outputs` the
-    net's outputs by name (see `named_outputs`), those of the last of iter_size batches.
+    `iteration` counts from 0, as in Caffe's log. `loss` is the loss of this iteration only, the mean over iter_size
+    batches. `rate` is the learning rate that was used. `outputs` are the net's outputs by name (see `named_outputs`)
+    for the last of the iter_size batches.
     """
 
     iteration: int
@@ -69,40 +71,43 @@ class Step:
 
 
 class Backend(Protocol):
-    """A solver and its nets, ready to train. Faults of any kind are raised as PrototxtGenError."""
+    """A solver and its nets, ready to train. All methods raise PrototxtGenError for every kind of failure."""
 
     @property
     def iteration(self) -> int:
-        """The number of updates made so far, over all resumed runs; Caffe's iter_."""
+        """The number of updates so far, including those before a resume (Caffe's `iter_`)."""
         ...
 
     def step(self) -> Step:
-        """Run one solver iteration, iter_size included."""
+        """Run one solver iteration: iter_size batches and one update."""
         ...
 
     def test(self) -> list[Mapping[str, float]]:
-        """Return the outputs of each test net, averaged over its test_iter; "loss" is not added."""
+        """Return the outputs of each test net, averaged over its test_iter batches."""
         ...
 
     def snapshot(self, weights: Path, state: Path) -> None:
-        """Write both files. The names are temporary; the shell renames, and sets the state's learned_net."""
+        """Write weights and solver state to temporary names; the caller renames both and sets learned_net."""
         ...
 
     def restore(self, state: Path) -> None:
-        """Go on from a state and the weights it names, exactly: data position and random state included."""
+        """Load a solver state and its weights, and continue exactly there, including data position and random state."""
         ...
 
     def load_weights(self, path: Path) -> list[str]:
-        """Take over what fits by layer name and shape; return a line for each layer: matched, or not and why."""
+        """Load the layers that match by name and shape; return one line per layer that says whether it matched."""
         ...
 
     def close(self) -> None:
-        """End worker processes; the backend cannot be used afterwards."""
+        """Stop the worker processes. The backend cannot be used afterwards."""
         ...
 
 
 def create(name: str, solver: Solver, settings: Settings) -> Backend:
-    """Return the backend of this name, at iteration 0 with filled weights."""
+    """Return the backend with this name ("torch" or "pycaffe"), at iteration 0, with weights from the fillers.
+
+    Raises PrototxtGenError for an unknown name, a missing package, or a net that cannot be trained.
+    """
     if name not in BACKENDS:
         raise PrototxtGenError(f"there is no backend {name!r}{nearest(name, BACKENDS)}")
     try:
@@ -111,17 +116,20 @@ def create(name: str, solver: Solver, settings: Settings) -> Backend:
         if error.name not in EXTRAS:
             raise
         raise missing(error.name) from None
-    made: Backend = module.create(solver, settings)
-    return made
+    backend: Backend = module.create(solver, settings)
+    return backend
 
 
 def named_outputs(blobs: Mapping[str, np.ndarray[Any, Any]]) -> dict[str, float]:
-    """Return the numbers of output blobs by name: `accuracy`, or `scores[0]`, `scores[1]` where there are several."""
+    """Return the elements of output blobs by name: `accuracy`, or `scores[0]`, `scores[1]` for several elements.
+
+    Blobs with more than MAX_REPORTED_VALUES elements are left out.
+    """
     named: dict[str, float] = {}
     for name, blob in blobs.items():
         values = blob.reshape(-1).tolist()
         if len(values) == 1:
             named[name] = values[0]
-        elif len(values) <= MOST_NUMBERS:
+        elif len(values) <= MAX_REPORTED_VALUES:
             named |= {f"{name}[{index}]": value for index, value in enumerate(values)}
     return named

@@ -1,56 +1,63 @@
-"""Batches made ahead in threads: decoding, reading and NumPy's loops leave Python's lock to the solver."""
+"""Batches one after another, computed ahead in threads: used by the Python layer `BatchFeed` inside Caffe's process.
+
+Threads are enough here: image decoding, file access and NumPy release Python's global lock while the solver computes.
+`data.worker_processes` does the same with processes.
+"""
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from prototxt_gen.train.data_layer_batches import Array, Batches
+from prototxt_gen.train.data_layer_batches import Array, DataLayerBatches
 
 
 class Prefetcher:
-    """Gives batch after batch, `threads` of them under way. `position` is the index of the next one."""
+    """Returns batch after batch and computes the following `threads` batches in the background.
 
-    def __init__(self, batches: Batches, threads: int) -> None:
+    `next_batch` is the index of the batch that `next` returns. With 0 threads nothing is computed ahead.
+    """
+
+    def __init__(self, batches: DataLayerBatches, threads: int) -> None:
         self.batches, self.threads = batches, threads
-        self.position = 0
+        self.next_batch = 0
         self._pool = ThreadPoolExecutor(threads) if threads else None
-        self._ahead: OrderedDict[int, Future[tuple[Array, ...]]] = OrderedDict()
+        self._pending: OrderedDict[int, Future[tuple[Array, ...]]] = OrderedDict()
 
     def peek(self) -> tuple[Array, ...]:
-        """Return the next batch without going on to the one after it."""
-        for batch in range(self.position, self.position + self.threads + 1):
-            if batch not in self._ahead:
-                self._ahead[batch] = self._begin(batch)
-        return self._ahead[self.position].result()
+        """Return the next batch without advancing."""
+        for batch in range(self.next_batch, self.next_batch + self.threads + 1):
+            if batch not in self._pending:
+                self._pending[batch] = self._submit(batch)
+        return self._pending[self.next_batch].result()
 
-    def _begin(self, batch: int) -> Future[tuple[Array, ...]]:
+    def _submit(self, batch: int) -> Future[tuple[Array, ...]]:
         if self._pool is not None:
             return self._pool.submit(self.batches.make, batch)
-        made: Future[tuple[Array, ...]] = Future()
-        made.set_result(self.batches.make(batch))
-        return made
+        future: Future[tuple[Array, ...]] = Future()
+        future.set_result(self.batches.make(batch))
+        return future
 
     def next(self) -> tuple[Array, ...]:
-        """Return the next batch."""
-        found = self.peek()
-        self._ahead.pop(self.position, None)
-        self.position += 1
-        return found
+        """Return the next batch and advance by one."""
+        arrays = self.peek()
+        self._pending.pop(self.next_batch, None)
+        self.next_batch += 1
+        return arrays
 
     def seek(self, batch: int) -> None:
-        """Go on with batch number `batch`."""
-        if batch != self.position:
-            self._forget()
-        self.position = batch
+        """Make batch number `batch` the next one."""
+        if batch != self.next_batch:
+            self._cancel_pending()
+        self.next_batch = batch
 
-    def _forget(self) -> None:
-        for future in self._ahead.values():
+    def _cancel_pending(self) -> None:
+        for future in self._pending.values():
             future.cancel()
-        self._ahead.clear()
+        self._pending.clear()
 
     def close(self) -> None:
-        """End the threads."""
-        self._forget()
+        """Stop the threads."""
+        self._cancel_pending()
         if self._pool:
             self._pool.shutdown(wait=False, cancel_futures=True)

@@ -1,9 +1,12 @@
-"""What Caffe's data layers give, as a function of (seed, batch index): nothing is remembered between batches.
+"""Batches of Caffe's Data, ImageData and HDF5Data layers in NumPy, each a pure function of (seed, batch index).
 
-Caffe forgets where in its data it was, and its random state; here batch n of a run is the same whoever makes it, when,
-and how often. Records come in Caffe's order: Data by the cursor of the data base, ImageData by line, HDF5Data by row,
-over and over; where a layer shuffles, every epoch is a permutation drawn from (seed, epoch). Crops and mirrors are
-drawn from (seed, epoch, place in the epoch), so that the size of the batches does not matter.
+Caffe itself stores neither its position in the data nor its random state. Here batch n of a run is always the same,
+no matter which process computes it, when, and how often. Records come in Caffe's order: Data by database cursor,
+ImageData by line, HDF5Data by row, over and over. Where a layer shuffles, every epoch is a permutation drawn from
+(seed, epoch). Crops and mirrors are drawn from (seed, epoch, index in the epoch), so they do not depend on batch_size.
+
+`data.batch_loader` does the same for our own Python layer `AugmentedData`; `batch_prefetch` and
+`data.worker_processes` compute such batches ahead, in threads or in processes.
 
 Source: src/caffe/layers/data_layer.cpp, image_data_layer.cpp, hdf5_data_layer.cpp, data_transformer.cpp.
 Differs: the random numbers themselves; HDF5Data shuffles all rows, Caffe the files and the rows of each.
@@ -21,8 +24,8 @@ import numpy as np
 import numpy.typing as npt
 
 from prototxt_gen.common.errors import PrototxtGenError, UnsupportedError
-from prototxt_gen.data.augmentation import rng_for
-from prototxt_gen.data.batch_loader import sample_at
+from prototxt_gen.data.augmentation import sample_rng
+from prototxt_gen.data.batch_loader import sample_index
 from prototxt_gen.data.data_errors import DataError
 from prototxt_gen.data.data_set_reader import Hdf5Dataset, LmdbDataset, open_dataset
 from prototxt_gen.data.transform import Transform, transform
@@ -35,11 +38,14 @@ from prototxt_gen.schema.caffe_proto import TransformationParameter
 Array = npt.NDArray[Any]
 Shape = tuple[int, ...]
 Locate = Callable[[str], Path]
-"""Finds a file that a net names: the solver's `locate`."""
+"""Returns the path of a file that a net names, such as the solver's method `locate`."""
 
 
-class Batches:
-    """All batches of one data layer in one phase. Thread-safe: `make` may be called from several threads at once."""
+class DataLayerBatches:
+    """All batches of one data layer in one phase.
+
+    Thread-safe: several threads may call `make` at the same time.
+    """
 
     def __init__(self, layer: Layer, phase: str, seed: int) -> None:
         self.layer, self.phase = layer, phase
@@ -53,8 +59,8 @@ class Batches:
         raise NotImplementedError
 
     def make(self, batch: int) -> tuple[Array, ...]:
-        """Return the tops' content, float32, in batch number `batch`, counted from 0 at the start of training."""
-        with _naming(self.layer):
+        """Return the tops of batch number `batch` as float32 arrays, counted from 0 at the start of training."""
+        with _errors_naming(self.layer):
             return self._make(batch)
 
     def _make(self, batch: int) -> tuple[Array, ...]:
@@ -64,17 +70,17 @@ class Batches:
         """Return the shapes of the tops in the first batch."""
         return tuple(top.shape for top in self.make(0))
 
-    def _index(self, batch: int, place: int) -> int:
-        number = self.offset + batch * self.size + place
-        return sample_at(number, len(self), self.seed, self.shuffled)
+    def _sample_index(self, batch: int, position: int) -> int:
+        number = self.offset + batch * self.size + position
+        return sample_index(number, len(self), self.seed, self.shuffled)
 
 
-class Pictures(Batches):
-    """Data and ImageData: images, transformed, and labels."""
+class ImageBatches(DataLayerBatches):
+    """Batches of Data and ImageData: transformed images (N×C×H×W) and labels (N)."""
 
     def __init__(self, layer: Layer, phase: str, seed: int, locate: Locate) -> None:
         super().__init__(layer, phase, seed)
-        self.params = transform_of(layer, locate)
+        self.params = transform_of_layer(layer, locate)
         self.dataset = self._open(locate)
         if not len(self):
             raise layer.error(f"{self.dataset.path} holds no samples")
@@ -85,77 +91,86 @@ class Pictures(Batches):
         return self._open_list(locate)
 
     def _open_data(self, locate: Locate) -> LmdbDataset:
-        own = self.layer.get(DataParameter)
-        self.size = own.batch_size
-        color = True if own.force_encoded_color else self.params.color
-        found = open_dataset(locate(own.source), color=color)
-        if not isinstance(found, LmdbDataset):
-            raise DataError(f"{own.source} is no LMDB; Data reads nothing else here")
-        return found
+        params = self.layer.get(DataParameter)
+        self.size = params.batch_size
+        color = True if params.force_encoded_color else self.params.color
+        dataset = open_dataset(locate(params.source), color=color)
+        if not isinstance(dataset, LmdbDataset):
+            raise DataError(f"{params.source} is not an LMDB; layers of type Data can only read LMDB here")
+        return dataset
 
     def _open_list(self, locate: Locate) -> Any:
-        own = self.layer.get(ImageDataParameter)
-        self.size, self.shuffled = own.batch_size, own.shuffle
-        size = (own.new_height, own.new_width) if own.new_height else None
-        found = open_dataset(locate(own.source), "list", root=own.root_folder, size=size, color=own.is_color)
-        self.offset = self.seed % own.rand_skip if own.rand_skip else 0
-        return found
+        params = self.layer.get(ImageDataParameter)
+        self.size, self.shuffled = params.batch_size, params.shuffle
+        size = (params.new_height, params.new_width) if params.new_height else None
+        path = locate(params.source)
+        dataset = open_dataset(path, "list", root=params.root_folder, size=size, color=params.is_color)
+        self.offset = self.seed % params.rand_skip if params.rand_skip else 0
+        return dataset
 
     def __len__(self) -> int:
         return len(self.dataset)
 
     def _make(self, batch: int) -> tuple[Array, ...]:
-        found = [self._sample(batch, place) for place in range(self.size)]
-        images = self._stack(batch, [image for image, _ in found])
-        return (images, np.asarray([label for _, label in found], np.float32))[: len(self.layer.tops)]
+        samples = [self._sample(batch, position) for position in range(self.size)]
+        images = self._stack(batch, [image for image, _ in samples])
+        return (images, np.asarray([label for _, label in samples], np.float32))[: len(self.layer.tops)]
 
-    def _sample(self, batch: int, place: int) -> tuple[Array, int]:
-        image, label = self.dataset[self._index(batch, place)]
-        rng = rng_for(self.seed, *divmod(batch * self.size + place, len(self)))
+    def _sample(self, batch: int, position: int) -> tuple[Array, int]:
+        image, label = self.dataset[self._sample_index(batch, position)]
+        rng = sample_rng(self.seed, *divmod(batch * self.size + position, len(self)))
         return transform(image, self.params, self.phase, rng), label
 
     def _stack(self, batch: int, images: Sequence[Array]) -> Array:
-        for place, image in enumerate(images):
+        for position, image in enumerate(images):
             if image.shape != images[0].shape:
-                index = self._index(batch, place)
+                index = self._sample_index(batch, position)
                 raise DataError(f"{self.dataset.path}: sample {index} is {image.shape}, the first of its batch "
                                 f"{images[0].shape}; set crop_size or resize them")  # fmt: skip
         return np.stack(images)
 
 
-class Rows(Batches):
-    """HDF5Data: for each top, rows of the data set of its name."""
+class HDF5Batches(DataLayerBatches):
+    """Batches of HDF5Data: for each top, rows of the HDF5 data set with the top's name."""
 
     def __init__(self, layer: Layer, phase: str, seed: int, locate: Locate) -> None:
         super().__init__(layer, phase, seed)
-        own = layer.get(HDF5DataParameter)
-        self.size, self.shuffled = own.batch_size, own.shuffle
-        found = open_dataset(locate(own.source), "hdf5-list", tops=[top.blob for top in layer.tops])
-        assert isinstance(found, Hdf5Dataset)
-        self.dataset = found
+        params = layer.get(HDF5DataParameter)
+        self.size, self.shuffled = params.batch_size, params.shuffle
+        dataset = open_dataset(locate(params.source), "hdf5-list", tops=[top.blob for top in layer.tops])
+        assert isinstance(dataset, Hdf5Dataset)
+        self.dataset = dataset
 
     def __len__(self) -> int:
         return len(self.dataset)
 
     def _make(self, batch: int) -> tuple[Array, ...]:
-        rows = [self.dataset.row(self._index(batch, place)) for place in range(self.size)]
+        rows = [self.dataset.row(self._sample_index(batch, position)) for position in range(self.size)]
         return tuple(np.stack(column) for column in zip(*rows, strict=True))
 
 
-MAKERS: dict[str, type[Pictures] | type[Rows]] = {"Data": Pictures, "ImageData": Pictures, "HDF5Data": Rows}
+BATCHES_BY_TYPE: dict[str, type[ImageBatches] | type[HDF5Batches]] = {
+    "Data": ImageBatches,
+    "ImageData": ImageBatches,
+    "HDF5Data": HDF5Batches,
+}
 
 
-def batches_of(layer: Layer, phase: str, seed: int, locate: Locate = Path) -> Batches:
-    """Return the batches of a Data, ImageData or HDF5Data layer; a fault is an error that names the layer."""
-    with _naming(layer):
-        made = MAKERS[layer.type](layer, phase, seed, locate)
-    if made.size < 1:
+def batches_of(layer: Layer, phase: str, seed: int, locate: Locate = Path) -> DataLayerBatches:
+    """Return the batches of a Data, ImageData or HDF5Data layer.
+
+    Raises PrototxtGenError, naming the layer, if the data set cannot be read or batch_size is not positive.
+    """
+    with _errors_naming(layer):
+        batches = BATCHES_BY_TYPE[layer.type](layer, phase, seed, locate)
+    if batches.size < 1:
         raise layer.error("its batch_size must be at least 1")
-    return made
+    return batches
 
 
 @contextmanager
-def _naming(layer: Layer) -> Iterator[None]:
+def _errors_naming(layer: Layer) -> Iterator[None]:
+    """Prefix errors raised in the block with the layer's name and type."""
     try:
         yield
     except UnsupportedError:
@@ -166,16 +181,19 @@ def _naming(layer: Layer) -> Iterator[None]:
         raise PrototxtGenError(f"layer {layer.name!r} ({layer.type}): {error}") from error
 
 
-def transform_of(layer: Layer, locate: Locate) -> Transform:
-    """Return what transform_param says; UnsupportedError for what only SSD's transformer does."""
-    own = layer.get(TransformationParameter)
-    known = Transform.__dataclass_fields__
-    beyond = [name for name, value in own.set_fields() if name not in known and value]
-    if beyond or own.extras:
-        names = ", ".join([*beyond, *(extra.name for extra in own.extras)])
-        raise UnsupportedError(f"layer {layer.name!r} ({layer.type}): transform_param: {names} cannot be done here")
-    given = {name: getattr(own, name) for name in known}
-    if own.mean_file:
-        given["mean_file"] = str(locate(own.mean_file))
-    with _naming(layer):
-        return Transform(**given)
+def transform_of_layer(layer: Layer, locate: Locate) -> Transform:
+    """Return the layer's transform_param as a Transform.
+
+    Raises UnsupportedError for fields that only SSD's DataTransformer has.
+    """
+    params = layer.get(TransformationParameter)
+    supported = Transform.__dataclass_fields__
+    unsupported = [name for name, value in params.set_fields() if name not in supported and value]
+    if unsupported or params.extras:
+        names = ", ".join([*unsupported, *(extra.name for extra in params.extras)])
+        raise UnsupportedError(f"layer {layer.name!r} ({layer.type}): transform_param: not supported here: {names}")
+    values = {name: getattr(params, name) for name in supported}
+    if params.mean_file:
+        values["mean_file"] = str(locate(params.mean_file))
+    with _errors_naming(layer):
+        return Transform(**values)

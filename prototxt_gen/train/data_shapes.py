@@ -1,4 +1,4 @@
-"""What the data layers of a net give: shapes, for checking and for the memory estimate."""
+"""Shapes of the blobs that a net's data layers produce, for checks and for the memory estimate before training."""
 
 from __future__ import annotations
 
@@ -9,50 +9,51 @@ from pathlib import Path
 from prototxt_gen.common.errors import PrototxtGenError, UnsupportedError
 from prototxt_gen.ir import Layer, Net, Shape
 from prototxt_gen.layers.utility.python import PythonParameter
-from prototxt_gen.train.data_layer_batches import MAKERS, Locate, batches_of
+from prototxt_gen.train.data_layer_batches import BATCHES_BY_TYPE, Locate, batches_of
 
-AUGMENTED = ("prototxt_gen.data.caffe_layer", "AugmentedData")
+AUGMENTED_DATA = ("prototxt_gen.data.caffe_layer", "AugmentedData")
+"""`module` and `layer` of our Python layer with augmentation in a python_param."""
 
 
 def data_shapes(net: Net, locate: Locate = Path) -> dict[str, Shape]:
-    """Return the shapes of the blobs that data layers make, by opening their data sets and reading one batch of each.
+    """Open the data sets of a net, read one batch of each, and return the shapes of the data layers' tops by blob name.
 
-    An error that names the layer where a data set is missing, empty or broken.
+    Raises PrototxtGenError, naming the layer, if a data set is missing, empty or damaged.
     """
-    found: dict[str, Shape] = {}
+    shapes_by_blob: dict[str, Shape] = {}
     for layer in net.layers:
-        shapes = _shapes(layer, locate)
-        found.update((top.blob, shape) for top, shape in zip(layer.tops, shapes, strict=False))
-    return found
+        shapes = _top_shapes(layer, locate)
+        shapes_by_blob.update((top.blob, shape) for top, shape in zip(layer.tops, shapes, strict=False))
+    return shapes_by_blob
 
 
-def _shapes(layer: Layer, locate: Locate) -> tuple[Shape, ...]:
-    if layer.type in MAKERS:
+def _top_shapes(layer: Layer, locate: Locate) -> tuple[Shape, ...]:
+    if layer.type in BATCHES_BY_TYPE:
         try:
             return batches_of(layer, "TRAIN", 0, locate).shapes()
         except UnsupportedError:
-            return ()  # only SSD's transformer knows
-    return _augmented(located(layer, locate)) if is_augmented(layer) else ()
+            return ()  # the shape depends on fields that only SSD's DataTransformer has
+    return _augmented_data_shapes(with_located_source(layer, locate)) if is_augmented_data(layer) else ()
 
 
-def is_augmented(layer: Layer) -> bool:
-    """Whether this is our Python layer with augmentation."""
-    own = layer.get(PythonParameter)
-    return layer.type == "Python" and (own.module, own.layer) == AUGMENTED
+def is_augmented_data(layer: Layer) -> bool:
+    """Whether this is our Python layer with augmentation, `AugmentedData`."""
+    params = layer.get(PythonParameter)
+    return layer.type == "Python" and (params.module, params.layer) == AUGMENTED_DATA
 
 
-def located(layer: Layer, locate: Locate) -> Layer:
-    """Return our augmenting layer with its data set's path as `locate` finds it."""
-    own = layer.get(PythonParameter)
+def with_located_source(layer: Layer, locate: Locate) -> Layer:
+    """Return an `AugmentedData` layer with the path of its data set replaced by what `locate` returns for it."""
+    params = layer.get(PythonParameter)
     try:
-        told = json.loads(own.param_str or "{}")
-        told["source"] = str(locate(told["source"]))
+        fields = json.loads(params.param_str or "{}")
+        fields["source"] = str(locate(fields["source"]))
     except (ValueError, KeyError, TypeError):
-        return layer  # LoaderSpec says what is wrong with it
-    return replace(layer, params=layer.params.replace(python_param=own.replace(param_str=json.dumps(told))))
+        return layer  # LoaderSpec reports what is wrong with param_str
+    return replace(layer, params=layer.params.replace(python_param=params.replace(param_str=json.dumps(fields))))
 
 
-def _augmented(layer: Layer) -> tuple[Shape, ...]:
+def _augmented_data_shapes(layer: Layer) -> tuple[Shape, ...]:
     from prototxt_gen.data.batch_loader import BatchMaker, LoaderSpec
 
     try:
@@ -63,7 +64,7 @@ def _augmented(layer: Layer) -> tuple[Shape, ...]:
 
 
 def batch_size(net: Net, shapes: dict[str, Shape]) -> int:
-    """Return the images of one batch, the first axis of the first blob that a data layer makes; 0 without one."""
+    """Return the first axis of the first data-layer top, that is, the images per batch; 0 without a data layer."""
     for layer in net.layers:
         for top in layer.tops:
             if shapes.get(top.blob) and not layer.bottoms:
@@ -71,7 +72,7 @@ def batch_size(net: Net, shapes: dict[str, Shape]) -> int:
     return 0
 
 
-def locate(name: str, folder: Path) -> Path:
-    """Return a file that a net names: from the working folder, as Caffe does, or else beside the solver."""
+def locate_beside_solver(name: str, folder: Path) -> Path:
+    """Return the path of a file that a net names: relative to the working folder, as in Caffe, else to `folder`."""
     beside = folder / name
     return beside if not Path(name).exists() and beside.exists() else Path(name)

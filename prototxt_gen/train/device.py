@@ -1,4 +1,4 @@
-"""Where a net runs and in which numbers: device, precision, order of the axes in memory."""
+"""Device, number format and memory format (channels last or not) of a training run in PyTorch."""
 
 from __future__ import annotations
 
@@ -19,12 +19,15 @@ from prototxt_gen.runtime.torch_net import TorchNet
 from prototxt_gen.train.backend import Settings
 
 PRECISIONS = ("fp32", "tf32", "bf16")
-"""IEEE float32 throughout, as Caffe; float32 whose products an NVIDIA card rounds to 10 bits; bfloat16 by autocast."""
+"""fp32: IEEE float32, as Caffe; tf32: float32 with GPU products rounded to 10 bits; bf16: bfloat16 by autocast."""
 
 
 @dataclass(frozen=True)
 class Hardware:
-    """`channels_last` keeps images as N×H×W×C in memory, which convolutions like better; no number changes by it."""
+    """Where and how a net runs.
+
+    `channels_last` stores images as N×H×W×C in memory, which makes convolutions faster and changes no result.
+    """
 
     device: torch.device
     precision: str = "fp32"
@@ -32,38 +35,38 @@ class Hardware:
 
     @classmethod
     def of(cls, solver: Solver, settings: Settings) -> Hardware:
-        """Return what a run uses; PrototxtGenError where it is not there."""
+        """Return the hardware of a run. Raises PrototxtGenError for an unknown precision or a missing GPU."""
         if settings.precision not in PRECISIONS:
-            known = f"there are {', '.join(PRECISIONS)}{nearest(settings.precision, PRECISIONS)}"
-            raise PrototxtGenError(f"there is no precision {settings.precision!r}; {known}")
-        made = cls(_device(solver, settings.gpu), settings.precision)
-        if made.device.type == "cuda":
-            made.set_up_card()
-        return made
+            choices = f"there are {', '.join(PRECISIONS)}{nearest(settings.precision, PRECISIONS)}"
+            raise PrototxtGenError(f"there is no precision {settings.precision!r}; {choices}")
+        hardware = cls(_device(solver, settings.gpu), settings.precision)
+        if hardware.device.type == "cuda":
+            hardware.set_up_gpu()
+        return hardware
 
-    def set_up_card(self) -> None:
-        """Make the card this process's own, and let it find its fastest kernels for the precision."""
+    def set_up_gpu(self) -> None:
+        """Make the GPU the current device of this process and let cuDNN search for its fastest kernels."""
         torch.cuda.set_device(self.device)
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = self.precision == "tf32"
         torch.backends.cudnn.benchmark = True
 
     @property
-    def mixed(self) -> bool:
-        """Whether most of a net runs in bfloat16."""
+    def is_mixed_precision(self) -> bool:
+        """Whether the net runs under bfloat16 autocast."""
         return self.precision == "bf16"
 
     def autocast(self) -> AbstractContextManager[Any]:
-        """Return the context that a net's forward pass runs in."""
-        return torch.autocast(self.device.type, torch.bfloat16) if self.mixed else nullcontext()
+        """Return the autocast context for a forward pass."""
+        return torch.autocast(self.device.type, torch.bfloat16) if self.is_mixed_precision else nullcontext()
 
-    def place(self, net: TorchNet) -> None:
-        """Move a net to the device, in the order of axes wanted."""
+    def move_to_device(self, net: TorchNet) -> None:
+        """Move a net to the device and to the memory format of this run."""
         net.to(self.device)
         if self.channels_last:
             net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def tensors(self, values: Iterable[Value], arrays: Mapping[str, np.ndarray[Any, Any]]) -> list[Tensor]:
-        """Return the blobs on the device, in the order of the values."""
+        """Return the arrays of the values as tensors on the device, in the order of the values."""
         return [self._tensor(arrays[value.blob]) for value in values]
 
     def _tensor(self, array: np.ndarray[Any, Any]) -> Tensor:
@@ -77,13 +80,16 @@ class Hardware:
 
 
 def _device(solver: Solver, gpu: int | None) -> torch.device:
-    """Return the card asked for, else the process's own, unless the solver says CPU; below 0 is the CPU."""
-    there = torch.cuda.device_count()
+    """Return the requested GPU (below 0: the CPU).
+
+    Default: the GPU of this process's LOCAL_RANK, but the CPU if there is no GPU or the solver has `solver_mode: CPU`.
+    """
+    gpu_count = torch.cuda.device_count()
     if gpu is None:
-        by_solver = solver.params.has("solver_mode") and solver.params.solver_mode == "CPU"
-        gpu = int(os.environ.get("LOCAL_RANK", "0")) if there and not by_solver else -1
+        solver_wants_cpu = solver.params.has("solver_mode") and solver.params.solver_mode == "CPU"
+        gpu = int(os.environ.get("LOCAL_RANK", "0")) if gpu_count and not solver_wants_cpu else -1
     elif int(os.environ.get("LOCAL_WORLD_SIZE", "1")) > 1:
-        raise PrototxtGenError("several processes train on a card each, the one of their number: leave out --gpu")
-    elif gpu >= there:
-        raise RuntimeMissingError(f"there is no card {gpu}: PyTorch {torch.__version__} sees {there}")
+        raise PrototxtGenError("several processes train on one GPU each, chosen by their rank: leave out --gpu")
+    elif gpu >= gpu_count:
+        raise RuntimeMissingError(f"there is no GPU {gpu}: PyTorch {torch.__version__} sees {gpu_count}")
     return torch.device("cuda", gpu) if gpu >= 0 else torch.device("cpu")

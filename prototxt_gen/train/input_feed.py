@@ -1,9 +1,12 @@
-"""The inputs of a net, batch by batch, each a function of (seed, batch index): what data layers give, without Caffe.
+"""The inputs of a whole net for the PyTorch backend: what all of its data layers produce, by batch index.
 
-Data, ImageData and HDF5Data come from `batches`, the Python layer of augmented data from `data.batch_loader`,
-both made ahead in worker processes; DummyData is filled here; Input, MemoryData and the net's own inputs get what the
-caller gives. Of several processes that train together each takes every n-th batch: n processes with batches of B see
-the samples that one process sees with batches of n·B.
+* Data, ImageData and HDF5Data: `data_layer_batches`. The Python layer `AugmentedData`: `data.batch_loader`. Both are
+  computed ahead in worker processes (`data.worker_processes`).
+* DummyData: filled here.
+* Input, MemoryData and the net's own inputs: the caller passes a function that returns them.
+
+Every batch is a pure function of (seed, batch index). Where n processes train together, each one uses every n-th batch:
+n processes with batches of B see the same samples as one process with batches of n·B.
 """
 
 from __future__ import annotations
@@ -25,18 +28,22 @@ from prototxt_gen.net.prototxt_reader import parse_net
 from prototxt_gen.net.render import net_text
 from prototxt_gen.net.solver import Solver
 from prototxt_gen.schema.caffe_proto import LayerParameter, SolverParameter
-from prototxt_gen.train.data_layer_batches import MAKERS, batches_of
-from prototxt_gen.train.data_shapes import is_augmented, located
-from prototxt_gen.train.fillers import fill, rng_for
+from prototxt_gen.train.data_layer_batches import BATCHES_BY_TYPE, batches_of
+from prototxt_gen.train.data_shapes import is_augmented_data, with_located_source
+from prototxt_gen.train.fillers import blob_rng, fill
 
 Array = npt.NDArray[Any]
-Given = Callable[[int], Mapping[str, Array]]
-"""Batches from the caller: the content of each input blob by name, for the index of a batch counted from 0."""
+BatchFunction = Callable[[int], Mapping[str, Array]]
+"""Returns the input blobs by name for a batch index, counted from 0. The caller of the backend passes it."""
 
 
 @dataclass(frozen=True)
-class Place:
-    """What a feed belongs to: phase and seed; the solver's file, beside which others are looked for; which process."""
+class FeedContext:
+    """What the batches of a net depend on, beside the net.
+
+    `solver` is the path of the solver prototxt, beside which files are looked for. `rank` is the number of this
+    process, `ranks` the number of processes that train together.
+    """
 
     phase: str
     seed: int
@@ -45,22 +52,28 @@ class Place:
     rank: int = 0
     ranks: int = 1
 
-
-class Maker(Protocol):
-    """Makes any batch of one layer, its tops in order."""
-
-    def make(self, batch: int) -> tuple[Array, ...]: ...
+    def global_batch(self, local_batch: int) -> int:
+        """Return the index of a batch in the whole run for its index among the batches of this process."""
+        return local_batch * self.ranks + self.rank
 
 
-class Augmented:
-    """Batches of the Python layer `AugmentedData`."""
+class LayerBatches(Protocol):
+    """All batches of one layer."""
 
-    def __init__(self, layer: Layer, place: Place) -> None:
+    def make(self, batch: int) -> tuple[Array, ...]:
+        """Return the tops of batch number `batch`, in order."""
+        ...
+
+
+class AugmentedBatches:
+    """Batches of the Python layer `AugmentedData`: data (N×C×H×W) and labels (N)."""
+
+    def __init__(self, layer: Layer, context: FeedContext) -> None:
         from prototxt_gen.data.batch_loader import BatchMaker
 
-        beside = Solver(SolverParameter(), source=place.solver).locate
-        told = json.loads(located(layer, beside).get(PythonParameter).param_str)
-        self.maker = BatchMaker(json.dumps({"phase": place.phase, **told}))
+        locate = Solver(SolverParameter(), source=context.solver).locate
+        fields = json.loads(with_located_source(layer, locate).get(PythonParameter).param_str)
+        self.maker = BatchMaker(json.dumps({"phase": context.phase, **fields}))
 
     def make(self, batch: int) -> tuple[Array, ...]:
         size = self.maker.spec.batch_size
@@ -69,149 +82,162 @@ class Augmented:
         return data, labels
 
 
-class Dummies:
-    """Batches of DummyData: constants, or numbers drawn anew. Source: src/caffe/layers/dummy_data_layer.cpp."""
+class DummyBatches:
+    """Batches of DummyData, filled anew for every batch. Source: src/caffe/layers/dummy_data_layer.cpp."""
 
-    def __init__(self, layer: Layer, place: Place) -> None:
-        self.layer, self.seed = layer, place.seed
+    def __init__(self, layer: Layer, context: FeedContext) -> None:
+        self.layer, self.seed = layer, context.seed
         shapes = layers.layer_type_of(layer).infer(layer, ())
         self.tops = list(zip(fillers(layer), shapes, strict=True))
 
     def make(self, batch: int) -> tuple[Array, ...]:
         return tuple(
-            fill(filler, shape, rng_for(self.seed, f"{self.layer.name} {batch}", index))
+            fill(filler, shape, blob_rng(self.seed, f"{self.layer.name} {batch}", index))
             for index, (filler, shape) in enumerate(self.tops)
         )
 
 
-class Handed:
-    """Batches that the caller gives for some blobs."""
+class CallerBatches:
+    """Batches of some input blobs that the caller's function returns."""
 
-    def __init__(self, blobs: Sequence[str], given: Given) -> None:
-        self.blobs, self.given = blobs, given
+    def __init__(self, blobs: Sequence[str], batch_function: BatchFunction) -> None:
+        self.blobs, self.batch_function = blobs, batch_function
 
     def make(self, batch: int) -> tuple[Array, ...]:
-        found = self.given(batch)
-        missing = [blob for blob in self.blobs if blob not in found]
+        arrays = self.batch_function(batch)
+        missing = [blob for blob in self.blobs if blob not in arrays]
         if missing:
-            raise NetError(f"input {missing[0]!r} is not among the blobs given: {', '.join(found)}")
-        return tuple(np.ascontiguousarray(found[blob], np.float32) for blob in self.blobs)
+            raise NetError(f"input {missing[0]!r} is not among the blobs given: {', '.join(arrays)}")
+        return tuple(np.ascontiguousarray(arrays[blob], np.float32) for blob in self.blobs)
 
 
-def maker_of(layer: Layer, place: Place) -> Maker:
-    """Return what makes a data layer's batches; PrototxtGenError, naming the layer, where its data set is at fault."""
-    if layer.type in MAKERS:
-        return batches_of(layer, place.phase, place.seed, Solver(SolverParameter(), source=place.solver).locate)
+def layer_batches(layer: Layer, context: FeedContext) -> LayerBatches:
+    """Return the batches of a data layer.
+
+    Raises PrototxtGenError, naming the layer, if its data set cannot be read, and UnsupportedError for other types.
+    """
+    if layer.type in BATCHES_BY_TYPE:
+        locate = Solver(SolverParameter(), source=context.solver).locate
+        return batches_of(layer, context.phase, context.seed, locate)
     if layer.type == "DummyData":
-        return Dummies(layer, place)
-    if not is_augmented(layer):
-        raise UnsupportedError(f"layer {layer.name!r} ({layer.type}): its data cannot be read without its Caffe")
+        return DummyBatches(layer, context)
+    if not is_augmented_data(layer):
+        raise UnsupportedError(f"layer {layer.name!r} ({layer.type}): its data can only be read by Caffe itself")
     try:
-        return Augmented(layer, place)
+        return AugmentedBatches(layer, context)
     except PrototxtGenError as error:
         raise PrototxtGenError(f"layer {layer.name!r} ({layer.type}): {error}") from error
 
 
-class LayerMaker:
-    """A layer's batches in a worker process, told as JSON: the layer's text, and the place."""
+class WorkerBatches:
+    """The batches of a layer in a worker process, constructed from JSON: the layer as prototxt, and the context."""
 
-    def __init__(self, told: str) -> None:
-        given = json.loads(told)
-        self.place = Place(**given["place"])
-        self.maker = maker_of(parse_net(given["layer"]).layers[0], self.place)
+    def __init__(self, json_text: str) -> None:
+        fields = json.loads(json_text)
+        self.context = FeedContext(**fields["context"])
+        self.batches = layer_batches(parse_net(fields["layer"]).layers[0], self.context)
 
-    def make(self, turn: int, *arrays: Array) -> None:
-        """Fill the arrays of the batch that is this process's at its turn number `turn`."""
-        for array, made in zip(arrays, self.maker.make(_batch(turn, self.place)), strict=True):
-            if array.shape != made.shape:
-                raise PrototxtGenError(f"a blob comes out as {made.shape}, in the first batch it was {array.shape}")
-            array[...] = made
-
-
-def _batch(turn: int, place: Place) -> int:
-    return turn * place.ranks + place.rank
+    def make(self, local_batch: int, *arrays: Array) -> None:
+        """Write a batch into the arrays; `local_batch` counts the batches of this process."""
+        tops = self.batches.make(self.context.global_batch(local_batch))
+        for array, top in zip(arrays, tops, strict=True):
+            if array.shape != top.shape:
+                raise PrototxtGenError(f"a blob has shape {top.shape}; in the first batch it had {array.shape}")
+            array[...] = top
 
 
-class Source:
-    """The batches of one layer, or of inputs the caller gives, turn by turn."""
+class InputSource:
+    """The batches of one data layer, or of inputs that the caller passes, for this process.
 
-    def __init__(self, tops: Sequence[Value], maker: Maker, place: Place, layer: Layer | None = None) -> None:
-        self.tops, self.maker, self.place, self.layer = tops, maker, place, layer
-        self.shapes: tuple[Shape, ...] = tuple(array.shape for array in maker.make(place.rank))
-        self._crew: Any = None
+    With `layer`, the batches are computed in worker processes if the context has workers.
+    """
 
-    def take(self, turn: int) -> tuple[Array, ...]:
-        """Return the arrays of a turn; quickest where turns are asked for in order."""
-        if self.layer is None or not self.place.workers:
-            return self.maker.make(_batch(turn, self.place))
-        if self._crew is None:
-            self._crew = self._hire(self.layer)
+    def __init__(
+        self, tops: Sequence[Value], batches: LayerBatches, context: FeedContext, layer: Layer | None = None
+    ) -> None:
+        self.tops, self.batches, self.context, self.layer = tops, batches, context, layer
+        self.shapes: tuple[Shape, ...] = tuple(array.shape for array in batches.make(context.rank))
+        self._workers: Any = None
+
+    def batch_at(self, local_batch: int) -> tuple[Array, ...]:
+        """Return the arrays of a batch of this process. Fastest where batches are requested in order."""
+        if self.layer is None or not self.context.workers:
+            return self.batches.make(self.context.global_batch(local_batch))
+        if self._workers is None:
+            self._workers = self._start_workers(self.layer)
         arrays = tuple(np.empty(shape, np.float32) for shape in self.shapes)
         try:
-            self._crew.fill(turn, *arrays)
+            self._workers.fill(local_batch, *arrays)
         except PrototxtGenError as error:
             raise PrototxtGenError(f"layer {self.layer.name!r} ({self.layer.type}): {error}") from error
         return arrays
 
-    def _hire(self, layer: Layer) -> Any:
-        from prototxt_gen.data.worker_processes import Crew, Recipe
+    def _start_workers(self, layer: Layer) -> Any:
+        from prototxt_gen.data.worker_processes import MakerSpec, WorkerPool
 
-        told = {"layer": net_text(Net("", (), (layer,))), "place": asdict(self.place)}
-        recipe = Recipe("prototxt_gen.train.input_feed:LayerMaker", json.dumps(told), self.shapes)
-        return Crew(recipe, self.place.workers)
+        fields = {"layer": net_text(Net("", (), (layer,))), "context": asdict(self.context)}
+        spec = MakerSpec("prototxt_gen.train.input_feed:WorkerBatches", json.dumps(fields), self.shapes)
+        return WorkerPool(spec, self.context.workers)
 
     def close(self) -> None:
-        """End the worker processes."""
-        if self._crew is not None:
-            self._crew.close()
+        """Stop the worker processes."""
+        if self._workers is not None:
+            self._workers.close()
 
 
-class Feed:
-    """All that a net of one phase takes from outside. `net` is the net with Input layers in place of data layers.
+class InputFeed:
+    """All inputs of a net of one phase; `net` is the net with Input layers in place of its data layers.
 
-    `given` feeds inputs, Input and MemoryData layers; a NetError names the first of them where it is missing.
+    `batch_function` returns the blobs of the net's inputs and of Input and MemoryData layers. Raises NetError if one of
+    these exists and there is no such function.
     """
 
-    def __init__(self, net: Net, place: Place, given: Given | None = None) -> None:
-        self.place = place
-        self.sources = [self._source(layer, given) for layer in net.layers if _makes(layer)]
+    def __init__(self, net: Net, context: FeedContext, batch_function: BatchFunction | None = None) -> None:
+        self.context = context
+        self.sources = [self._source(layer, batch_function) for layer in net.layers if _is_data_layer(layer)]
         if net.inputs:
-            self.sources.insert(0, _handed(net.inputs, place, given, f"{net.source or net.name}: the net's inputs"))
+            subject = f"{net.source or net.name}: the net's inputs"
+            self.sources.insert(0, _caller_source(net.inputs, context, batch_function, subject))
         self.shapes = {t.blob: shape for s in self.sources for t, shape in zip(s.tops, s.shapes, strict=True)}
         inputs = tuple(replace(value, shape=self.shapes[value.blob]) for value in net.inputs)
-        made = [self._stand_in(layer) if _makes(layer) else layer for layer in net.layers]
-        self.net = Net(net.name, inputs, (), net.params, net.source).relinked(made)
+        replaced = [self._as_input_layer(layer) if _is_data_layer(layer) else layer for layer in net.layers]
+        self.net = Net(net.name, inputs, (), net.params, net.source).relinked(replaced)
 
-    def _source(self, layer: Layer, given: Given | None) -> Source:
+    def _source(self, layer: Layer, batch_function: BatchFunction | None) -> InputSource:
         if layer.type in ("Input", "MemoryData"):
-            return _handed(layer.tops, self.place, given, f"layer {layer.name!r} ({layer.type})")
-        remote = layer.type in MAKERS or is_augmented(layer)
-        return Source(layer.tops, maker_of(layer, self.place), self.place, layer if remote else None)
+            return _caller_source(layer.tops, self.context, batch_function, f"layer {layer.name!r} ({layer.type})")
+        reads_data = layer.type in BATCHES_BY_TYPE or is_augmented_data(layer)
+        batches = layer_batches(layer, self.context)
+        return InputSource(layer.tops, batches, self.context, layer if reads_data else None)
 
-    def _stand_in(self, layer: Layer) -> Layer:
+    def _as_input_layer(self, layer: Layer) -> Layer:
         shapes = [{"dim": self.shapes[top.blob]} for top in layer.tops]
         return replace(layer, type="Input", params=LayerParameter(input_param={"shape": shapes}))
 
-    def take(self, turn: int) -> dict[str, Array]:
-        """Return the content of every blob at a turn, counted from 0 at the start of training."""
+    def batch_at(self, local_batch: int) -> dict[str, Array]:
+        """Return every input blob of a batch of this process, counted from 0 at the start of training."""
         return {
             top.blob: array
             for source in self.sources
-            for top, array in zip(source.tops, source.take(turn), strict=True)
+            for top, array in zip(source.tops, source.batch_at(local_batch), strict=True)
         }
 
     def close(self) -> None:
-        """End all worker processes."""
+        """Stop all worker processes."""
         for source in self.sources:
             source.close()
 
 
-def _handed(tops: Sequence[Value], place: Place, given: Given | None, who: str) -> Source:
-    if given is None:
-        raise NetError(f"{who}: nothing feeds it; use a data layer such as Data, or train from Python and give batches")
-    return Source(tops, Handed([top.blob for top in tops], given), place)
+def _caller_source(
+    tops: Sequence[Value], context: FeedContext, batch_function: BatchFunction | None, subject: str
+) -> InputSource:
+    if batch_function is None:
+        raise NetError(
+            f"{subject}: nothing feeds it; use a data layer such as Data, or train from Python and give batches"
+        )
+    return InputSource(tops, CallerBatches([top.blob for top in tops], batch_function), context)
 
 
-def _makes(layer: Layer) -> bool:
+def _is_data_layer(layer: Layer) -> bool:
     layer_type = layers.find_layer_type(layer.type)
-    return is_augmented(layer) or (layer_type is not None and layer_type.data)
+    return is_augmented_data(layer) or (layer_type is not None and layer_type.data)

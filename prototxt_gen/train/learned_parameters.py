@@ -1,4 +1,4 @@
-"""What a solver learns: the blobs of a net in Caffe's order, with their multipliers, fillers and histories.
+"""The learned blobs of a net in the order of Caffe's learnable_params, with multipliers, fillers and solver histories.
 
 Source: src/caffe/net.cpp Net::AppendParam; src/caffe/solvers/sgd_solver.cpp SGDSolver::SnapshotSolverState.
 """
@@ -15,10 +15,11 @@ from prototxt_gen.caffemodel.types import SolverState
 from prototxt_gen.common.errors import PrototxtGenError, UnsupportedError, WeightsError
 from prototxt_gen.ir import show
 from prototxt_gen.layers.base import BlobSpec
-from prototxt_gen.runtime.torch_net import Learned, Step, TorchNet
+from prototxt_gen.runtime.parameter_location import ParameterLocation
+from prototxt_gen.runtime.torch_net import LoweredLayer, TorchNet
 from prototxt_gen.schema.caffe_proto import ParamSpec, SolverParameter
-from prototxt_gen.train.fillers import fill, rng_for
-from prototxt_gen.train.optimisers import Learnable, Optimiser
+from prototxt_gen.train.fillers import blob_rng, fill
+from prototxt_gen.train.optimisers import LearnedTensor, Optimiser
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,175 +28,196 @@ Array = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True)
-class Slot:
-    """One of Caffe's learnable_params: a blob that no other layer owns. `place` is the optimiser's; None: not learned.
+class LearnableParam:
+    """One of Caffe's learnable_params: a blob of the layer that owns it.
 
-    `forced`: the net has force_backward, so a blob of lr_mult 0 has a gradient too, which clip_gradients counts. Else
-    not learned are lr_mult 0, BN's moving statistics and what a frozen layer keeps; their histories stay 0. (Caffe's
-    AdaGrad and its like add up the decay of such blobs there; it changes no weight.)
+    `optimiser_index` is its index in the optimiser, None if the solver does not learn it. Not learned are blobs with
+    lr_mult 0, moving statistics of batch normalisation, and blobs that a frozen layer keeps; their histories stay 0.
+    (In Caffe, AdaGrad and similar solvers add the weight decay of such blobs to these histories, which changes no
+    weight.) With `force_backward` of the net, a blob with lr_mult 0 has a gradient too, which clip_gradients counts.
     """
 
-    step: Step
+    lowered: LoweredLayer
     role: str
     spec: BlobSpec
     multipliers: ParamSpec
-    place: int | None = None
-    forced: bool = False
-    partly: str = ""
-    """A layer that shares it and disagrees whether it has a gradient there: one has lr_mult 0, which holds for all."""
+    optimiser_index: int | None = None
+    force_backward: bool = False
+    disagreeing_layer: str = ""
+    """Name of a layer that shares the blob where one of the two has lr_mult 0. Caffe then never updates the blob, but
+    computes its gradient in the layer without lr_mult 0."""
 
     @property
-    def learned(self) -> Learned | None:
-        """Where the blob lives, if the solver learns it."""
-        found = self.step.learned.get(self.role)
-        frozen = self.spec.statistic or (self.multipliers.lr_mult == 0 and not self.forced)
-        return found if found is not None and not frozen and found.parameter.requires_grad else None
+    def parameter_location(self) -> ParameterLocation | None:
+        """The PyTorch parameter that holds the blob; None if the solver does not learn it."""
+        location = self.lowered.parameter_locations.get(self.role)
+        frozen = self.spec.statistic or (self.multipliers.lr_mult == 0 and not self.force_backward)
+        return location if location is not None and not frozen and location.parameter.requires_grad else None
 
 
-def slots_of(net: TorchNet) -> list[Slot]:
-    """Return the slots in Caffe's order; NetError where layers that share a blob disagree about its multipliers."""
-    found: list[Slot] = []
-    named: dict[str, int] = {}
-    for step in net.steps:
-        for role, own in owned(step):
-            if own.name in named:
-                index = named[own.name]
-                found[index] = _shared(found[index], own, step)
+def learnable_params(net: TorchNet) -> list[LearnableParam]:
+    """Return the net's learnable_params in Caffe's order.
+
+    Raises NetError if layers that share a blob give it different multipliers.
+    """
+    params: list[LearnableParam] = []
+    index_of_name: dict[str, int] = {}
+    for lowered in net.lowered_layers:
+        for role, multipliers in roles_with_multipliers(lowered):
+            name = multipliers.name
+            if name in index_of_name:
+                index = index_of_name[name]
+                params[index] = _with_sharing_layer(params[index], multipliers, lowered)
                 continue
-            if own.name:
-                named[own.name] = len(found)
-            found.append(_checked(Slot(step, role, step.specs[role], own, forced=net.net.params.force_backward)))
-    return _placed(found)
+            if name:
+                index_of_name[name] = len(params)
+            force_backward = net.net.params.force_backward
+            param = LearnableParam(lowered, role, lowered.specs[role], multipliers, force_backward=force_backward)
+            _refuse_unlearnable(param)
+            params.append(param)
+    return _with_optimiser_indices(params)
 
 
-def _checked(slot: Slot) -> Slot:
-    """Refuse a blob that shall be learned and that no parameter holds as it is: it would silently stay as it was."""
-    if slot.multipliers.lr_mult and not slot.spec.statistic and slot.role not in slot.step.learned:
-        layer = slot.step.layer
-        raise UnsupportedError(f"layer {layer.name!r} ({layer.type}): its {slot.role} cannot be learned in PyTorch")
-    return slot
+def _refuse_unlearnable(param: LearnableParam) -> None:
+    """Raise UnsupportedError for a blob that should be learned but is no parameter: it would never change."""
+    lowered = param.lowered
+    if param.multipliers.lr_mult and not param.spec.statistic and param.role not in lowered.parameter_locations:
+        layer = lowered.layer
+        raise UnsupportedError(f"layer {layer.name!r} ({layer.type}): its {param.role} cannot be learned in PyTorch")
 
 
-def owned(step: Step) -> Iterator[tuple[str, ParamSpec]]:
-    """Yield every role of a step with its multipliers; NetError where there are more of these than blobs."""
-    given = step.layer.params.param
-    if len(given) > len(step.roles):
-        raise step.layer.error(f"it has {len(given)} param, and {len(step.roles)} blobs")
-    yield from zip(step.roles, (*given, *[ParamSpec()] * (len(step.roles) - len(given))), strict=True)
+def roles_with_multipliers(lowered: LoweredLayer) -> Iterator[tuple[str, ParamSpec]]:
+    """Yield the role of each blob of a layer with its `param`. Raises NetError if there are more `param` than blobs."""
+    given = lowered.layer.params.param
+    if len(given) > len(lowered.roles):
+        raise lowered.layer.error(f"it has {len(given)} param, and {len(lowered.roles)} blobs")
+    yield from zip(lowered.roles, (*given, *[ParamSpec()] * (len(lowered.roles) - len(given))), strict=True)
 
 
-def _shared(slot: Slot, own: ParamSpec, step: Step) -> Slot:
-    """Return the slot with what another layer says that shares its blob."""
-    disagrees = not slot.forced and bool(own.lr_mult) != bool(slot.multipliers.lr_mult)
-    partly = step.layer.name if disagrees else slot.partly
-    return replace(slot, multipliers=_merged(slot.multipliers, own, step), partly=partly)
+def _with_sharing_layer(param: LearnableParam, multipliers: ParamSpec, lowered: LoweredLayer) -> LearnableParam:
+    """Return the param merged with the multipliers of another layer that shares the blob."""
+    disagrees = not param.force_backward and bool(multipliers.lr_mult) != bool(param.multipliers.lr_mult)
+    name = lowered.layer.name if disagrees else param.disagreeing_layer
+    return replace(
+        param, multipliers=_merge_multipliers(param.multipliers, multipliers, lowered), disagreeing_layer=name
+    )
 
 
-def _merged(first: ParamSpec, other: ParamSpec, step: Step) -> ParamSpec:
+def _merge_multipliers(first: ParamSpec, other: ParamSpec, lowered: LoweredLayer) -> ParamSpec:
     for name in ("lr_mult", "decay_mult"):
         if not other.has(name):
             continue
         value = getattr(other, name)
         if first.has(name) and getattr(first, name) != value:
-            raise step.layer.error(
+            raise lowered.layer.error(
                 f"it shares param {other.name!r}, of {name} {getattr(first, name):g}, with {value:g}"
             )
         first = first.replace(**{name: value})
     return first
 
 
-def refuse_clipping(slots: Sequence[Slot], solver: SolverParameter) -> None:
-    """UnsupportedError where clip_gradients would count the gradient of some of the layers that share a frozen blob.
+def refuse_partial_clipping(params: Sequence[LearnableParam], solver: SolverParameter) -> None:
+    """Raise UnsupportedError if clip_gradients would count only part of the gradient of a frozen, shared blob.
 
-    Source: src/caffe/net.cpp Net::Init (param_propagate_down is by layer), Net::AppendParam (lr_mult is by blob).
+    Source: src/caffe/net.cpp Net::Init (param_propagate_down is per layer), Net::AppendParam (lr_mult is per blob).
     """
-    for slot in slots if solver.clip_gradients >= 0 else ():
-        if slot.partly and slot.multipliers.lr_mult == 0:
-            layer, name = slot.step.layer, slot.multipliers.name
+    for param in params if solver.clip_gradients >= 0 else ():
+        if param.disagreeing_layer and param.multipliers.lr_mult == 0:
+            layer, name = param.lowered.layer, param.multipliers.name
             raise UnsupportedError(
-                f"layer {layer.name!r} ({layer.type}): it shares param {name!r} with layer {slot.partly!r}, one with "
-                "lr_mult: 0 and one without, so Caffe's clip_gradients counts the gradient of one of them, which is "
-                "not done here: give both lr_mult: 0"
+                f"layer {layer.name!r} ({layer.type}): it shares param {name!r} with layer "
+                f"{param.disagreeing_layer!r}, one with lr_mult: 0 and one without, so Caffe's clip_gradients counts "
+                "the gradient of one of them, which is not done here: give both lr_mult: 0"
             )
 
 
-def _placed(slots: Sequence[Slot]) -> list[Slot]:
-    made, count = [], 0
-    for slot in slots:
-        learned = slot.learned is not None
-        made.append(replace(slot, place=count if learned else None))
-        count += learned
-    return made
+def _with_optimiser_indices(params: Sequence[LearnableParam]) -> list[LearnableParam]:
+    indexed, count = [], 0
+    for param in params:
+        is_learned = param.parameter_location is not None
+        indexed.append(replace(param, optimiser_index=count if is_learned else None))
+        count += is_learned
+    return indexed
 
 
-def learnables(slots: Sequence[Slot]) -> list[Learnable]:
-    """Return what the optimiser learns, and let nothing else have a gradient."""
+def learned_tensors(params: Sequence[LearnableParam]) -> list[LearnedTensor]:
+    """Return the parameters that the optimiser updates, with their multipliers."""
     return [
-        Learnable(slot.learned.parameter, slot.multipliers.lr_mult, slot.multipliers.decay_mult)
-        for slot in slots
-        if slot.learned is not None
+        LearnedTensor(location.parameter, param.multipliers.lr_mult, param.multipliers.decay_mult)
+        for param in params
+        if (location := param.parameter_location) is not None
     ]
 
 
-def overwritten(net: TorchNet, slots: Sequence[Slot]) -> list[Tensor]:
-    """Return the parameters whose gradient each of iter_size batches writes anew (`LayerType.overwritten`)."""
+def overwritten_parameters(net: TorchNet, params: Sequence[LearnableParam]) -> list[Tensor]:
+    """Return the parameters whose gradient each of the iter_size batches overwrites instead of adding to it.
+
+    See `LayerType.overwritten`.
+    """
     bottoms = {row.layer.name: [shape for shape in row.bottoms if shape is not None] for row in net.analysis.rows}
     return [
-        slot.learned.parameter
-        for slot in slots
-        if slot.learned is not None
-        and not slot.multipliers.name
-        and slot.role in slot.step.layer_type.overwritten(slot.step.layer, bottoms[slot.step.layer.name])
+        location.parameter
+        for param in params
+        if (location := param.parameter_location) is not None
+        and not param.multipliers.name
+        and param.role in param.lowered.layer_type.overwritten(param.lowered.layer, bottoms[param.lowered.layer.name])
     ]
 
 
-def freeze_others(net: TorchNet, slots: Sequence[Slot]) -> None:
-    """Let no parameter have a gradient but those that are learned. Source: Net::Init, param_propagate_down."""
-    wanted = {id(slot.learned.parameter) for slot in slots if slot.learned is not None}
+def freeze_others(net: TorchNet, params: Sequence[LearnableParam]) -> None:
+    """Switch off the gradient of all parameters that are not learned. Source: Net::Init, param_propagate_down."""
+    learned = {id(location.parameter) for param in params if (location := param.parameter_location) is not None}
     for parameter in net.parameters():
-        parameter.requires_grad_(id(parameter) in wanted)
+        parameter.requires_grad_(id(parameter) in learned)
 
 
-def fill_all(net: TorchNet, seed: int) -> None:
-    """Fill every blob as its filler says; a shared one as its first layer's does."""
-    shared: set[str] = set()
-    for step in net.steps:
+def fill_blobs(net: TorchNet, seed: int) -> None:
+    """Fill every blob with its filler. A shared blob gets the filler of the first layer that has it."""
+    filled_names: set[str] = set()
+    for lowered in net.lowered_layers:
         blobs = {}
-        for index, (role, own) in enumerate(owned(step)):
-            if own.name not in shared:
-                blobs[role] = _filled(step, role, rng_for(seed, step.layer.name, index))
-            shared |= {own.name} - {""}
+        for index, (role, multipliers) in enumerate(roles_with_multipliers(lowered)):
+            if multipliers.name not in filled_names:
+                blobs[role] = _filled_blob(lowered, role, blob_rng(seed, lowered.layer.name, index))
+            filled_names |= {multipliers.name} - {""}
         if blobs:
-            step.layer_type.load(step.module, blobs)
+            lowered.layer_type.load(lowered.module, blobs)
 
 
-def _filled(step: Step, role: str, rng: np.random.Generator) -> Array:
-    spec = step.specs[role]
+def _filled_blob(lowered: LoweredLayer, role: str, rng: np.random.Generator) -> Array:
+    spec = lowered.specs[role]
     try:
         return fill(spec.filler, spec.shape, rng)
     except PrototxtGenError as error:
-        raise step.layer.error(f"its {role}: {error}") from None
+        raise lowered.layer.error(f"its {role}: {error}") from None
 
 
-def histories(slots: Sequence[Slot], optimiser: Optimiser) -> Iterator[Array]:
-    """Yield the histories as Caffe saves them: the first of every slot, then the second of every slot."""
+def solver_histories(params: Sequence[LearnableParam], optimiser: Optimiser) -> Iterator[Array]:
+    """Yield the histories in the order in which Caffe saves them: the first of all params, then the second of all."""
     for history in optimiser.histories:
-        for slot in slots:
-            if slot.learned is None or slot.place is None:
-                yield np.zeros(slot.spec.shape, np.float32)
+        for param in params:
+            location, index = param.parameter_location, param.optimiser_index
+            if location is None or index is None:
+                yield np.zeros(param.spec.shape, np.float32)
             else:
-                yield slot.learned.blob(history[slot.place]).reshape(slot.spec.shape)
+                yield location.to_blob(history[index]).reshape(param.spec.shape)
 
 
-def put_histories(slots: Sequence[Slot], optimiser: Optimiser, state: SolverState) -> None:
-    """Take over the histories of a state; WeightsError where they are another solver's or another net's."""
-    wanted = len(slots) * len(optimiser.histories)
-    if len(state.history) != wanted:
-        raise WeightsError(f"{state.path}: it holds {len(state.history)} histories, this solver has {wanted}")
-    for blob, (history, slot) in zip(state.history, ((h, s) for h in optimiser.histories for s in slots), strict=True):
-        if blob.count != int(np.prod(slot.spec.shape)):
-            who = f"layer {slot.step.layer.name!r} ({slot.step.layer.type})"
-            sizes = f"{show(blob.shape)} in the file, {show(slot.spec.shape)} in the net"
-            raise WeightsError(f"{state.path}: {who}: the history of its {slot.role} is {sizes}")
-        if slot.learned is not None and slot.place is not None:
-            slot.learned.put(history[slot.place], blob.array())
+def load_histories(params: Sequence[LearnableParam], optimiser: Optimiser, state: SolverState) -> None:
+    """Copy the histories of a solver state into the optimiser.
+
+    Raises WeightsError if their number or their shapes are those of another solver type or another net.
+    """
+    expected = len(params) * len(optimiser.histories)
+    if len(state.history) != expected:
+        raise WeightsError(f"{state.path}: it holds {len(state.history)} histories, this solver has {expected}")
+    pairs = ((history, param) for history in optimiser.histories for param in params)
+    for blob, (history, param) in zip(state.history, pairs, strict=True):
+        if blob.count != int(np.prod(param.spec.shape)):
+            layer = param.lowered.layer
+            sizes = f"{show(blob.shape)} in the file, {show(param.spec.shape)} in the net"
+            message = f"layer {layer.name!r} ({layer.type}): the history of its {param.role} is {sizes}"
+            raise WeightsError(f"{state.path}: {message}")
+        location, index = param.parameter_location, param.optimiser_index
+        if location is not None and index is not None:
+            location.write_blob(history[index], blob.array())

@@ -1,4 +1,4 @@
-"""How the learning rate goes down: the policies of Caffe's solvers, in its arithmetic.
+"""Learning-rate policies of Caffe's solvers (lr_policy), in Caffe's float32 arithmetic.
 
 Source: src/caffe/solvers/sgd_solver.cpp SGDSolver::GetLearningRate.
 """
@@ -13,15 +13,16 @@ from prototxt_gen.common.errors import PrototxtGenError, nearest
 from prototxt_gen.schema.caffe_proto import SolverParameter
 
 
-def single(number: float) -> float:
-    """Return the number rounded to float32, as Caffe holds every field of a solver."""
+def as_float32(number: float) -> float:
+    """Return the number rounded to float32, the type of all float fields of a Caffe solver."""
     return float(struct.unpack("f", struct.pack("f", number))[0])
 
 
-class Policy:
-    """The learning rate of each iteration. `step` is how often a policy of steps has gone down, Caffe's current_step_.
+class LearningRatePolicy:
+    """The learning rate of each iteration.
 
-    Raises PrototxtGenError for a policy that is not known, or fields that it cannot work with.
+    `current_step` is the number of decreases so far under the policies step and multistep (Caffe's current_step_).
+    Raises PrototxtGenError for an unknown policy or invalid fields.
     """
 
     def __init__(self, params: SolverParameter) -> None:
@@ -30,25 +31,25 @@ class Policy:
             raise PrototxtGenError(f"there is no lr_policy {params.lr_policy!r}; {known}")
         _check(params)
         self.params = params
-        self.base, self.gamma, self.power = map(single, (params.base_lr, params.gamma, params.power))
-        self.step = 0
+        self.base, self.gamma, self.power = map(as_float32, (params.base_lr, params.gamma, params.power))
+        self.current_step = 0
         self._rate = _RATES[params.lr_policy]
 
     def rate(self, iteration: int) -> float:
-        """Return the rate of an iteration, counted from 0; to be asked for once each, in order: steps are counted."""
-        return single(self.base * self._rate(self, iteration))
+        """Return the rate of an iteration, counted from 0. Call it once per iteration, in order (see current_step)."""
+        return as_float32(self.base * self._rate(self, iteration))
 
     def fixed(self, iteration: int) -> float:
-        """base_lr."""
+        """base_lr, unchanged."""
         return 1.0
 
     def steps(self, iteration: int) -> float:
-        """Times gamma at every multiple of stepsize."""
-        self.step = iteration // self.params.stepsize
-        return self.gamma**self.step
+        """base_lr · gamma^(iteration / stepsize), with integer division."""
+        self.current_step = iteration // self.params.stepsize
+        return self.gamma**self.current_step
 
     def exp(self, iteration: int) -> float:
-        """Times gamma each time."""
+        """base_lr · gamma^iteration."""
         return self.gamma**iteration
 
     def inv(self, iteration: int) -> float:
@@ -56,11 +57,11 @@ class Policy:
         return float((1 + self.gamma * iteration) ** -self.power)
 
     def multistep(self, iteration: int) -> float:
-        """Times gamma at each stepvalue; at most once an iteration, whatever the values are."""
+        """base_lr, multiplied by gamma at each stepvalue, at most once per iteration."""
         values = self.params.stepvalue
-        if self.step < len(values) and iteration >= values[self.step]:
-            self.step += 1
-        return self.gamma**self.step
+        if self.current_step < len(values) and iteration >= values[self.current_step]:
+            self.current_step += 1
+        return self.gamma**self.current_step
 
     def poly(self, iteration: int) -> float:
         """base_lr · (1 - iteration / max_iter)^power."""
@@ -71,14 +72,14 @@ class Policy:
         return _logistic(self.gamma * (iteration - self.params.stepsize))
 
 
-_RATES: dict[str, Callable[[Policy, int], float]] = {
-    "fixed": Policy.fixed,
-    "step": Policy.steps,
-    "exp": Policy.exp,
-    "inv": Policy.inv,
-    "multistep": Policy.multistep,
-    "poly": Policy.poly,
-    "sigmoid": Policy.sigmoid,
+_RATES: dict[str, Callable[[LearningRatePolicy, int], float]] = {
+    "fixed": LearningRatePolicy.fixed,
+    "step": LearningRatePolicy.steps,
+    "exp": LearningRatePolicy.exp,
+    "inv": LearningRatePolicy.inv,
+    "multistep": LearningRatePolicy.multistep,
+    "poly": LearningRatePolicy.poly,
+    "sigmoid": LearningRatePolicy.sigmoid,
 }
 
 
@@ -94,6 +95,6 @@ def _check(params: SolverParameter) -> None:
         "gamma must not be below 0": policy not in ("fixed", "poly") and params.gamma < 0,
         "max_iter must be above 0": policy == "poly" and params.max_iter <= 0,
     }
-    for problem, there in problems.items():
-        if there:
+    for problem, applies in problems.items():
+        if applies:
             raise PrototxtGenError(f"lr_policy {policy!r}: {problem}")

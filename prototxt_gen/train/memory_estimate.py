@@ -1,4 +1,4 @@
-"""How much memory training takes, before it is taken."""
+"""An estimate of the memory that training needs, and of the memory that is free, before training starts."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from prototxt_gen.analysis import FLOAT_BYTES, Analysis
 
-_TWO_HISTORIES = ("AdaDelta", "Adam")
+_SOLVERS_WITH_TWO_HISTORIES = ("AdaDelta", "Adam")
 _CGROUPS = (
     ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
     ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
@@ -17,50 +17,54 @@ _CGROUPS = (
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """Bytes: `fixed` for the learned arrays, `per_image` for the blobs of one image; `batch` images at once."""
+class MemoryEstimate:
+    """Estimated memory of training in bytes.
 
-    fixed: int
-    per_image: int
-    batch: int
+    `fixed_bytes`: parameters with gradients and histories, and test nets. `bytes_per_image`: blobs of one image.
+    """
+
+    fixed_bytes: int
+    bytes_per_image: int
+    batch_size: int
 
     @property
-    def total(self) -> int:
-        """Bytes in all."""
-        return self.fixed + self.per_image * self.batch
+    def total_bytes(self) -> int:
+        """The total in bytes."""
+        return self.fixed_bytes + self.bytes_per_image * self.batch_size
 
     def largest_batch(self, free: int) -> int:
-        """Return the most images a batch may have in so many bytes."""
-        return max(0, (free - self.fixed) // self.per_image) if self.per_image else self.batch
+        """Return the largest batch size that fits into `free` bytes."""
+        return max(0, (free - self.fixed_bytes) // self.bytes_per_image) if self.bytes_per_image else self.batch_size
 
-    def words(self, free: int | None) -> str:
-        """Return a sentence for the user."""
-        text = f"memory: about {_shown(self.total)} for batches of {self.batch}"
+    def sentence(self, free: int | None) -> str:
+        """Return the estimate as a sentence for the user; `free` is the free memory in bytes, None if unknown."""
+        text = f"memory: about {_format_bytes(self.total_bytes)} for batches of {self.batch_size}"
         if free is None:
             return text
         fits = f"the largest batch that fits is about {self.largest_batch(free)}"
-        warning = "  TOO LITTLE: " if self.total > free else "; "
-        return f"{text}, {_shown(free)} are free{warning}{fits}"
+        warning = "  TOO LITTLE: " if self.total_bytes > free else "; "
+        return f"{text}, {_format_bytes(free)} are free{warning}{fits}"
 
 
-def estimate(train: Analysis, tests: Sequence[Analysis], solver_type: str, batch: int) -> Estimate:
-    """Estimate from shapes: each blob with its gradient, in test nets without; parameters with gradient and history.
+def estimate_memory(train: Analysis, tests: Sequence[Analysis], solver_type: str, batch_size: int) -> MemoryEstimate:
+    """Estimate the memory from the shapes in the analyses.
 
-    What is not known of the net is not counted, nor are the buffers that convolutions unroll images into.
+    Counted are each blob with its gradient (in test nets without), and the parameters with gradient and histories. Not
+    counted are layers of unknown shape and the buffers into which convolutions unroll images.
     """
-    histories = 2 if solver_type in _TWO_HISTORIES else 1
-    fixed = train.parameters * FLOAT_BYTES * (2 + histories)
-    fixed += sum(test.activation_bytes for test in tests)
-    return Estimate(fixed, 2 * train.activation_bytes // max(1, batch), batch)
+    histories = 2 if solver_type in _SOLVERS_WITH_TWO_HISTORIES else 1
+    fixed_bytes = train.parameters * FLOAT_BYTES * (2 + histories)
+    fixed_bytes += sum(test.activation_bytes for test in tests)
+    return MemoryEstimate(fixed_bytes, 2 * train.activation_bytes // max(1, batch_size), batch_size)
 
 
 def free_memory() -> int | None:
-    """Return the bytes that this process may still take: of the machine, and of its container; None if unknown."""
-    known = [value for value in (_machine(), *map(_container, _CGROUPS)) if value is not None]
-    return min(known, default=None)
+    """Return the bytes that this process can still allocate on the machine and in its container; None if unknown."""
+    limits = [value for value in (_free_on_machine(), *map(_free_in_container, _CGROUPS)) if value is not None]
+    return min(limits, default=None)
 
 
-def _machine() -> int | None:
+def _free_on_machine() -> int | None:
     try:
         for line in Path("/proc/meminfo").read_text().splitlines():
             if line.startswith("MemAvailable:"):
@@ -70,7 +74,7 @@ def _machine() -> int | None:
         return None
 
 
-def _container(files: tuple[str, str]) -> int | None:
+def _free_in_container(files: tuple[str, str]) -> int | None:
     try:
         limit, used = (int(Path(file).read_text()) for file in files)
     except (OSError, ValueError):  # no container, or "max"
@@ -78,5 +82,5 @@ def _container(files: tuple[str, str]) -> int | None:
     return max(0, limit - used) if limit < 1 << 60 else None
 
 
-def _shown(count: int) -> str:
+def _format_bytes(count: int) -> str:
     return f"{count / 1e9:.2g} GB" if count >= 1e9 else f"{count / 1e6:.3g} MB"

@@ -1,4 +1,4 @@
-"""metrics.csv: one row an iteration, readable at any moment, going on where a resumed run goes on."""
+"""metrics.csv: one row per iteration, readable during training, and continued by a resumed run."""
 
 from __future__ import annotations
 
@@ -11,39 +11,39 @@ from typing import IO
 from prototxt_gen.common import files
 from prototxt_gen.common.errors import PrototxtGenError
 
-FIRST = ("iteration", "seconds", "loss", "rate")
+FIRST_COLUMNS = ("iteration", "seconds", "loss", "rate")
 _FLUSH_SECONDS = 2.0
 Row = dict[str, str]
 
 
-class Table:
-    """A growing CSV file. Columns are added when a name turns up that was not there before."""
+class MetricsTable:
+    """A CSV file to which rows are appended. A row with a new column name adds the column to the whole file."""
 
     def __init__(self, path: Path, keep_below: int = 0) -> None:
-        """Keep the rows of an earlier run below this iteration: those from it on will come again."""
+        """Open the file. Rows of an earlier run are kept if their iteration is below `keep_below`."""
         self.path = path
-        self.columns: list[str] = list(FIRST)
-        rows = [row for row in read(path) if int(row["iteration"]) < keep_below]
+        self.columns: list[str] = list(FIRST_COLUMNS)
+        rows = [row for row in read_metrics(path) if int(row["iteration"]) < keep_below]
         self.seconds_before = float(rows[-1]["seconds"]) if rows else 0.0
         self._started = self._flushed = time.monotonic()
         self._rewrite(rows)
 
     def add(self, values: Mapping[str, float]) -> None:
-        """Append a row; `values` hold "iteration"."""
+        """Append a row; `values` must contain "iteration"."""
         seconds = self.seconds_before + time.monotonic() - self._started
-        row = {name: _text(value) for name, value in values.items()} | {"seconds": f"{seconds:.3f}"}
-        if not self._knows(row):
+        row = {name: _format(value) for name, value in values.items()} | {"seconds": f"{seconds:.3f}"}
+        if not self._has_columns_for(row):
             self.close()
-            self._rewrite(list(read(self.path)), row)
+            self._rewrite(list(read_metrics(self.path)), row)
         self._writer.writerow(row)
         if time.monotonic() - self._flushed > _FLUSH_SECONDS:
             self.flush()
 
-    def _knows(self, row: Row) -> bool:
+    def _has_columns_for(self, row: Row) -> bool:
         return row.keys() <= set(self.columns)
 
     def _rewrite(self, rows: list[Row], *more: Row) -> None:
-        """Write the file anew with all columns, and open it for appending."""
+        """Rewrite the file with all columns, and open it for appending."""
         names = [name for row in (*rows, *more) for name in row]
         self.columns = list(dict.fromkeys([*self.columns, *names]))
         with files.replacing(self.path) as temporary, temporary.open("w", newline="") as file:
@@ -53,14 +53,14 @@ class Table:
         self._file: IO[str] = self.path.open("a", newline="")
         self._writer = csv.DictWriter(self._file, self.columns)
 
-    def begin_anew(self) -> None:
-        """Go on in a new file, without the rows so far: the one that was written to has been removed."""
+    def start_new_file(self) -> None:
+        """Start a new file without the earlier rows, because the old file has been removed."""
         self.close()
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._rewrite([])
 
     def flush(self) -> None:
-        """Put the rows written so far into the file."""
+        """Flush the rows written so far to the file."""
         self._file.flush()
         self._flushed = time.monotonic()
 
@@ -69,8 +69,8 @@ class Table:
         self._file.close()
 
 
-def read(path: Path) -> Iterator[Row]:
-    """Yield the rows of a metrics file, without their empty fields; a last line that a killed run cut is left out."""
+def read_metrics(path: Path) -> Iterator[Row]:
+    """Yield the rows of a metrics file without empty fields; a last line that was cut off by a kill is skipped."""
     if not path.exists():
         return
     with path.open(newline="") as file:
@@ -84,5 +84,5 @@ def read(path: Path) -> Iterator[Row]:
                 yield {name: value for name, value in row.items() if value}
 
 
-def _text(value: float) -> str:
+def _format(value: float) -> str:
     return str(value) if isinstance(value, int) else f"{value:.7g}"

@@ -1,12 +1,12 @@
-"""Caffe's six solvers, on lists of tensors.
+"""Caffe's six solver types (SGD, Nesterov, AdaGrad, RMSProp, AdaDelta, Adam) on lists of tensors.
 
-One update is, as in SGDSolver::ApplyUpdate (src/caffe/solvers/sgd_solver.cpp): clip the gradients' common norm; divide
-by iter_size; add the weight decay; then the solver's own rule. In the rules w are the weights, g the gradients, h and k
-the histories, r is the learning rate times lr_mult.
+One update follows SGDSolver::ApplyUpdate (src/caffe/solvers/sgd_solver.cpp): clip the gradients by their common norm,
+divide by iter_size, add the weight decay, then apply the solver's rule. In the rules, w are the weights, g the
+gradients, h and k the histories, and r the learning rate times lr_mult.
 
-AdaGrad, RMSProp and AdaDelta are those of torch.optim; SGD and Nesterov are not (there, a change of the rate reaches
-into the past), nor is Adam (there, delta is not in the same place). All are here in one form, as all have to give their
-histories to a .solverstate in Caffe's order and meaning.
+AdaGrad, RMSProp and AdaDelta equal those of torch.optim. SGD and Nesterov do not (in torch.optim a changed learning
+rate also scales past gradients), nor does Adam (delta is added elsewhere). All are implemented here in one form because
+their histories must be stored in a .solverstate in Caffe's order and meaning.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from torch import Tensor
 
 from prototxt_gen.common.errors import PrototxtGenError, nearest
 from prototxt_gen.schema.caffe_proto import SolverParameter
-from prototxt_gen.train.lr_policies import single
+from prototxt_gen.train.lr_policies import as_float32
 
 Tensors = list[Tensor]
 
 
 @dataclass(frozen=True)
-class Numbers:
-    """The solver's numbers as Caffe holds them, in float32, and the number of the update, from 1."""
+class Hyperparameters:
+    """The solver's hyperparameters, rounded to float32 as in Caffe, and the number of the update, from 1."""
 
     momentum: float
     momentum2: float
@@ -36,15 +36,15 @@ class Numbers:
     update: int = 0
 
     @classmethod
-    def of(cls, p: SolverParameter, update: int) -> Numbers:
-        """Return a solver's numbers."""
-        momentum, momentum2, rms_decay, delta = map(single, (p.momentum, p.momentum2, p.rms_decay, p.delta))
+    def of(cls, p: SolverParameter, update: int) -> Hyperparameters:
+        """Return the hyperparameters of a solver for an update."""
+        momentum, momentum2, rms_decay, delta = map(as_float32, (p.momentum, p.momentum2, p.rms_decay, p.delta))
         return cls(momentum, momentum2, rms_decay, delta, update)
 
 
 @dataclass(frozen=True)
-class Learnable:
-    """One tensor that is learned, and its multipliers."""
+class LearnedTensor:
+    """A parameter tensor that is learned, with its multipliers."""
 
     parameter: Tensor
     lr_mult: float = 1.0
@@ -53,68 +53,69 @@ class Learnable:
 
 @dataclass(frozen=True)
 class _Group:
-    """Learnables of equal multipliers, updated together: their places in the optimiser, weights and histories."""
+    """Learned tensors with equal multipliers, updated together: indices in the optimiser, weights and histories."""
 
     lr_mult: float
     decay_mult: float
-    places: list[int]
+    indices: list[int]
     weights: Tensors
     histories: tuple[Tensors, ...]
 
 
 class Optimiser:
-    """Updates learnables as a solver says. `histories[k][i]` is the k-th history of learnable i, laid out like it.
+    """Updates tensors as a Caffe solver does. `histories[k][i]` is history k of learned tensor i, with its layout.
 
-    Raises PrototxtGenError for a type or a regularization that is not known, and for a momentum that AdaGrad or RMSProp
-    would not take.
+    Raises PrototxtGenError for an unknown solver type or regularization_type, and for momentum in AdaGrad or RMSProp.
     """
 
-    def __init__(self, params: SolverParameter, type_: str, learnables: Sequence[Learnable]) -> None:
-        _check(params, type_)
-        self.params, self.learnables = params, list(learnables)
+    def __init__(self, params: SolverParameter, solver_type: str, learned_tensors: Sequence[LearnedTensor]) -> None:
+        _check(params, solver_type)
+        self.params, self.learned_tensors = params, list(learned_tensors)
         self.histories = [
-            [torch.zeros_like(one.parameter, requires_grad=False) for one in learnables]
-            for _ in range(_HISTORIES[type_])
+            [torch.zeros_like(tensor.parameter, requires_grad=False) for tensor in learned_tensors]
+            for _ in range(_HISTORIES[solver_type])
         ]
-        self._rule = _RULES[type_]
-        self._groups = self._grouped()
+        self._rule = _RULES[solver_type]
+        self._groups = self._make_groups()
 
-    def _grouped(self) -> list[_Group]:
-        places: dict[tuple[float, float], list[int]] = {}
-        for place, one in enumerate(self.learnables):
-            places.setdefault((single(one.lr_mult), single(one.decay_mult)), []).append(place)
+    def _make_groups(self) -> list[_Group]:
+        indices: dict[tuple[float, float], list[int]] = {}
+        for index, tensor in enumerate(self.learned_tensors):
+            indices.setdefault((as_float32(tensor.lr_mult), as_float32(tensor.decay_mult)), []).append(index)
         return [
             _Group(
                 *multipliers,
                 found,
-                [self.learnables[place].parameter for place in found],
-                tuple([history[place] for place in found] for history in self.histories),
+                [self.learned_tensors[index].parameter for index in found],
+                tuple([history[index] for index in found] for history in self.histories),
             )
-            for multipliers, found in places.items()
+            for multipliers, found in indices.items()
         ]
 
     @torch.no_grad()
     def update(self, rate: float, iteration: int) -> None:
-        """Make update number `iteration`, counted from 0, of the gradients summed over iter_size batches.
+        """Apply update number `iteration`, counted from 0, with the gradients summed over iter_size batches.
 
-        The gradients are used up. A parameter without one counts as having zeros: it still decays, as in Caffe.
+        The gradients are modified. A parameter without a gradient counts as having zeros: it still decays, as in Caffe.
         """
-        gradients = [_gradient(one.parameter) for one in self.learnables]
+        gradients = [_gradient(tensor.parameter) for tensor in self.learned_tensors]
         if not gradients:
             return
         if self.params.clip_gradients >= 0:
-            clip(gradients, single(self.params.clip_gradients))
+            clip_gradients(gradients, as_float32(self.params.clip_gradients))
         if self.params.iter_size > 1:
             torch._foreach_mul_(gradients, 1 / self.params.iter_size)
-        numbers = Numbers.of(self.params, iteration + 1)
+        hyperparameters = Hyperparameters.of(self.params, iteration + 1)
         for group in self._groups:
-            mine = [gradients[place] for place in group.places]
-            self._decay(group, mine)
-            self._rule(group.weights, mine, *group.histories, r=single(rate * group.lr_mult), n=numbers)
+            group_gradients = [gradients[index] for index in group.indices]
+            self._decay(group, group_gradients)
+            self._rule(
+                group.weights, group_gradients, *group.histories, r=as_float32(rate * group.lr_mult), n=hyperparameters
+            )
 
     def _decay(self, group: _Group, gradients: Tensors) -> None:
-        """Source: SGDSolver::Regularize."""
-        decay = single(self.params.weight_decay) * group.decay_mult
+        """Add the weight decay to the gradients. Source: SGDSolver::Regularize."""
+        decay = as_float32(self.params.weight_decay) * group.decay_mult
         if decay:
             added = group.weights if self.params.regularization_type == "L2" else torch._foreach_sign(group.weights)
             torch._foreach_add_(gradients, added, alpha=decay)
@@ -124,20 +125,20 @@ def _gradient(parameter: Tensor) -> Tensor:
     return torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
 
 
-def clip(gradients: Tensors, most: float) -> None:
-    """Scale the gradients so that their common L2 norm is at most `most`. Source: SGDSolver::ClipGradients."""
+def clip_gradients(gradients: Tensors, max_norm: float) -> None:
+    """Scale the gradients so that their common L2 norm is at most `max_norm`. Source: SGDSolver::ClipGradients."""
     norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
-    torch._foreach_mul_(gradients, torch.where(norm > most, most / norm, 1.0))
+    torch._foreach_mul_(gradients, torch.where(norm > max_norm, max_norm / norm, 1.0))
 
 
-def sgd(w: Tensors, g: Tensors, h: Tensors, r: float, n: Numbers) -> None:
+def sgd(w: Tensors, g: Tensors, h: Tensors, r: float, n: Hyperparameters) -> None:
     """h = momentum·h + r·g; w -= h. Source: sgd_solver.cpp SGDSolver::ComputeUpdateValue."""
     torch._foreach_mul_(h, n.momentum)
     torch._foreach_add_(h, g, alpha=r)
     torch._foreach_sub_(w, h)
 
 
-def nesterov(w: Tensors, g: Tensors, h: Tensors, r: float, n: Numbers) -> None:
+def nesterov(w: Tensors, g: Tensors, h: Tensors, r: float, n: Hyperparameters) -> None:
     """h' = momentum·h + r·g; w -= (1 + momentum)·h' - momentum·h. Source: nesterov_solver.cpp ComputeUpdateValue."""
     change = torch._foreach_mul(h, -n.momentum)
     torch._foreach_mul_(h, n.momentum)
@@ -146,20 +147,20 @@ def nesterov(w: Tensors, g: Tensors, h: Tensors, r: float, n: Numbers) -> None:
     torch._foreach_sub_(w, change)
 
 
-def adagrad(w: Tensors, g: Tensors, h: Tensors, r: float, n: Numbers) -> None:
+def adagrad(w: Tensors, g: Tensors, h: Tensors, r: float, n: Hyperparameters) -> None:
     """h += g²; w -= r·g / (√h + delta). Source: adagrad_solver.cpp ComputeUpdateValue."""
     torch._foreach_addcmul_(h, g, g)
-    _descend(w, g, h, r, n)
+    _scaled_step(w, g, h, r, n)
 
 
-def rmsprop(w: Tensors, g: Tensors, h: Tensors, r: float, n: Numbers) -> None:
+def rmsprop(w: Tensors, g: Tensors, h: Tensors, r: float, n: Hyperparameters) -> None:
     """h = rms_decay·h + (1 - rms_decay)·g²; w -= r·g / (√h + delta). Source: rmsprop_solver.cpp ComputeUpdateValue."""
     torch._foreach_mul_(h, n.rms_decay)
     torch._foreach_addcmul_(h, g, g, 1 - n.rms_decay)
-    _descend(w, g, h, r, n)
+    _scaled_step(w, g, h, r, n)
 
 
-def adadelta(w: Tensors, g: Tensors, h: Tensors, k: Tensors, r: float, n: Numbers) -> None:
+def adadelta(w: Tensors, g: Tensors, h: Tensors, k: Tensors, r: float, n: Hyperparameters) -> None:
     """h = momentum·h + (1 - momentum)·g²; d = g·√((k + delta) / (h + delta)); k likewise of d²; w -= r·d.
 
     Source: adadelta_solver.cpp ComputeUpdateValue.
@@ -175,7 +176,7 @@ def adadelta(w: Tensors, g: Tensors, h: Tensors, k: Tensors, r: float, n: Number
     torch._foreach_add_(w, change, alpha=-r)
 
 
-def adam(w: Tensors, g: Tensors, h: Tensors, k: Tensors, r: float, n: Numbers) -> None:
+def adam(w: Tensors, g: Tensors, h: Tensors, k: Tensors, r: float, n: Hyperparameters) -> None:
     """h = momentum·h + (1 - momentum)·g; k = momentum2·k + (1 - momentum2)·g²; w -= r·c·h / (√k + delta).
 
     c = √(1 - momentum2^t) / (1 - momentum^t) at update t, from 1. Source: adam_solver.cpp ComputeUpdateValue.
@@ -185,14 +186,14 @@ def adam(w: Tensors, g: Tensors, h: Tensors, k: Tensors, r: float, n: Numbers) -
     torch._foreach_mul_(k, n.momentum2)
     torch._foreach_addcmul_(k, g, g, 1 - n.momentum2)
     correction = math.sqrt(1 - n.momentum2**n.update) / (1 - n.momentum**n.update)
-    _descend(w, h, k, single(r * single(correction)), n)
+    _scaled_step(w, h, k, as_float32(r * as_float32(correction)), n)
 
 
-def _descend(w: Tensors, towards: Tensors, squares: Tensors, r: float, n: Numbers) -> None:
-    """w -= r·towards / (√squares + delta)."""
+def _scaled_step(w: Tensors, numerators: Tensors, squares: Tensors, r: float, n: Hyperparameters) -> None:
+    """w -= r·numerators / (√squares + delta)."""
     roots = torch._foreach_sqrt(squares)
     torch._foreach_add_(roots, n.delta)
-    torch._foreach_addcdiv_(w, towards, roots, -r)
+    torch._foreach_addcdiv_(w, numerators, roots, -r)
 
 
 _RULES: dict[str, Callable[..., None]] = {
@@ -206,15 +207,18 @@ _RULES: dict[str, Callable[..., None]] = {
 _HISTORIES = {"SGD": 1, "Nesterov": 1, "AdaGrad": 1, "RMSProp": 1, "AdaDelta": 2, "Adam": 2}
 
 
-def _check(p: SolverParameter, type_: str) -> None:
-    """Source: include/caffe/sgd_solvers.hpp constructor_sanity_check; SGDSolver::Regularize."""
-    if type_ not in _RULES:
+def _check(p: SolverParameter, solver_type: str) -> None:
+    """Raise PrototxtGenError for invalid fields.
+
+    Source: include/caffe/sgd_solvers.hpp constructor_sanity_check; SGDSolver::Regularize.
+    """
+    if solver_type not in _RULES:
         raise PrototxtGenError(
-            f"there is no solver type {type_!r}; there are {', '.join(_RULES)}{nearest(type_, _RULES)}"
+            f"there is no solver type {solver_type!r}; there are {', '.join(_RULES)}{nearest(solver_type, _RULES)}"
         )
-    if type_ in ("AdaGrad", "RMSProp") and p.momentum:
-        raise PrototxtGenError(f"solver {type_}: it takes no momentum")
-    if type_ == "RMSProp" and not 0 <= p.rms_decay < 1:
+    if solver_type in ("AdaGrad", "RMSProp") and p.momentum:
+        raise PrototxtGenError(f"solver {solver_type}: it takes no momentum")
+    if solver_type == "RMSProp" and not 0 <= p.rms_decay < 1:
         raise PrototxtGenError("solver RMSProp: rms_decay must be from 0 to below 1")
     if p.regularization_type not in ("L1", "L2"):
         raise PrototxtGenError(f"regularization_type must be L1 or L2, not {p.regularization_type!r}")

@@ -1,4 +1,4 @@
-"""All that is written down of a run while it goes: metrics.csv, TensorBoard events, and the curve at the end."""
+"""The records of a training run: metrics.csv, TensorBoard events, and the loss curve at the end."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ import click
 
 from prototxt_gen.train import loss_curve
 from prototxt_gen.train.backend import Step
-from prototxt_gen.train.metrics_csv import Table
+from prototxt_gen.train.metrics_csv import MetricsTable
 from prototxt_gen.train.schedule import Schedule
-from prototxt_gen.train.tensorboard_events import open_events
+from prototxt_gen.train.tensorboard_events import open_event_file
 
 
-class Recorder:
-    """Writes into `folder`, from iteration `first` on; rows of an earlier run that come again are dropped."""
+class RunRecorder:
+    """Writes the records into `folder`. Rows of an earlier run from iteration `first` on are removed."""
 
     def __init__(self, folder: Path, first: int, schedule: Schedule, title: str = "") -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self._table = Table(folder / "metrics.csv", first)
-        self._events = open_events(folder, first)
-        self._every = max(1, schedule.display)
+        self._table = MetricsTable(folder / "metrics.csv", first)
+        self._events = open_event_file(folder, first)
+        self._event_interval = max(1, schedule.display)
         self._losses: deque[float] = deque(maxlen=schedule.average_loss)
         self._tested: tuple[int, Mapping[str, float]] | None = None
         self.title = title
@@ -31,70 +31,70 @@ class Recorder:
 
     @property
     def path(self) -> Path:
-        """The name of metrics.csv."""
+        """The path of metrics.csv."""
         return self._table.path
 
-    def smoothed(self) -> float:
+    def smoothed_loss(self) -> float:
         """Return the mean loss of the last `average_loss` iterations, as Caffe shows it (UpdateSmoothedLoss)."""
         return math.fsum(self._losses) / len(self._losses)
 
-    def stepped(self, step: Step) -> None:
-        """Take down one iteration."""
+    def record_step(self, step: Step) -> None:
+        """Record one iteration."""
         self._losses.append(step.loss)
         self._next = step.iteration + 1
         row = {"iteration": step.iteration, "loss": step.loss, "rate": step.rate}
         outputs = {f"train/{name}": value for name, value in step.outputs.items()}
-        self._table.add(row | self._test_of(step.iteration) | outputs)
-        if self._events and step.iteration % self._every == 0:
-            self._events.add(step.iteration, {"loss": self.smoothed(), "rate": step.rate, **outputs})
+        self._table.add(row | self._pending_scores(step.iteration) | outputs)
+        if self._events and step.iteration % self._event_interval == 0:
+            self._events.add(step.iteration, {"loss": self.smoothed_loss(), "rate": step.rate, **outputs})
 
-    def tested(self, iteration: int, results: Sequence[Mapping[str, float]]) -> Mapping[str, float]:
-        """Take down a test before the step of `iteration`; return the scores by their names in the files."""
-        scores = named(results)
+    def record_test(self, iteration: int, results: Sequence[Mapping[str, float]]) -> Mapping[str, float]:
+        """Record a test before the step of `iteration`; return the scores by their names in the files."""
+        scores = named_scores(results)
         self._tested = (iteration, scores)
         if self._events:
             self._events.add(iteration, scores)
             self._events.flush()
         return scores
 
-    def _test_of(self, iteration: int) -> dict[str, float]:
-        """Return the scores that belong into the row of this iteration, once."""
+    def _pending_scores(self, iteration: int) -> dict[str, float]:
+        """Return the test scores that belong to the row of this iteration, once; else nothing."""
         if self._tested is None or self._tested[0] != iteration:
             return {}
         scores, self._tested = dict(self._tested[1]), None
         return scores
 
     def flush(self) -> bool:
-        """Put everything so far into the files; False where they have been removed, and are begun anew."""
-        there = self.path.exists()
-        if not there:
-            self._table.begin_anew()
-            self._events = open_events(self.path.parent, self._next)
+        """Flush all files. Returns False if metrics.csv had been removed, in which case new files are started."""
+        existed = self.path.exists()
+        if not existed:
+            self._table.start_new_file()
+            self._events = open_event_file(self.path.parent, self._next)
         self._table.flush()
         if self._events:
             self._events.flush()
-        return there
+        return existed
 
     def close(self) -> list[Path]:
-        """Complete the files and draw the curve; return the pictures."""
+        """Complete the files, draw the curve, and return the paths of its pictures."""
         if self._tested is not None:
             iteration = self._tested[0]
-            self._table.add({"iteration": iteration, **self._test_of(iteration)})
+            self._table.add({"iteration": iteration, **self._pending_scores(iteration)})
         for file in (self._table, self._events):
             if file is not None:
                 file.close()
         try:
-            return loss_curve.draw(self.path, self.path.parent, self.title)
+            return loss_curve.draw_curve(self.path, self.path.parent, self.title)
         except ImportError:
             click.echo("no curve is drawn: it needs matplotlib (pip install matplotlib)", err=True)
             return []
 
 
-def named(results: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Return the scores of all test nets by name: `test/accuracy`, or `test0/accuracy` where there are several nets."""
-    many = len(results) > 1
+def named_scores(results: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Return the scores of all test nets by name: `test/accuracy`, or `test0/accuracy` if there are several nets."""
+    several_nets = len(results) > 1
     return {
-        f"test{index if many else ''}/{name}": value
+        f"test{index if several_nets else ''}/{name}": value
         for index, scores in enumerate(results)
         for name, value in scores.items()
     }

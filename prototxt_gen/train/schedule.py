@@ -1,4 +1,4 @@
-"""When a solver tests, snapshots and shows, by the number of updates made.
+"""At which iterations a solver tests, takes snapshots and displays its loss.
 
 Source: src/caffe/solver.cpp Solver::Step, Solver::Solve.
 """
@@ -12,7 +12,7 @@ from prototxt_gen.schema.caffe_proto import SolverParameter
 
 @dataclass(frozen=True)
 class Schedule:
-    """The solver's own fields, under their own names."""
+    """The solver fields that determine the schedule; `test_nets` is the number of test nets."""
 
     max_iter: int
     test_interval: int = 0
@@ -25,7 +25,7 @@ class Schedule:
 
     @classmethod
     def of(cls, params: SolverParameter) -> Schedule:
-        """Return a solver's schedule."""
+        """Return the schedule of a solver."""
         names = ("max_iter", "test_interval", "test_initialization", "snapshot", "snapshot_after_train", "display")
         fields = {name: getattr(params, name) for name in names}
         return cls(**fields, test_nets=len(params.test_iter), average_loss=max(1, params.average_loss))
@@ -37,18 +37,18 @@ class Schedule:
         return iteration > 0 or self.test_initialization
 
     def snapshots_at(self, iteration: int) -> bool:
-        """Whether a snapshot is due after so many updates."""
+        """Whether a snapshot is due after this number of updates."""
         if iteration >= self.max_iter and self.snapshot_after_train:
             return True
         return bool(self.snapshot) and iteration % self.snapshot == 0
 
     def shows_at(self, iteration: int) -> bool:
-        """Whether the step of this iteration is told of."""
+        """Whether the loss of this iteration is displayed."""
         return bool(self.display) and iteration % self.display == 0
 
 
-def tests_before(params: SolverParameter, iteration: int) -> int:
-    """Return how many times the test nets ran before the test of this iteration: their data go on from there."""
+def count_tests_before(params: SolverParameter, iteration: int) -> int:
+    """Return how many tests ran before the test of this iteration; their batches precede those of this test."""
     if not params.test_interval:
         return 0
     return -(-iteration // params.test_interval) - (iteration > 0 and not params.test_initialization)

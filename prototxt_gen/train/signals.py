@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM during training: finish the step, then stop; during a test, stop at once."""
+"""Ctrl-C and SIGTERM during training: the current step is finished first; a test is interrupted at once."""
 
 from __future__ import annotations
 
@@ -12,65 +12,70 @@ from typing import Any
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-class Stopped(Exception):
-    """A test was cut short by a signal."""
+class TestInterrupted(Exception):
+    """A signal interrupted a test."""
+
+    __test__ = False  # the class name would make pytest collect it
 
 
-Agree = Callable[[int], int]
-"""Makes the largest of all processes' numbers known to each."""
+MaxOverProcesses = Callable[[int], int]
+"""Returns the largest of the numbers that all processes pass to it."""
 
 
-class Stop:
-    """Within `with`, the first signal sets `signal`; a second one ends the program where it is.
+class StopSignal:
+    """A context manager in which the first signal only sets `signal`; a second signal ends the program at once.
 
-    `agreed` is the signal that the loop obeys: where there are several processes, they must all stop at one iteration.
+    `agreed_signal` is the signal that the training loop obeys (0: none). Where several processes train together, all of
+    them must stop at the same iteration, so they agree on it.
     """
 
-    def __init__(self, agree: Agree | None = None) -> None:
-        self.signal = self.agreed = 0
-        self._agree = agree
+    def __init__(self, max_over_processes: MaxOverProcesses | None = None) -> None:
+        self.signal = self.agreed_signal = 0
+        self._max_over_processes = max_over_processes
         self._interruptible = False
-        self._before: list[tuple[signal.Signals, Any]] = []
+        self._previous_handlers: list[tuple[signal.Signals, Any]] = []
 
     @property
     def exit_code(self) -> int:
-        """What a shell expects of a program that a signal ended: 130 after Ctrl-C, 143 after SIGTERM; 0 without."""
-        ended_by = self.signal or self.agreed
-        return 128 + ended_by if ended_by else 0
+        """The exit code a shell expects after a signal: 130 for Ctrl-C, 143 for SIGTERM; 0 without a signal."""
+        number = self.signal or self.agreed_signal
+        return 128 + number if number else 0
 
     def agree(self) -> None:
-        """Settle whether to stop here."""
-        self.agreed = self._agree(self.signal) if self._agree else self.signal
+        """Set `agreed_signal`, the same in all processes."""
+        self.agreed_signal = self._max_over_processes(self.signal) if self._max_over_processes else self.signal
 
-    def __enter__(self) -> Stop:
-        if threading.current_thread() is threading.main_thread():  # signals are the main thread's alone
-            self._before = [(number, signal.signal(number, self._take)) for number in _SIGNALS]
+    def __enter__(self) -> StopSignal:
+        if threading.current_thread() is threading.main_thread():  # only the main thread may set signal handlers
+            self._previous_handlers = [(number, signal.signal(number, self._handle)) for number in _SIGNALS]
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for number, handler in self._before:
-            signal.signal(number, handler)
+        self._restore_handlers()
 
-    def _take(self, number: int, frame: FrameType | None) -> None:
+    def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.signal:
-            for known, handler in self._before:
-                signal.signal(known, handler)
+            self._restore_handlers()
             raise KeyboardInterrupt
         self.signal = number
         if self._interruptible:
-            raise Stopped
+            raise TestInterrupted
+
+    def _restore_handlers(self) -> None:
+        for number, handler in self._previous_handlers:
+            signal.signal(number, handler)
 
     @contextmanager
     def interruptible(self) -> Iterator[None]:
-        """Let a signal end this block by Stopped: for what changes nothing and may take long.
+        """Let a signal end this block by TestInterrupted: for long work without side effects.
 
-        Not where there are several processes, which would wait for this one.
+        With several processes the block is not interrupted, because the others would wait for this one.
         """
-        if self.signal and not self._agree:
-            raise Stopped
-        self._interruptible = self._agree is None
+        if self.signal and not self._max_over_processes:
+            raise TestInterrupted
+        self._interruptible = self._max_over_processes is None
         try:
             yield
         finally:

@@ -1,7 +1,7 @@
-"""Snapshots: pairs of .caffemodel and .solverstate that are complete or not there at all.
+"""Snapshots: pairs of .caffemodel and .solverstate, either both complete or both absent.
 
-Both files (and whatever a backend adds) are written to a folder of their own beside the targets, read back, and
-renamed, the state last. So a state that is there has its weights, and whatever ends a run, earlier snapshots stay.
+Both files (and any further files of a backend) are written to a temporary folder beside the targets, read back, and
+renamed, the state last. So a state always has its weights, and earlier snapshots survive every kind of failure.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from prototxt_gen.common.errors import PrototxtGenError, WeightsError
 from prototxt_gen.net.solver import Solver
 from prototxt_gen.train.backend import Backend
 
-_FULL = 1 << 20
-"""With fewer bytes free a disk counts as full: Caffe's own writer does not say why it failed."""
+_FULL_DISK_BYTES = 1 << 20
+"""A disk with less free space counts as full: Caffe's own writer does not say why it failed."""
 RUN_FILES = ("metrics.csv", "curve.png", "curve.svg", "events.out.tfevents.*")
 
 
 @dataclass(frozen=True)
 class Snapshots:
-    """The snapshots of one run: `<folder>/<name>_iter_<N>.caffemodel` and `.solverstate`, with .h5 if asked for."""
+    """The snapshots of one run: `<folder>/<name>_iter_<N>.caffemodel` and `.solverstate`, with `.h5` if `hdf5`."""
 
     folder: Path
     name: str
@@ -35,30 +35,31 @@ class Snapshots:
 
     @classmethod
     def of(cls, solver: Solver, out: Path | None = None) -> Snapshots:
-        """Return where a solver's snapshots go. `out` replaces the folder that snapshot_prefix names.
+        """Return the snapshots of a solver. `out` replaces the folder part of snapshot_prefix.
 
-        A prefix that is missing or a folder gets the solver's own name, as in Caffe (UpgradeSnapshotPrefixProperty).
+        If snapshot_prefix is missing or a folder, the name is that of the solver file, as in Caffe
+        (UpgradeSnapshotPrefixProperty).
         """
-        own = Path(solver.source or "solver")
-        prefix = Path(solver.params.snapshot_prefix or own.with_suffix(""))
+        solver_file = Path(solver.source or "solver")
+        prefix = Path(solver.params.snapshot_prefix or solver_file.with_suffix(""))
         if solver.params.snapshot_prefix.endswith("/") or prefix.is_dir():
-            prefix = prefix / own.stem
+            prefix = prefix / solver_file.stem
         return cls(out or prefix.parent, prefix.name, solver.params.snapshot_format == "HDF5")
 
     def paths(self, iteration: int) -> tuple[Path, Path]:
-        """Return the names of weights and state after so many updates."""
+        """Return the paths of weights and solver state after this number of updates."""
         stem, end = f"{self.name}_iter_{iteration}", ".h5" if self.hdf5 else ""
         return self.folder / f"{stem}.caffemodel{end}", self.folder / f"{stem}.solverstate{end}"
 
     def save(self, backend: Backend) -> Path:
-        """Write the snapshot of this iteration and return the state's name; PrototxtGenError where that failed."""
+        """Write a snapshot of the backend and return the path of its state. Raises PrototxtGenError if that fails."""
         weights, state = self.paths(backend.iteration)
         with self._temporary() as folder:
-            parts = folder / weights.name, folder / state.name
+            temporary_files = folder / weights.name, folder / state.name
             try:
-                backend.snapshot(*parts)
-                _complete(*parts, backend.iteration, weights)
-                for part in sorted(folder.iterdir(), key=lambda part: part == parts[1]):
+                backend.snapshot(*temporary_files)
+                _complete_snapshot(*temporary_files, backend.iteration, weights)
+                for part in sorted(folder.iterdir(), key=lambda part: part == temporary_files[1]):
                     part.replace(self.folder / part.name)
             except (OSError, PrototxtGenError) as error:
                 raise PrototxtGenError(self._failure(backend.iteration, error)) from error
@@ -66,16 +67,16 @@ class Snapshots:
 
     def _failure(self, iteration: int, error: Exception) -> str:
         why = error.strerror if isinstance(error, OSError) else error
-        full = shutil.disk_usage(self.folder).free < _FULL
-        earlier = next(iter(self.all()), None)
+        full = shutil.disk_usage(self.folder).free < _FULL_DISK_BYTES
+        earlier = next(iter(self.states()), None)
         return (
             f"the snapshot of iteration {iteration} could not be written to {self.folder}: "
-            f"{'the disk is full: ' if full else ''}{why}{f'; {earlier} stands' if earlier else ''}"
+            f"{'the disk is full: ' if full else ''}{why}{f'; {earlier} is intact' if earlier else ''}"
         )
 
     @contextmanager
     def _temporary(self) -> Iterator[Path]:
-        """Yield a new folder; one name for all, so that what a killed run left is cleared by the next snapshot."""
+        """Yield an empty folder. It always has the same name, so the next snapshot removes what a killed run left."""
         folder = self.folder / f".{self.name}.snapshot"
         shutil.rmtree(folder, ignore_errors=True)
         try:
@@ -87,31 +88,31 @@ class Snapshots:
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
-    def all(self) -> list[Path]:
-        """Return the states that are there, the one of the most updates first."""
+    def states(self) -> list[Path]:
+        """Return the existing solver states, most updates first."""
         pattern = re.compile(re.escape(self.name) + r"_iter_(\d+)\.solverstate(\.h5)?")
         names = self.folder.iterdir() if self.folder.is_dir() else ()
         found = [(int(match[1]), path) for path in names if (match := pattern.fullmatch(path.name))]
         return [path for _, path in sorted(found, reverse=True)]
 
-    def newest(self) -> Path | None:
-        """Return the newest state that can be read and whose weights are there; None where there is none."""
-        for state in self.all():
+    def newest_state(self) -> Path | None:
+        """Return the newest state that is readable and has its weights; None if there is none."""
+        for state in self.states():
             try:
-                caffemodel.read(weights_of(state))
+                caffemodel.read(weights_of_state(state))
             except WeightsError:
                 continue
             return state
         return None
 
-    def leftovers(self) -> list[Path]:
-        """Return the files of an earlier run in this place."""
+    def earlier_files(self) -> list[Path]:
+        """Return the files that an earlier run left in this folder."""
         names = (f"{self.name}_iter_*.caffemodel*", f"{self.name}_iter_*.solverstate*", *RUN_FILES)
         return sorted(path for name in names for path in self.folder.glob(name))
 
-    def set_aside(self) -> Path | None:
-        """Move an earlier run's files to a folder of their own, so that a later --resume cannot mix the two."""
-        files = self.leftovers()
+    def move_earlier_run_aside(self) -> Path | None:
+        """Move the files of an earlier run to a new folder and return it, so that --resume cannot mix two runs."""
+        files = self.earlier_files()
         if not files:
             return None
         number = next(n for n in range(1, 1 << 20) if not (self.folder / f"earlier-{n}").exists())
@@ -122,25 +123,28 @@ class Snapshots:
         return target
 
 
-def weights_of(state: Path) -> Path:
-    """Return the weights a state goes with: beside it, as it may have moved, else where it says; else WeightsError."""
-    told = Path(caffemodel.read_solverstate(state).learned_net)
+def weights_of_state(state: Path) -> Path:
+    """Return the weights file of a state. Raises WeightsError if it does not exist.
+
+    It is looked for beside the state, which may have been moved, and then at the path that the state contains.
+    """
+    learned_net = Path(caffemodel.read_solverstate(state).learned_net)
     by_name = re.sub(r"\.solverstate(\.h5)?$", r".caffemodel\1", state.name)
-    for path in (state.parent / told.name, state.parent / by_name, told):
+    for path in (state.parent / learned_net.name, state.parent / by_name, learned_net):
         if path.is_file():
             return path
-    raise WeightsError(f"{state}: the weights it goes with, {told}, are gone")
+    raise WeightsError(f"{state}: its weights file {learned_net} does not exist")
 
 
 def rename_weights(state: Path, learned_net: str) -> None:
-    """Write the name of the weights into a state."""
+    """Change the name of the weights file (learned_net) inside a state."""
     found = caffemodel.read_solverstate(state)
     if found.learned_net != learned_net:
         write_state(state, found, learned_net)
 
 
 def write_state(path: Path, state: SolverState, learned_net: str) -> None:
-    """Write a state that was read, with another name for its weights."""
+    """Write a copy of a state with another name for its weights file."""
     caffemodel.write_solverstate(
         path,
         iter=state.iter,
@@ -151,8 +155,8 @@ def write_state(path: Path, state: SolverState, learned_net: str) -> None:
     )
 
 
-def _complete(weights: Path, state: Path, iteration: int, target: Path) -> None:
-    """Read both files back, set the state's learned_net, and see them safely on the disk."""
+def _complete_snapshot(weights: Path, state: Path, iteration: int, target: Path) -> None:
+    """Read both files back, set the state's learned_net, and flush them to the disk (fsync)."""
     caffemodel.read(weights)
     rename_weights(state, str(target))
     found = caffemodel.read_solverstate(state).iter

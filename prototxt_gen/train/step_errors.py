@@ -1,4 +1,4 @@
-"""What goes wrong in a step on PyTorch, in one sentence that names the layer: labels that are no class, and others."""
+"""Errors of a training or test step in PyTorch as one sentence that names the layer, and checks of class labels."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from prototxt_gen.runtime.torch_net import TorchNet
 from prototxt_gen.schema.caffe_proto import LossParameter
 
 Array = np.ndarray[Any, Any]
-_AXES: dict[str, Any] = {
+_CLASS_AXIS_MESSAGES: dict[str, Any] = {
     "SoftmaxWithLoss": SoftmaxParameter,
     "InfogainLoss": InfogainLossParameter,
     "Accuracy": AccuracyParameter,
 }
-"""Types whose second bottom holds classes, with the message that says on which axis of the first they are."""
-_ONE_EACH = ("MultinomialLogisticLoss", "HingeLoss")
-"""Types with one label for each sample; all other axes are classes."""
+"""Types whose second bottom holds labels, with the message whose `axis` is the class axis of the first bottom."""
+_ONE_LABEL_PER_SAMPLE = ("MultinomialLogisticLoss", "HingeLoss")
+"""Types with one label for each sample, where all axes but the first are classes."""
 
 
 @dataclass(frozen=True)
-class Labels:
-    """The labels that one layer takes from a blob that is fed: from 0 to below `classes`, or `ignored`."""
+class LabelRange:
+    """The valid labels of one layer's label bottom: 0 to `classes` - 1, and `ignored` (ignore_label) if it has one."""
 
     layer: Layer
     blob: str
@@ -41,71 +41,76 @@ class Labels:
     ignored: int | None = None
 
     def check(self, arrays: Mapping[str, Array]) -> None:
-        """Raise NetError for a label that is no class; a Caffe without its debug checks reads past the blob."""
+        """Raise NetError for a label out of range. (Caffe without debug checks would read beyond the blob.)"""
         labels = arrays[self.blob].astype(np.int64)
-        wrong = labels[(labels < 0) | (labels >= self.classes)]
+        invalid = labels[(labels < 0) | (labels >= self.classes)]
         if self.ignored is not None:
-            wrong = wrong[wrong != self.ignored]
-        if wrong.size:
+            invalid = invalid[invalid != self.ignored]
+        if invalid.size:
             classes, scores = self.classes, self.layer.bottoms[0].blob
             raise self.layer.error(
-                f"label {wrong[0]} of its bottom {self.blob!r} is no class: its bottom {scores!r} has "
+                f"label {invalid[0]} of its bottom {self.blob!r} is no class: its bottom {scores!r} has "
                 f"{classes}, 0 to {classes - 1}"
             )
 
 
-def labels_of(net: TorchNet) -> list[Labels]:
-    """Return what is to hold of a net's inputs before a batch of them is computed."""
+def label_ranges(net: TorchNet) -> list[LabelRange]:
+    """Return the valid labels of every layer that takes its labels directly from a net input."""
+    shapes = net.analysis.shapes
     return [
-        Labels(layer, layer.bottoms[1].blob, _classes(layer, net.analysis.shapes[layer.bottoms[0]]), _ignored(layer))
+        LabelRange(layer, layer.bottoms[1].blob, _classes(layer, shapes[layer.bottoms[0]]), _ignored_label(layer))
         for layer in net.net.layers
-        if (layer.type in _AXES or layer.type in _ONE_EACH) and layer.bottoms[1] in net.inputs
+        if (layer.type in _CLASS_AXIS_MESSAGES or layer.type in _ONE_LABEL_PER_SAMPLE)
+        and layer.bottoms[1] in net.inputs
     ]
 
 
-def checked(labels: Sequence[Labels], arrays: Mapping[str, Array]) -> Mapping[str, Array]:
-    """Return the content of a net's inputs; NetError where a label is no class."""
-    for rule in labels:
-        rule.check(arrays)
+def check_labels(ranges: Sequence[LabelRange], arrays: Mapping[str, Array]) -> Mapping[str, Array]:
+    """Return the input arrays unchanged. Raises NetError if a label is out of range."""
+    for label_range in ranges:
+        label_range.check(arrays)
     return arrays
 
 
 def _classes(layer: Layer, scores: Shape) -> int:
-    if layer.type in _ONE_EACH:
+    if layer.type in _ONE_LABEL_PER_SAMPLE:
         return math.prod(scores[1:])
-    return scores[canonical(layer, layer.get(_AXES[layer.type]).axis, scores)]
+    return scores[canonical(layer, layer.get(_CLASS_AXIS_MESSAGES[layer.type]).axis, scores)]
 
 
-def _ignored(layer: Layer) -> int | None:
-    if layer.type in _ONE_EACH:
+def _ignored_label(layer: Layer) -> int | None:
+    if layer.type in _ONE_LABEL_PER_SAMPLE:
         return None
-    own: Any = layer.get(AccuracyParameter if layer.type == "Accuracy" else LossParameter)
-    return int(own.ignore_label) if own.has("ignore_label") else None
+    params: Any = layer.get(AccuracyParameter if layer.type == "Accuracy" else LossParameter)
+    return int(params.ignore_label) if params.has("ignore_label") else None
 
 
 @contextmanager
-def told(net: TorchNet) -> Iterator[None]:
-    """Turn what PyTorch raises while a net computes into a NetError that names the layer, where one is to blame."""
+def naming_failed_layer(net: TorchNet) -> Iterator[None]:
+    """Turn exceptions that PyTorch raises in the block into a NetError that names the layer that failed, if known."""
     try:
         yield
     except (RuntimeError, IndexError, MemoryError) as error:
-        layer = _blamed(error, net)
-        who = f"layer {layer.name!r} ({layer.type})" if layer else net.net.source or net.net.name
-        raise NetError(f"{who}: {_words(error)}") from error
+        layer = _failed_layer(error, net)
+        subject = f"layer {layer.name!r} ({layer.type})" if layer else net.net.source or net.net.name
+        raise NetError(f"{subject}: {_message(error)}") from error
 
 
-def _words(error: Exception) -> str:
+def _message(error: Exception) -> str:
     text = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "not enough memory" in text:
-        return f"the memory is out; a smaller batch_size with iter_size, or --memory-efficient, takes less ({text})"
+        return f"out of memory; a smaller batch_size with iter_size, or --memory-efficient, takes less ({text})"
     return f"PyTorch: {text}"
 
 
-def _blamed(error: BaseException, net: TorchNet) -> Layer | None:
-    """Return the layer in whose module the error was raised; None where that was elsewhere, as in a backward pass."""
-    layers = {id(step.module): step.layer for step in net.steps}
-    trace, found = error.__traceback__, None
+def _failed_layer(error: BaseException, net: TorchNet) -> Layer | None:
+    """Return the layer whose module raised the error, found in the traceback; None if it was elsewhere.
+
+    For example, a backward pass has no module in its traceback.
+    """
+    layers = {id(lowered.module): lowered.layer for lowered in net.lowered_layers}
+    trace, layer = error.__traceback__, None
     while trace is not None:
-        found = layers.get(id(trace.tb_frame.f_locals.get("self")), found)
+        layer = layers.get(id(trace.tb_frame.f_locals.get("self")), layer)
         trace = trace.tb_next
-    return found
+    return layer

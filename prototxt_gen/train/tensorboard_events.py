@@ -1,4 +1,4 @@
-"""TensorBoard's event files, written with TensorBoard's own record writer; without TensorBoard there are none."""
+"""TensorBoard event files, written with TensorBoard's own record writer if it is installed."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from typing import Any
 
 
 class Events:
-    """One event file of scalars. Written at once: a full disk is an OSError here, not a traceback in a thread."""
+    """One event file of scalars, written without a background thread, so that a full disk raises OSError here."""
 
     def __init__(self, folder: Path, first_step: int) -> None:
-        """Open a new file; TensorBoard drops what earlier files of the folder say of `first_step` and later."""
+        """Open a new file. TensorBoard ignores entries of earlier files in the folder from `first_step` on."""
         self._pb2: Any = import_module("tensorboard.compat.proto.event_pb2")
         now = time.time()
         name = f"events.out.tfevents.{now:.6f}.{socket.gethostname()}.{os.getpid()}"
@@ -26,7 +26,7 @@ class Events:
         self._write(self._pb2.Event(wall_time=now, step=first_step, session_log=start))
 
     def add(self, step: int, values: Mapping[str, float]) -> None:
-        """Write scalars of one step by tag."""
+        """Write the scalars of one step by tag."""
         event = self._pb2.Event(wall_time=time.time(), step=step)
         for tag, value in values.items():
             event.summary.value.add(tag=tag, simple_value=value)
@@ -36,7 +36,7 @@ class Events:
         self._writer.write(event.SerializeToString())
 
     def flush(self) -> None:
-        """Put the events written so far into the file."""
+        """Flush the events written so far to the file."""
         self._writer.flush()
 
     def close(self) -> None:
@@ -44,8 +44,8 @@ class Events:
         self._writer.close()
 
 
-def open_events(folder: Path, first_step: int) -> Events | None:
-    """Return a new event file, or None where TensorBoard is not installed."""
+def open_event_file(folder: Path, first_step: int) -> Events | None:
+    """Return a new event file, or None if TensorBoard is not installed."""
     try:
         return Events(folder, first_step)
     except ImportError:

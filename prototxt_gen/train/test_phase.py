@@ -1,4 +1,4 @@
-"""Test nets in PyTorch: they share the trained net's tensors, and give the means of their outputs.
+"""Test nets of the PyTorch backend: they share the tensors of the trained net and return means of their outputs.
 
 Source: src/caffe/solver.cpp Solver::Test; src/caffe/net.cpp Net::ShareTrainedLayersWith.
 """
@@ -12,118 +12,120 @@ from torch import Tensor, nn
 
 from prototxt_gen.common.errors import UnsupportedError
 from prototxt_gen.ir import show
-from prototxt_gen.runtime.torch_net import Step, TorchNet, work
+from prototxt_gen.runtime.torch_net import LoweredLayer, TorchNet, run_calls
 from prototxt_gen.train.device import Hardware
 from prototxt_gen.train.distributed import Processes
-from prototxt_gen.train.input_feed import Feed
-from prototxt_gen.train.step_errors import checked, labels_of, told
-from prototxt_gen.train.total_loss import in_float32, scores
+from prototxt_gen.train.input_feed import InputFeed
+from prototxt_gen.train.step_errors import check_labels, label_ranges, naming_failed_layer
+from prototxt_gen.train.total_loss import module_in_float32, reported_outputs
 
-_TOLD_BY_WEIGHTS = ("eps", "statistic", "merged")
-"""What a batch normalisation learns about itself when weights are loaded, beside its tensors."""
+_SET_BY_WEIGHTS = ("eps", "statistic", "merged")
+"""Attributes of a batch normalisation module that loading weights sets, beside its tensors."""
 
 
-def share(trained: TorchNet, other: TorchNet) -> list[tuple[nn.Module, nn.Module]]:
-    """Let layers of one name hold the same tensors; return the pairs of modules. Both nets must be in their place.
+def share_tensors(trained: TorchNet, test_net: TorchNet) -> list[tuple[nn.Module, nn.Module]]:
+    """Make layers of a test net use the tensors of the trained net's layers with the same name.
 
-    NetError where the blobs of such layers differ in shape, UnsupportedError where PyTorch keeps them differently.
+    Both nets must already be on their device. Returns the pairs of modules (trained, test). Raises NetError if the
+    blobs of two such layers differ in shape, UnsupportedError if PyTorch stores them differently.
     """
-    own = {step.layer.name: step for step in trained.steps if step.roles}
+    trained_layers = {lowered.layer.name: lowered for lowered in trained.lowered_layers if lowered.roles}
     pairs = []
-    for step in other.steps:
-        source = own.get(step.layer.name)
-        if source is not None and step.roles:
-            _check(source, step)
-            for role, mine in step.learned.items():
-                mine.share(source.learned[role].parameter)
-            modules = list(zip(source.module.modules(), step.module.modules(), strict=False))
-            for theirs, ours in modules:
-                _share_buffers(theirs, ours)
+    for lowered in test_net.lowered_layers:
+        source = trained_layers.get(lowered.layer.name)
+        if source is not None and lowered.roles:
+            _check_shareable(source, lowered)
+            for role, location in lowered.parameter_locations.items():
+                location.use_parameter(source.parameter_locations[role].parameter)
+            modules = list(zip(source.module.modules(), lowered.module.modules(), strict=False))
+            for trained_module, test_module in modules:
+                _share_buffers(trained_module, test_module)
             pairs += modules
     return pairs
 
 
-def _check(source: Step, step: Step) -> None:
-    theirs, ours = ([spec.shape for spec in each.specs.values()] for each in (source, step))
-    if theirs != ours:
-        shapes = f"{', '.join(map(show, ours))}, in phase TRAIN {', '.join(map(show, theirs))}"
-        raise step.layer.error(f"its blobs are {shapes}; layers of one name share them")
-    statistics = any(spec.statistic for spec in step.specs.values())
-    if source.learned.keys() != step.learned.keys() or (
-        statistics and type(source.layer_type) is not type(step.layer_type)
+def _check_shareable(source: LoweredLayer, lowered: LoweredLayer) -> None:
+    train_shapes, test_shapes = ([spec.shape for spec in each.specs.values()] for each in (source, lowered))
+    if train_shapes != test_shapes:
+        shapes = f"{', '.join(map(show, test_shapes))}, in phase TRAIN {', '.join(map(show, train_shapes))}"
+        raise lowered.layer.error(f"its blobs are {shapes}; layers of one name share them")
+    has_statistics = any(spec.statistic for spec in lowered.specs.values())
+    if source.parameter_locations.keys() != lowered.parameter_locations.keys() or (
+        has_statistics and type(source.layer_type) is not type(lowered.layer_type)
     ):
         raise UnsupportedError(
-            f"layer {step.layer.name!r} ({step.layer.type}): it cannot share its blobs with the {source.layer.type} "
-            "of its name in phase TRAIN"
+            f"layer {lowered.layer.name!r} ({lowered.layer.type}): it cannot share its blobs with the "
+            f"{source.layer.type} of its name in phase TRAIN"
         )
 
 
-def _share_buffers(theirs: nn.Module, ours: nn.Module) -> None:
-    for name, buffer in theirs._buffers.items():
-        if name in ours._buffers:
-            ours._buffers[name] = buffer
+def _share_buffers(trained_module: nn.Module, test_module: nn.Module) -> None:
+    for name, buffer in trained_module._buffers.items():
+        if name in test_module._buffers:
+            test_module._buffers[name] = buffer
 
 
 class TestNet:
-    """A net of phase TEST and its data. `count` batches make one test."""
+    """A net of phase TEST with its data. One test runs `count` batches (test_iter)."""
 
-    __test__ = False  # whatever its name makes pytest think
+    __test__ = False  # the class name would make pytest collect it
 
-    def __init__(self, net: TorchNet, feed: Feed, count: int, hardware: Hardware) -> None:
+    def __init__(self, net: TorchNet, feed: InputFeed, count: int, hardware: Hardware) -> None:
         self.net, self.feed, self.count, self.hardware = net, feed, count, hardware
-        self.scores, self.labels = scores(net), labels_of(net)
-        self.tasks = net.tasks(self.scores, in_float32 if hardware.mixed else None)
-        self.pairs: list[tuple[nn.Module, nn.Module]] = []
+        self.outputs, self.label_ranges = reported_outputs(net), label_ranges(net)
+        self.calls = net.layer_calls(self.outputs, module_in_float32 if hardware.is_mixed_precision else None)
+        self.module_pairs: list[tuple[nn.Module, nn.Module]] = []
         net.requires_grad_(False)
 
-    def share(self, trained: TorchNet) -> None:
-        """Hold the trained net's tensors from now on."""
-        self.pairs = share(trained, self.net)
+    def share_with(self, trained: TorchNet) -> None:
+        """Use the tensors of the trained net from now on."""
+        self.module_pairs = share_tensors(trained, self.net)
 
     @torch.no_grad()
     def run(self, first: int, processes: Processes) -> dict[str, float]:
-        """Return the means of the scores over `count` batches from number `first` on, divided among the processes."""
-        for theirs, ours in self.pairs:
-            ours.__dict__.update({name: theirs.__dict__[name] for name in _TOLD_BY_WEIGHTS if name in theirs.__dict__})
+        """Return the mean outputs over `count` batches from batch number `first` on, divided among the processes."""
+        for trained_module, test_module in self.module_pairs:
+            attributes = trained_module.__dict__
+            test_module.__dict__.update({name: attributes[name] for name in _SET_BY_WEIGHTS if name in attributes})
         self.net.eval()
         total: Tensor | None = None
         names: list[str] = []
-        for turn in self._turns(first, processes):
-            found = self._batch(turn)
-            names = names or names_of([value.blob for value in self.scores], found)
-            flat = flattened(found)
+        for local_batch in self._local_batches(first, processes):
+            outputs = self._run_batch(local_batch)
+            names = names or value_names([value.blob for value in self.outputs], outputs)
+            flat = flat_values(outputs)
             total = flat if total is None else total + flat
         return self._means(total, names, processes)
 
-    def _turns(self, first: int, processes: Processes) -> Iterator[int]:
-        """Yield this process's turns: its batches are every `ranks`-th."""
+    def _local_batches(self, first: int, processes: Processes) -> Iterator[int]:
+        """Yield the batches of this process: every `ranks`-th batch of the test."""
         for batch in range(first, first + self.count):
             if batch % processes.ranks == processes.rank:
                 yield batch // processes.ranks
 
-    def _batch(self, turn: int) -> list[Tensor]:
-        blobs = self.net.begin(self.hardware.tensors(self.net.inputs, checked(self.labels, self.feed.take(turn))))
-        with told(self.net), self.hardware.autocast():
-            work(self.tasks, blobs)
-        return self.net.found(blobs, self.scores)
+    def _run_batch(self, local_batch: int) -> list[Tensor]:
+        arrays = check_labels(self.label_ranges, self.feed.batch_at(local_batch))
+        blobs = self.net.initial_blobs(self.hardware.tensors(self.net.inputs, arrays))
+        with naming_failed_layer(self.net), self.hardware.autocast():
+            run_calls(self.calls, blobs)
+        return self.net.select_blobs(blobs, self.outputs)
 
     def _means(self, total: Tensor | None, names: Sequence[str], processes: Processes) -> dict[str, float]:
-        """Average over the processes too; one that had no batch learns from the shapes what there is to add to."""
+        """Return the means over all processes. A process without a batch contributes zeros of the right shapes."""
         if total is None:
-            shapes = [
-                torch.zeros(self.net.analysis.shapes[value], device=self.hardware.device) for value in self.scores
-            ]
-            total, names = flattened(shapes), names_of([value.blob for value in self.scores], shapes)
-        return dict(zip(names, (processes.total(total) / self.count).tolist(), strict=True))
+            shapes = self.net.analysis.shapes
+            zeros = [torch.zeros(shapes[value], device=self.hardware.device) for value in self.outputs]
+            total, names = flat_values(zeros), value_names([value.blob for value in self.outputs], zeros)
+        return dict(zip(names, (processes.sum(total) / self.count).tolist(), strict=True))
 
 
-def flattened(tensors: Sequence[Tensor]) -> Tensor:
-    """Return all numbers in a row, float32."""
+def flat_values(tensors: Sequence[Tensor]) -> Tensor:
+    """Return the elements of all tensors concatenated in one float32 vector."""
     return torch.cat([tensor.detach().reshape(-1).float() for tensor in tensors]) if tensors else torch.zeros(0)
 
 
-def names_of(blobs: Sequence[str], tensors: Sequence[Tensor]) -> list[str]:
-    """Return the names of all their numbers: `accuracy`, or `scores[0]`, `scores[1]` (`backend.named_outputs`)."""
+def value_names(blobs: Sequence[str], tensors: Sequence[Tensor]) -> list[str]:
+    """Return a name for each element: `accuracy`, or `scores[0]`, `scores[1]` (see `backend.named_outputs`)."""
     return [
         blob if tensor.numel() == 1 else f"{blob}[{index}]"
         for blob, tensor in zip(blobs, tensors, strict=True)

@@ -1,4 +1,4 @@
-"""The training loop, the same for every backend. Source for its order: src/caffe/solver.cpp Solver::Step, Solve."""
+"""The training loop that all backends share. Source of its order: src/caffe/solver.cpp Solver::Step, Solver::Solve."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from typing import Protocol
 from prototxt_gen.common.errors import PrototxtGenError
 from prototxt_gen.train.backend import Backend, Step
 from prototxt_gen.train.progress_display import Display, scores_text
-from prototxt_gen.train.run_records import Recorder
+from prototxt_gen.train.run_records import RunRecorder
 from prototxt_gen.train.schedule import Schedule
-from prototxt_gen.train.signals import Agree, Stop, Stopped
+from prototxt_gen.train.signals import MaxOverProcesses, StopSignal, TestInterrupted
 from prototxt_gen.train.snapshots import Snapshots
 
 
 @dataclass
-class Outcome:
-    """How a run ended: after how many updates, with which snapshot, the last scores, and the pictures drawn."""
+class TrainingOutcome:
+    """The end of a run: number of updates, last solver state, last test scores, exit code, and the curve's files."""
 
     iteration: int
     state: Path | None = None
@@ -30,50 +30,50 @@ class Outcome:
     curves: list[Path] = field(default_factory=list)
 
 
-class Keeper(Protocol):
-    """What the loop hands its results to: everything in the first process, nothing in the others."""
+class ResultKeeper(Protocol):
+    """Receives the results of the training loop. The first process stores them, the other processes ignore them."""
 
-    def stepped(self, step: Step, seconds: float) -> None: ...
-    def tested(self, iteration: int, results: list[Mapping[str, float]]) -> Mapping[str, float]: ...
+    def step_done(self, step: Step, seconds: float) -> None: ...
+    def test_done(self, iteration: int, results: list[Mapping[str, float]]) -> Mapping[str, float]: ...
     def snapshot(self, backend: Backend) -> Path | None: ...
 
 
 @dataclass
-class Files:
-    """The keeper of the first process: screen, metrics and snapshots."""
+class RunFiles:
+    """The ResultKeeper of the first process: writes metrics and snapshots, and shows progress."""
 
-    recorder: Recorder
+    recorder: RunRecorder
     snapshots: Snapshots
     display: Display
 
-    def stepped(self, step: Step, seconds: float) -> None:
-        """Take down and show one iteration."""
-        self.recorder.stepped(step)
-        self.display.stepped(step, self.recorder.smoothed(), seconds)
+    def step_done(self, step: Step, seconds: float) -> None:
+        """Record and show one iteration."""
+        self.recorder.record_step(step)
+        self.display.stepped(step, self.recorder.smoothed_loss(), seconds)
 
-    def tested(self, iteration: int, results: list[Mapping[str, float]]) -> Mapping[str, float]:
-        """Take down and show a test."""
-        scores = self.recorder.tested(iteration, results)
+    def test_done(self, iteration: int, results: list[Mapping[str, float]]) -> Mapping[str, float]:
+        """Record and show the scores of a test, and return them by name."""
+        scores = self.recorder.record_test(iteration, results)
         self.display.say(scores_text(iteration, scores))
         return scores
 
     def snapshot(self, backend: Backend) -> Path | None:
-        """Write a snapshot."""
+        """Write a snapshot and return the path of its solver state."""
         if not self.recorder.flush():
-            self.display.say(f"{self.recorder.path} was removed under way: it begins anew, without what came before")
+            self.display.say(f"{self.recorder.path} was removed during training: a new file begins here")
         state = self.snapshots.save(backend)
         self.display.say(f"snapshot: {state}")
         return state
 
 
-class Follower:
-    """The keeper of the other processes of a run."""
+class NoOutputs:
+    """The ResultKeeper of the other processes of a run: ignores all results."""
 
-    def stepped(self, step: Step, seconds: float) -> None:
+    def step_done(self, step: Step, seconds: float) -> None:
         """Do nothing."""
 
-    def tested(self, iteration: int, results: list[Mapping[str, float]]) -> Mapping[str, float]:
-        """Keep nothing."""
+    def test_done(self, iteration: int, results: list[Mapping[str, float]]) -> Mapping[str, float]:
+        """Return no scores."""
         return {}
 
     def snapshot(self, backend: Backend) -> Path | None:
@@ -81,47 +81,49 @@ class Follower:
         return None
 
 
-def train(backend: Backend, schedule: Schedule, keeper: Keeper) -> Outcome:
-    """Train until max_iter or a signal; a run that a signal ends leaves a snapshot first."""
-    agree: Agree | None = getattr(backend, "agree", None)
-    with Stop(agree) as stop:
-        outcome = Outcome(backend.iteration)
-        while not stop.agreed and backend.iteration < schedule.max_iter:
-            _test(backend, schedule, keeper, stop, outcome)
-            if not stop.agreed:
+def train(backend: Backend, schedule: Schedule, keeper: ResultKeeper) -> TrainingOutcome:
+    """Train until max_iter or until a signal (Ctrl-C, SIGTERM). After a signal, a snapshot is written first."""
+    max_over_processes: MaxOverProcesses | None = getattr(backend, "max_over_processes", None)
+    with StopSignal(max_over_processes) as stop:
+        outcome = TrainingOutcome(backend.iteration)
+        while not stop.agreed_signal and backend.iteration < schedule.max_iter:
+            _test_if_due(backend, schedule, keeper, stop, outcome)
+            if not stop.agreed_signal:
                 _step(backend, keeper, stop)
-            if stop.agreed or schedule.snapshots_at(backend.iteration):
+            if stop.agreed_signal or schedule.snapshots_at(backend.iteration):
                 outcome.state = keeper.snapshot(backend)
         if outcome.state is None and schedule.snapshots_at(backend.iteration):  # no step was left to run
             outcome.state = keeper.snapshot(backend)
-        if not stop.agreed:
-            _test(backend, schedule, keeper, stop, outcome)
+        if not stop.agreed_signal:
+            _test_if_due(backend, schedule, keeper, stop, outcome)
         outcome.iteration, outcome.exit_code = backend.iteration, stop.exit_code
     return outcome
 
 
-def _step(backend: Backend, keeper: Keeper, stop: Stop) -> None:
+def _step(backend: Backend, keeper: ResultKeeper, stop: StopSignal) -> None:
     started = time.monotonic()
     step = backend.step()
-    keeper.stepped(step, time.monotonic() - started)
+    keeper.step_done(step, time.monotonic() - started)
     _check_finite(step)
     stop.agree()
 
 
 def _check_finite(step: Step) -> None:
-    """Stop where the loss is no number: nor are then the gradients, so the weights are lost. Caffe would go on."""
+    """Raise PrototxtGenError if the loss is NaN or infinite: then the weights are lost. Caffe would continue."""
     if not math.isfinite(step.loss):
         raise PrototxtGenError(
             f"the loss of iteration {step.iteration} is {step.loss:g}, and with it the weights are lost: try a lower "
-            f"base_lr (the rate was {step.rate:g}) or clip_gradients, and look at the data; earlier snapshots stand"
+            f"base_lr (the rate was {step.rate:g}) or clip_gradients, and check the data; earlier snapshots are intact"
         )
 
 
-def _test(backend: Backend, schedule: Schedule, keeper: Keeper, stop: Stop, outcome: Outcome) -> None:
-    """Run the test nets if they are due; a signal ends the test, whose part then counts for nothing."""
+def _test_if_due(
+    backend: Backend, schedule: Schedule, keeper: ResultKeeper, stop: StopSignal, outcome: TrainingOutcome
+) -> None:
+    """Run the test nets if a test is due. A signal interrupts the test, and its partial result is discarded."""
     if schedule.tests_at(backend.iteration):
-        with suppress(Stopped):
+        with suppress(TestInterrupted):
             with stop.interruptible():
                 results = backend.test()
-            outcome.scores = keeper.tested(backend.iteration, results)
+            outcome.scores = keeper.test_done(backend.iteration, results)
         stop.agree()

@@ -1,4 +1,7 @@
-"""Taking over weights by layer name and shape. Source: src/caffe/net.cpp Net::CopyTrainedLayersFrom."""
+"""Initial weights for training, matched by layer name and shape.
+
+Source: src/caffe/net.cpp Net::CopyTrainedLayersFrom.
+"""
 
 from __future__ import annotations
 
@@ -21,95 +24,102 @@ from prototxt_gen.weights.blob_matching import same_layout
 
 Array = np.ndarray[Any, Any]
 Shapes = Mapping[str, Sequence[Shape]]
-"""The shapes of a net's blobs, by layer."""
+"""The shapes of a net's blobs by layer name."""
+StoredBlobs = dict[str, dict[int, "Blob | Array"]]
+"""The blobs of a file by layer name and index."""
 
 
-Stored = dict[str, dict[int, "Blob | Array"]]
-"""A file's blobs by layer and place."""
+def match_layers(path: Path, net: Shapes, layers: Iterable[Layer] = ()) -> tuple[list[NewLayer], list[str]]:
+    """Return the layers of a weights file that match the net by name, and one line of text for each layer.
 
-
-def matched(path: Path, net: Shapes, layers: Iterable[Layer] = ()) -> tuple[list[NewLayer], list[str]]:
-    """Return the layers of a file that the net takes, their blobs in the net's shapes, and a line for each layer.
-
-    A layer of the same name and other shapes is a WeightsError, as in Caffe: it is renamed where it shall start anew.
-    So is a file of another net altogether, which Caffe would pass over. `layers` are the net's, which tell what HDF5
-    leaves out: a shared blob is there with its owner alone.
+    The blobs are returned in the net's shapes. `net` has the shapes of the net's blobs; `layers` are the net's layers,
+    needed for HDF5 files, which store a shared blob only once. Raises WeightsError if a layer of the same name has
+    blobs of other shapes, as in Caffe, and if no layer matches at all, which Caffe would ignore.
     """
     model = caffemodel.read(path)
     types = {layer.name: layer.type for layer in model.layers}
-    stored: Stored = {
+    stored: StoredBlobs = {
         layer.name: dict(zip(layer.positions, layer.blobs, strict=True)) for layer in model.layers if layer.blobs
     }
     if net and not stored.keys() & net.keys():
         raise WeightsError(f"{path}: none of its {len(stored)} layers with weights is in this net, by name")
     if model.version == "HDF5":
         _add_shared(stored, net, layers)
-    faults = [fault for name, shapes in net.items() if name in stored for fault in _faults(name, stored[name], shapes)]
-    if faults:
-        listed = "".join(f"\n  {fault}" for fault in faults)
-        raise WeightsError(f"{path} does not fit; rename the layers that shall be trained anew:{listed}")
-    taken = [
-        NewLayer(name, types.get(name, ""), _fitted(stored[name], shapes))
+    problems = [
+        problem
+        for name, shapes in net.items()
+        if name in stored
+        for problem in _shape_problems(name, stored[name], shapes)
+    ]
+    if problems:
+        listed = "".join(f"\n  {problem}" for problem in problems)
+        raise WeightsError(f"{path} does not fit; rename the layers that are to be trained from scratch:{listed}")
+    matched = [
+        NewLayer(name, types.get(name, ""), _reshaped(stored[name], shapes))
         for name, shapes in net.items()
         if name in stored
     ]
-    return taken, [*_lines(net, stored)]
+    return matched, [*_report_lines(net, stored)]
 
 
-def _add_shared(stored: Stored, net: Shapes, layers: Iterable[Layer]) -> None:
-    """Give each blob that the file lacks the numbers of the one it shares. Source: Net::CopyTrainedLayersFromHDF5."""
+def _add_shared(stored: StoredBlobs, net: Shapes, layers: Iterable[Layer]) -> None:
+    """Add the shared blobs that the file stores only in another layer. Source: Net::CopyTrainedLayersFromHDF5."""
     owners: dict[str, Blob | Array] = {}
     for layer in layers:
-        for place, (own, shape) in enumerate(zip(layer.params.param, net.get(layer.name, ()), strict=False)):
-            blob = stored.get(layer.name, {}).get(place)
+        for index, (param, shape) in enumerate(zip(layer.params.param, net.get(layer.name, ()), strict=False)):
+            blob = stored.get(layer.name, {}).get(index)
             if blob is not None:
-                owners.setdefault(own.name, blob)
-            elif own.name in owners and own.name:
-                array = _array(owners[own.name])
+                owners.setdefault(param.name, blob)
+            elif param.name in owners and param.name:
+                array = _array(owners[param.name])
                 fits = array.size == math.prod(shape)
-                stored.setdefault(layer.name, {})[place] = array.reshape(shape) if fits else array
+                stored.setdefault(layer.name, {})[index] = array.reshape(shape) if fits else array
 
 
-def in_inverse_std(taken: Sequence[NewLayer], path: Path, net: Net, told: str | None = None) -> list[NewLayer]:
-    """Return the layers with the fourth blob of merged BN as 1/sqrt(var+eps), which our Caffe has there.
+def with_inverse_std(matched: Sequence[NewLayer], path: Path, net: Net, statistic: str | None = None) -> list[NewLayer]:
+    """Return the layers with the fourth blob of merged BN as 1/sqrt(variance + eps), as our Caffe stores it.
 
-    WeightsError where the file has such layers and neither it nor `told` says which of the two it holds.
+    `statistic` says what the file's fourth blob holds, "inverse_std" or "variance". Raises WeightsError if the file has
+    such layers and neither the file nor `statistic` says so.
     """
-    merged = {layer.name: layer.get(BNParameter) for layer in net.layers if layer.type == "BN"}
-    merged = {layer.name: merged[layer.name] for layer in taken if layer.name in merged and len(layer.blobs) == 4}
-    if not merged or statistic_of(caffemodel.read(path), None, told) == INVERSE_STD:
-        return list(taken)
-    return [_converted(layer, merged[layer.name].eps) if layer.name in merged else layer for layer in taken]
+    all_bn = {layer.name: layer.get(BNParameter) for layer in net.layers if layer.type == "BN"}
+    merged_bn = {layer.name: all_bn[layer.name] for layer in matched if layer.name in all_bn and len(layer.blobs) == 4}
+    if not merged_bn or statistic_of(caffemodel.read(path), None, statistic) == INVERSE_STD:
+        return list(matched)
+    return [
+        _variance_to_inverse_std(layer, merged_bn[layer.name].eps) if layer.name in merged_bn else layer
+        for layer in matched
+    ]
 
 
-def _converted(layer: NewLayer, eps: float) -> NewLayer:
+def _variance_to_inverse_std(layer: NewLayer, eps: float) -> NewLayer:
     *others, variance = (np.asarray(blob) for blob in layer.blobs)
     return replace(layer, blobs=[*others, (1 / np.sqrt(variance.astype("float64") + eps)).astype("float32")])
 
 
-def _faults(name: str, blobs: Mapping[int, Blob | Array], shapes: Sequence[Shape]) -> list[str]:
+def _shape_problems(name: str, blobs: Mapping[int, Blob | Array], shapes: Sequence[Shape]) -> list[str]:
     if blobs.keys() != set(range(len(shapes))):
         return [f"layer {name!r}: {len(blobs)} blobs in the file, {len(shapes)} in the net"]
     return [
-        f"layer {name!r}: blob {place} is {show(blobs[place].shape)} in the file, {show(shape)} in the net"
-        for place, shape in enumerate(shapes)
-        if not same_layout(blobs[place].shape, shape)
+        f"layer {name!r}: blob {index} is {show(blobs[index].shape)} in the file, {show(shape)} in the net"
+        for index, shape in enumerate(shapes)
+        if not same_layout(blobs[index].shape, shape)
     ]
 
 
-def _fitted(blobs: Mapping[int, Blob | Array], shapes: Sequence[Shape]) -> list[Array]:
-    return [_array(blobs[place]).reshape(shape) for place, shape in enumerate(shapes)]
+def _reshaped(blobs: Mapping[int, Blob | Array], shapes: Sequence[Shape]) -> list[Array]:
+    return [_array(blobs[index]).reshape(shape) for index, shape in enumerate(shapes)]
 
 
 def _array(blob: Blob | Array) -> Array:
     return blob if isinstance(blob, np.ndarray) else blob.array()
 
 
-def _lines(net: Shapes, stored: Stored) -> list[str]:
+def _report_lines(net: Shapes, stored: StoredBlobs) -> list[str]:
     lines = []
     for name, shapes in net.items():
         blobs = ", ".join(map(show, shapes))
-        found = f"matched, {blobs}" if name in stored else f"not in the file: keeps its filler, {blobs}"
-        lines.append(f"layer {name!r}: {found}")
-    lines += [f"layer {name!r}: in the file alone: not used" for name in stored if name not in net]
+        status = f"matched, {blobs}" if name in stored else f"not in the file: keeps its filler, {blobs}"
+        lines.append(f"layer {name!r}: {status}")
+    lines += [f"layer {name!r}: only in the file: not used" for name in stored if name not in net]
     return lines

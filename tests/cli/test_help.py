@@ -135,11 +135,11 @@ def test_choices_are_those_of_heavy_modules() -> None:
     from converters.write_models import FORMATS
     from prototxt_gen.cli.convert_pytorch import FORMATS as SHOWN_FORMATS
     from prototxt_gen.cli.eval_options import RUNTIMES
-    from prototxt_gen.data.source_detection import KINDS, SETS
+    from prototxt_gen.data.source_detection import DATA_SET_KINDS, SOURCE_KINDS
     from prototxt_gen.evaluate.predictors import BACKENDS as PREDICTORS
     from prototxt_gen.train.backend import BACKENDS
 
-    assert (options.SOURCE_KINDS, options.STORED_KINDS) == (KINDS, SETS)
+    assert (options.SOURCE_KINDS, options.STORED_KINDS) == (SOURCE_KINDS, DATA_SET_KINDS)
     assert tuple(FORK_OF_FORM) == FORMS
     assert tuple(SHOWN_FORMATS.choices) == FORMATS
     assert tuple(options.BACKEND.choices) == tuple(BACKENDS)

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pytest
 
 from prototxt_gen.data import augmentation as augment_module
-from prototxt_gen.data.augmentation import Augment, augment, rng_for
+from prototxt_gen.data.augmentation import Augment, augment, sample_rng
 from prototxt_gen.data.data_errors import DataError
 from prototxt_gen.data.transform import Transform, transform
 from tests.support import data_samples as samples
@@ -61,7 +61,7 @@ def test_a_mean_file_is_cropped_with_the_picture(tmp_path: Any) -> None:
 
 
 @pytest.mark.parametrize(("fields", "message"), [
-    ({"mean_file": "m", "mean_value": (1,)}, "cannot both be given"),
+    ({"mean_file": "m", "mean_value": (1,)}, "exclude each other"),
     ({"force_color": True, "force_gray": True}, "cannot both be set"),
     ({"crop_size": 10}, "crop_size 10 is larger than the image, 11x9"),
     ({"mean_value": (1, 2)}, "2 mean_values for 3 channels"),
@@ -75,11 +75,11 @@ def test_what_caffe_refuses_is_refused(fields: dict[str, Any], message: str) -> 
 def test_equal_numbers_give_equal_pictures_and_others_differ() -> None:
     picture = samples.picture(3, 300, 400).transpose(2, 0, 1)
     how = Augment(brightness=0.4, contrast=0.4, saturation=0.4)
-    one, same, other = (augment(picture, how, "TRAIN", rng_for(*key)) for key in ((1, 2, 3), (1, 2, 3), (1, 2, 4)))
+    one, same, other = (augment(picture, how, "TRAIN", sample_rng(*key)) for key in ((1, 2, 3), (1, 2, 3), (1, 2, 4)))
     np.testing.assert_array_equal(one, same)
     assert one.shape == (3, 224, 224)
     assert np.abs(one - other).mean() > 1
-    test = [augment(picture, how, "TEST", rng_for(0, 0, n)) for n in (0, 1)]
+    test = [augment(picture, how, "TEST", sample_rng(0, 0, n)) for n in (0, 1)]
     np.testing.assert_array_equal(test[0], test[1])
 
 
@@ -113,16 +113,16 @@ def test_area_draws_the_share_of_the_picture(monkeypatch: pytest.MonkeyPatch) ->
 def _boxes(monkeypatch: pytest.MonkeyPatch, how: Augment, shape: tuple[int, ...], count: int) -> list[Any]:
     """Return the windows that `count` draws cut out."""
     boxes: list[Any] = []
-    cut = augment_module._cut
+    cut = augment_module._cut_and_resize
 
     def watched(image: Array, box: Any, side: int) -> Array:
         boxes.append(box)
         return cut(image, box, side)
 
-    monkeypatch.setattr(augment_module, "_cut", watched)
+    monkeypatch.setattr(augment_module, "_cut_and_resize", watched)
     image = np.zeros(shape, np.uint8)
     for index in range(count):
-        augment(image, how, "TRAIN", rng_for(0, 0, index))
+        augment(image, how, "TRAIN", sample_rng(0, 0, index))
     return boxes
 
 
@@ -139,7 +139,7 @@ def test_cifar_pads_with_the_mean_and_shifts() -> None:
     how = Augment.from_mapping({"preset": "cifar", "mean": [10, 20, 30], "scale": [0.5]})
     shifts = set()
     for index in range(300):
-        out = augment(image, how, "TRAIN", rng_for(0, 0, index))
+        out = augment(image, how, "TRAIN", sample_rng(0, 0, index))
         inside = out[0] != 0
         assert set(np.unique(out[1])) <= {0.0, 15.0}
         shifts.add((int(inside.any(1).argmax()), int(inside.any(1)[::-1].argmax())))
@@ -150,19 +150,21 @@ def test_cifar_pads_with_the_mean_and_shifts() -> None:
 
 def test_half_of_the_pictures_are_mirrored() -> None:
     how = Augment(crop=0, shorter=None, lighting=0)
-    turned = [bool((augment(IMAGE, how, "TRAIN", rng_for(0, 1, n)) == IMAGE[:, :, ::-1]).all()) for n in range(400)]
+    turned = [bool((augment(IMAGE, how, "TRAIN", sample_rng(0, 1, n)) == IMAGE[:, :, ::-1]).all()) for n in range(400)]
     assert 150 < sum(turned) < 250
 
 
 def test_lighting_shifts_whole_channels_along_the_principal_colours() -> None:
     how = Augment.from_mapping({"lighting": 0.1})
-    shifts = np.array([(augment(IMAGE, how, "TRAIN", rng_for(0, 0, n)) - IMAGE)[:, 0, 0] for n in range(3000)])
-    out = augment(IMAGE, how, "TRAIN", rng_for(0, 0, 5)) - IMAGE
+    shifts = np.array([(augment(IMAGE, how, "TRAIN", sample_rng(0, 0, n)) - IMAGE)[:, 0, 0] for n in range(3000)])
+    out = augment(IMAGE, how, "TRAIN", sample_rng(0, 0, 5)) - IMAGE
     np.testing.assert_allclose(out, np.broadcast_to(out[:, :1, :1], out.shape), atol=1e-4)
     rgb = shifts[:, ::-1] / 255
     vectors, values = augment_module._PCA_VECTORS, augment_module._PCA_VALUES
     np.testing.assert_allclose(np.cov(rgb.T), vectors @ np.diag((values * 0.1) ** 2) @ vectors.T, atol=4e-5)
-    turned = augment(IMAGE, Augment.from_mapping({"lighting": 0.1, "order": "rgb"}), "TRAIN", rng_for(0, 0, 5)) - IMAGE
+    turned = (
+        augment(IMAGE, Augment.from_mapping({"lighting": 0.1, "order": "rgb"}), "TRAIN", sample_rng(0, 0, 5)) - IMAGE
+    )
     np.testing.assert_allclose(turned, out[::-1], atol=1e-4)
 
 
@@ -171,7 +173,7 @@ def test_brightness_contrast_and_saturation_do_what_they_say() -> None:
     base = image.astype(np.float32)
     luma = np.tensordot([0.114, 0.587, 0.299], base, 1)
     for name, toward in (("brightness", 0.0), ("contrast", luma.mean()), ("saturation", luma)):
-        out = augment(image, Augment.from_mapping({name: 0.4}), "TRAIN", rng_for(0, 0, 1))
+        out = augment(image, Augment.from_mapping({name: 0.4}), "TRAIN", sample_rng(0, 0, 1))
         factors = (out - toward)[np.abs(base - toward) > 20] / (base - toward)[np.abs(base - toward) > 20]
         assert np.ptp(factors) < 1e-4
         assert 0.6 <= factors[0] <= 1.4
@@ -180,7 +182,7 @@ def test_brightness_contrast_and_saturation_do_what_they_say() -> None:
 
 @pytest.mark.parametrize(("fields", "message"), [
     ({"crop": 0}, "need a crop"),
-    ({"area": (0.1, 1)}, "give one of them"),
+    ({"area": (0.1, 1)}, "give only one of them"),
     ({"pad": 4}, "not resized"),
     ({"aspect": (2, 1)}, "aspect is a range"),
     ({"order": "hsv"}, "order is 'bgr' or 'rgb'"),

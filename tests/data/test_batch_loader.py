@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from prototxt_gen.data.batch_loader import Loader, LoaderSpec, sample_at
+from prototxt_gen.data.batch_loader import BatchLoader, LoaderSpec, sample_index
 from prototxt_gen.data.data_errors import DataError
 from prototxt_gen.data.make import make
 from prototxt_gen.data.worker_processes import _Worker
@@ -34,7 +34,7 @@ def source(tmp_path: Path) -> str:
 def _batches(source: str, count: int, start: int = 0, **fields: Any) -> list[tuple[Any, Any]]:
     how = {"crop": 12, "pad": 2, "mirror": True, "lighting": 0.1}
     given = {"source": source, "batch_size": 5, "seed": 9, "augment": how, "start": start, **fields}
-    loader = Loader(LoaderSpec.from_json(json.dumps(given)))
+    loader = BatchLoader(LoaderSpec.from_json(json.dumps(given)))
     try:
         return [loader.next() for _ in range(count)]
     finally:
@@ -47,10 +47,10 @@ def _equal(one: list[tuple[Any, Any]], other: list[tuple[Any, Any]]) -> bool:
 
 
 def test_every_epoch_has_every_sample_once_in_another_order() -> None:
-    orders = [[sample_at(epoch * 23 + n, 23, 4, True) for n in range(23)] for epoch in range(3)]
+    orders = [[sample_index(epoch * 23 + n, 23, 4, True) for n in range(23)] for epoch in range(3)]
     assert all(sorted(order) == list(range(23)) for order in orders)
     assert orders[0] != orders[1] != orders[2]
-    assert [sample_at(n, 23, 4, False) for n in (22, 23, 50)] == [22, 0, 4]
+    assert [sample_index(n, 23, 4, False) for n in (22, 23, 50)] == [22, 0, 4]
 
 
 def test_any_number_of_workers_gives_the_same_batches(source: str) -> None:
@@ -66,11 +66,11 @@ def test_any_number_of_workers_gives_the_same_batches(source: str) -> None:
 def test_seek_goes_anywhere_exactly(source: str) -> None:
     whole = _batches(source, 12, workers=0)
     assert _equal(whole[7:], _batches(source, 5, start=7, workers=2))
-    loader = Loader(LoaderSpec(source, 5, seed=9, workers=2, augment=_augment()))
+    loader = BatchLoader(LoaderSpec(source, 5, seed=9, workers=2, augment=_augment()))
     for place in (3, 4, 0, 11, 11, 2):
         loader.seek(place)
         assert _equal([loader.next()], [whole[place]])
-        assert loader.position == place + 1
+        assert loader.next_batch == place + 1
     loader.close()
     with pytest.raises(DataError, match="before the first"):
         loader.seek(-1)
@@ -104,13 +104,13 @@ def test_specs_survive_json() -> None:
 ])  # fmt: skip
 def test_wrong_specs_are_one_sentence(text: str, message: str) -> None:
     with pytest.raises(DataError, match=message):
-        Loader(LoaderSpec.from_json(text))
+        BatchLoader(LoaderSpec.from_json(text))
 
 
 def test_a_fault_in_a_worker_is_told_as_it_is_and_the_loader_goes_on(tmp_path: Path) -> None:
     src = samples.class_folders(tmp_path / "src", each=5)
     (src / "dog" / "a 2.png").write_bytes(b"no")
-    loader = Loader(LoaderSpec(str(src), 2, "TEST", workers=2))
+    loader = BatchLoader(LoaderSpec(str(src), 2, "TEST", workers=2))
     for _ in range(3):
         loader.next()
     with pytest.raises(DataError, match=r"dog/a 2.png: not a picture"):
@@ -123,19 +123,19 @@ def test_a_fault_in_a_worker_is_told_as_it_is_and_the_loader_goes_on(tmp_path: P
 def test_pictures_of_other_shapes_are_named(tmp_path: Path) -> None:
     src = samples.class_folders(tmp_path / "src", ("a",))
     samples.write_picture(src / "a" / "b.png", samples.picture(1, 20, 20))
-    with pytest.raises(DataError, match=r"sample 3 comes out as \(3, 20, 20\), the first as \(3, 12, 16\)"):
+    with pytest.raises(DataError, match=r"sample 3 has shape \(3, 20, 20\) .*, the first \(3, 12, 16\)"):
         _plain(str(src)).next()
 
 
-def _plain(source: str) -> Loader:
-    return Loader(LoaderSpec(source, 4, "TEST", workers=0))
+def _plain(source: str) -> BatchLoader:
+    return BatchLoader(LoaderSpec(source, 4, "TEST", workers=0))
 
 
 def test_a_killed_worker_is_an_error_and_no_deadlock(source: str) -> None:
-    loader = Loader(LoaderSpec(source, 5, workers=1))
+    loader = BatchLoader(LoaderSpec(source, 5, workers=1))
     loader.next()
-    assert loader._crew is not None
-    os.kill(loader._crew.workers[0].process.pid, signal.SIGKILL)
+    assert loader._workers is not None
+    os.kill(loader._workers.workers[0].process.pid, signal.SIGKILL)
     with pytest.raises(DataError, match="a data worker ended by SIGKILL: by someone"):
         for _ in range(5):
             loader.next()
@@ -145,7 +145,7 @@ def test_a_killed_worker_is_an_error_and_no_deadlock(source: str) -> None:
 @pytest.mark.parametrize("place", ["before", "after"])
 def test_an_interrupt_while_waiting_shifts_nothing(source: str, monkeypatch: pytest.MonkeyPatch, place: str) -> None:
     whole = _batches(source, 8, workers=0)
-    loader = Loader(LoaderSpec(source, 5, seed=9, workers=2, augment=_augment()))
+    loader = BatchLoader(LoaderSpec(source, 5, seed=9, workers=2, augment=_augment()))
     loader.next()
     answer = _Worker.answer
 
@@ -164,10 +164,10 @@ def test_an_interrupt_while_waiting_shifts_nothing(source: str, monkeypatch: pyt
 
 _PARENT = """
 import sys
-from prototxt_gen.data.batch_loader import Loader, LoaderSpec
-loader = Loader(LoaderSpec(sys.argv[1], 5, workers=2))
+from prototxt_gen.data.batch_loader import BatchLoader, LoaderSpec
+loader = BatchLoader(LoaderSpec(sys.argv[1], 5, workers=2))
 loader.next()
-print(*(worker.process.pid for worker in loader._crew.workers), flush=True)
+print(*(worker.process.pid for worker in loader._workers.workers), flush=True)
 sys.stdin.read()
 """
 
@@ -205,4 +205,4 @@ def test_too_little_memory_is_said_before_training(source: str, monkeypatch: pyt
 
     monkeypatch.setattr(os, "posix_fallocate", full)
     with pytest.raises(DataError, match="use fewer workers or a smaller batch_size"):
-        Loader(LoaderSpec(source, 5, workers=1))
+        BatchLoader(LoaderSpec(source, 5, workers=1))

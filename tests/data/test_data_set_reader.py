@@ -133,7 +133,7 @@ def test_bad_lmdbs_are_one_sentence(sets: dict[str, Path], tmp_path: Path) -> No
     (tmp_path / "other" / "data.mdb").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(DataError, match=r"cut short: its data.mdb has \d+ bytes of \d+"):
         open_dataset(tmp_path / "other")
-    with pytest.raises(DataError, match="is no LMDB"):
+    with pytest.raises(DataError, match="is not an LMDB"):
         open_dataset(tmp_path, "lmdb")
     (tmp_path / "level").mkdir()
     (tmp_path / "level" / "CURRENT").touch()

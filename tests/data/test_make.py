@@ -19,7 +19,7 @@ from prototxt_gen.data import make as make_module
 from prototxt_gen.data.data_errors import DataError
 from prototxt_gen.data.data_set_reader import open_dataset
 from prototxt_gen.data.data_set_writers import LmdbWriter
-from prototxt_gen.data.make import Made, make
+from prototxt_gen.data.make import MakeResult, make
 from tests.support import data_samples as samples
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -111,7 +111,7 @@ def test_broken_pictures_are_all_named_and_may_be_mended_or_skipped(tmp_path: Pa
     mended = [file.read_bytes() for file in bad]
     bad[0].write_bytes(mended[0][:-30])
     bad[1].write_bytes(b"")
-    with pytest.raises(DataError, match=r"2 of 40 pictures are broken .*a 9.png: .*cut short.*dog/a 3.png"):
+    with pytest.raises(DataError, match=r"2 of 40 images are broken .*a 9.png: .*cut short.*dog/a 3.png"):
         make(src, tmp_path / "out", to, file_bytes=8 * 2304)
     made = make(src, tmp_path / "skipped", to, file_bytes=8 * 2304, skip_broken=True)
     assert (made.count, len(made.broken), len(open_dataset(made.source))) == (38, 2, 38)
@@ -133,15 +133,15 @@ def test_skipping_after_the_error_goes_on_from_there(tmp_path: Path) -> None:
     assert _pairs(made.path)[0][0] == b"00000001_cat/a 1.png"  # the numbers of the others stay, as in convert_imageset
 
 
-def _checksums(made: Made) -> Any:
+def _checksums(made: MakeResult) -> Any:
     return json.loads((made.path / "dataset.json").read_text())["crc32"]
 
 
 _KILLED = """
 import os, sys, numpy as np
 from prototxt_gen.data.make import make
-from prototxt_gen.data import data_set_writers as writers
-writers.LmdbWriter.__init__.__defaults__ = (8,)
+from prototxt_gen.data import data_set_writers
+data_set_writers.LmdbWriter.__init__.__defaults__ = (8,)
 make(sys.argv[1], sys.argv[2], sys.argv[3], shuffle_seed=3, file_bytes=8 * 360, workers=1,
      progress=lambda done, total: os.kill(os.getpid(), 9) if done == int(sys.argv[4]) else None)
 """
@@ -220,7 +220,7 @@ def test_a_fault_of_the_disk_is_found_on_reading_back(tmp_path: Path, monkeypatc
         return 12345
 
     monkeypatch.setattr(writer, "write", forgetful)
-    with pytest.raises(DataError, match="read back, chunk 0 is not what was written"):
+    with pytest.raises(DataError, match="chunk 0, read back, differs"):
         make(tmp_path / "a.npz", tmp_path / "out", to)
     monkeypatch.setattr(writer, "write", honest)
     assert make(tmp_path / "a.npz", tmp_path / "out", to).count == 40
@@ -252,7 +252,7 @@ def test_a_disk_that_fills_up_loses_nothing(tmp_path: Path, to: str) -> None:
     x, _ = samples.write_npz(tmp_path / "a.npz", 1000, 32, 32)
     command = [sys.executable, "-c", _LIMITED, str(tmp_path / "a.npz"), str(tmp_path / "out"), to]
     said = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
-    assert "run again to go on from here" in said.stdout, said
+    assert "run again to continue from here" in said.stdout, said
     made = make(tmp_path / "a.npz", tmp_path / "out", to)
     np.testing.assert_array_equal(open_dataset(made.source)[999][0], x[999].transpose(2, 0, 1))
 
@@ -287,7 +287,7 @@ def test_hdf5_needs_one_shape_and_a_path_without_blanks(tmp_path: Path) -> None:
     samples.write_picture(src / "dog" / "wide.png", samples.picture(1, 12, 20))
     with pytest.raises(DataError, match=r"dog/wide.png is \(3, 12, 20\), the first \(3, 12, 16\)"):
         make(src, tmp_path / "out", "hdf5")
-    with pytest.raises(DataError, match="splits its list at blanks"):
+    with pytest.raises(DataError, match="splits its list at spaces"):
         make(src, tmp_path / "my data", "hdf5", resize=(8, 8))
     made = make(src, tmp_path / "out2")
     assert made.mixed

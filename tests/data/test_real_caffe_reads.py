@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from prototxt_gen.data.batch_loader import Loader, LoaderSpec
+from prototxt_gen.data.batch_loader import BatchLoader, LoaderSpec
 from prototxt_gen.data.data_set_reader import open_dataset
 from prototxt_gen.data.info import mean
 from prototxt_gen.data.make import make
@@ -144,7 +144,7 @@ def test_the_python_layer_gives_the_loaders_batches_and_seeks(tmp_path: Path) ->
              f"param_str: '{json.dumps(given)}' }}")  # fmt: skip
     theirs = _run(tmp_path, layer, 4, "TRAIN", "9")
     for batch, (data, label) in zip((0, 1, 9, 10), theirs, strict=True):
-        ours = Loader(LoaderSpec.from_json(json.dumps({**given, "workers": 0, "start": batch}))).next()
+        ours = BatchLoader(LoaderSpec.from_json(json.dumps({**given, "workers": 0, "start": batch}))).next()
         np.testing.assert_array_equal(data, ours[0])
         np.testing.assert_array_equal(label, ours[1])
 

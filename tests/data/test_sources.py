@@ -14,7 +14,7 @@ from prototxt_gen.data import images
 from prototxt_gen.data.binary_sources import read_idx
 from prototxt_gen.data.data_errors import BrokenImageError, DataError
 from prototxt_gen.data.safe_pickle import load_arrays
-from prototxt_gen.data.source_detection import kind_of, open_source
+from prototxt_gen.data.source_detection import detect_kind, open_source
 from tests.support import data_samples as samples
 
 
@@ -166,12 +166,12 @@ def test_kinds_are_told_by_looking(tmp_path: Path) -> None:
     (tmp_path / "a.tar.gz").write_bytes(b"x")
     (tmp_path / "noise").write_bytes(b"a\0b")
     with pytest.raises(DataError, match="unpack it"):
-        kind_of(tmp_path / "a.tar.gz")
-    with pytest.raises(DataError, match="no list file"):
-        kind_of(tmp_path / "noise")
+        detect_kind(tmp_path / "a.tar.gz")
+    with pytest.raises(DataError, match="not a list file"):
+        detect_kind(tmp_path / "noise")
     with pytest.raises(DataError, match="does not exist"):
-        kind_of(tmp_path / "nowhere")
-    with pytest.raises(DataError, match="no pictures in class folders"):
+        detect_kind(tmp_path / "nowhere")
+    with pytest.raises(DataError, match="no images in class folders"):
         open_source(tmp_path)
     with pytest.raises(DataError, match="did you mean 'folder'"):
         open_source(tmp_path, "foldr")
@@ -187,7 +187,7 @@ def test_cut_pictures_are_broken_and_trailing_bytes_are_not() -> None:
     for whole in (png, jpg):
         assert images.decode(whole).shape == (40, 30, 3)
         assert images.decode(whole + b"\xff\xda film").shape == (40, 30, 3)
-        assert images.size_of(whole) == (3, 40, 30)
+        assert images.shape_of_file(whole) == (3, 40, 30)
         for keep in (len(whole) - 20, len(whole) // 2, 10, 0):
             with pytest.raises(BrokenImageError):
                 images.decode(whole[:keep])
@@ -197,7 +197,7 @@ def test_a_thumbnails_end_mark_does_not_hide_a_cut() -> None:
     whole, thumbnail = _jpeg(samples.picture(1, 40, 30)), _jpeg(samples.picture(2, 8, 8))
     segment = b"\xff\xe1" + (len(thumbnail) + 2).to_bytes(2, "big") + thumbnail
     with_thumbnail = whole[:2] + segment + whole[2:]
-    assert images.size_of(with_thumbnail) == (3, 40, 30)
+    assert images.shape_of_file(with_thumbnail) == (3, 40, 30)
     assert images.decode(with_thumbnail).shape == (40, 30, 3)
     with pytest.raises(BrokenImageError, match="cut short"):
         images.decode(with_thumbnail[:-30])
@@ -205,9 +205,9 @@ def test_a_thumbnails_end_mark_does_not_hide_a_cut() -> None:
 
 def test_sizes_of_grey_alpha_and_16_bit_pictures() -> None:
     gray = samples.picture(1)[..., 0]
-    assert images.size_of(_jpeg(gray)) == (1, 12, 16)
-    assert images.size_of(cv2.imencode(".png", gray)[1].tobytes()) == (1, 12, 16)
-    assert images.size_of(cv2.imencode(".png", np.dstack([samples.picture(1), gray]))[1].tobytes()) == (4, 12, 16)
-    assert images.size_of(cv2.imencode(".bmp", samples.picture(1))[1].tobytes()) == (3, 12, 16)
+    assert images.shape_of_file(_jpeg(gray)) == (1, 12, 16)
+    assert images.shape_of_file(cv2.imencode(".png", gray)[1].tobytes()) == (1, 12, 16)
+    assert images.shape_of_file(cv2.imencode(".png", np.dstack([samples.picture(1), gray]))[1].tobytes()) == (4, 12, 16)
+    assert images.shape_of_file(cv2.imencode(".bmp", samples.picture(1))[1].tobytes()) == (3, 12, 16)
     with pytest.raises(BrokenImageError, match="8 bits per channel"):
         images.decode(cv2.imencode(".png", gray.astype(np.uint16) * 99)[1].tobytes(), None)

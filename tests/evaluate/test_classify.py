@@ -19,7 +19,7 @@ from prototxt_gen.models import build
 from prototxt_gen.net.prototxt_reader import parse_net
 from prototxt_gen.runtime.torch_net import TorchNet
 from tests.support.data_samples import picture, write_picture
-from tests.support.evaluation_support import call, call_json, tiny, weights_of
+from tests.support.evaluation_support import call, call_json, random_weights, tiny
 
 Array = np.ndarray[Any, Any]
 
@@ -46,7 +46,7 @@ def _blobs(folder: Path, name: str) -> dict[str, Array]:
     net = parse_net((folder / "deploy.prototxt").read_text())
     fed = _image(folder / name).astype("float32").transpose(2, 0, 1)[None] * np.float32(0.02)
     with torch.no_grad():
-        made = TorchNet(analyse(net), weights_of(analyse(net))).run({"data": torch.from_numpy(fed)})
+        made = TorchNet(analyse(net), random_weights(analyse(net))).run({"data": torch.from_numpy(fed)})
     return {value.blob: blob.numpy() for value, blob in made.items()}
 
 

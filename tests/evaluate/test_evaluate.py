@@ -26,7 +26,7 @@ from prototxt_gen.runtime.torch_net import TorchNet
 from prototxt_gen.schema.caffe_proto import LayerParameter
 from prototxt_gen.train.data_layer_batches import batches_of
 from tests.support.caffe_support import caffe_or_skip
-from tests.support.evaluation_support import call, call_json, npz, tiny, train_val, weights_of
+from tests.support.evaluation_support import call, call_json, npz, random_weights, tiny, train_val
 
 Array = np.ndarray[Any, Any]
 OPTIONS = ("--mean", "10,20,30", "--scale", "0.02")
@@ -70,7 +70,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _by_hand(folder: Path) -> tuple[Array, Array]:
     """Return scores and labels, by the simplest means."""
     net = parse_net((folder / "deploy.prototxt").read_text())
-    module = TorchNet(analyse(net), weights_of(analyse(net)))
+    module = TorchNet(analyse(net), random_weights(analyse(net)))
     with np.load(folder / "set.npz") as stored:
         pixels, labels = stored["x"].astype("float32"), stored["y"]
     fed = (pixels - np.array([10, 20, 30], "float32")) * np.float32(0.02)
@@ -143,7 +143,7 @@ def test_a_train_val_is_tested_as_its_own_test_layer_says(tmp_path: Path) -> Non
     data, labels = batches_of(test.layers[0], "TEST", 0, lambda name: tmp_path / name).make(0)
     analysis = analyse(test, {"data": data.shape, "label": labels.shape})
     with torch.no_grad():
-        blobs = TorchNet(analysis, weights_of(analysis)).run(
+        blobs = TorchNet(analysis, random_weights(analysis)).run(
             {"data": torch.from_numpy(data), "label": torch.from_numpy(labels)}
         )
     told = {value.blob: float(blob) for value, blob in blobs.items() if value.blob.startswith("accuracy")}

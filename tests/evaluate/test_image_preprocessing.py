@@ -13,7 +13,7 @@ import pytest
 from converters.common.preprocessing import Preprocessing
 from prototxt_gen.caffemodel import write_binaryproto
 from prototxt_gen.common.errors import PrototxtGenError, WeightsError
-from prototxt_gen.data.augmentation import Augment, augment, rng_for
+from prototxt_gen.data.augmentation import Augment, augment, sample_rng
 from prototxt_gen.data.batch_loader import BatchMaker, LoaderSpec
 from prototxt_gen.data.data_errors import DataError
 from prototxt_gen.data.make import make
@@ -78,7 +78,7 @@ def test_the_shorter_side_is_resized_before_the_crop() -> None:
 )
 def test_an_augmenting_layers_crop_is_its_own_in_the_test_phase(how: Augment) -> None:
     square = picture(1, 20, 20).transpose(2, 0, 1)
-    expected = augment(square, how, "TEST", rng_for(0, 0, 0))
+    expected = augment(square, how, "TEST", sample_rng(0, 0, 0))
     np.testing.assert_array_equal(AugmentRecipe(how).views(square)[0], expected)
     ten = AugmentRecipe(how, 10).views(square)
     np.testing.assert_array_equal(ten[0], expected)

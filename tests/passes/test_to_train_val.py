@@ -11,7 +11,7 @@ from prototxt_gen.net.lowering_checks import ready
 from prototxt_gen.net.prototxt_reader import parse_net
 from prototxt_gen.passes.to_train_val import Data, train_val
 from prototxt_gen.runtime.torch_net import TorchNet
-from prototxt_gen.train.learned_parameters import fill_all
+from prototxt_gen.train.learned_parameters import fill_blobs
 
 LEARNING = {
     "Convolution": "convolution_param { num_output: 4 kernel_size: 3 }",
@@ -36,7 +36,7 @@ def trained(layer: str) -> Net:
 
 def weight(net: Net) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
     made = TorchNet(ready(net))
-    fill_all(made, seed=1)
+    fill_blobs(made, seed=1)
     found = made.dump_weights().of("it")
     return np.asarray(next(iter(found.values())))
 

@@ -21,7 +21,7 @@ from prototxt_gen.common.errors import PrototxtGenError, RuntimeMissingError
 from prototxt_gen.real_caffe import build, installer, interpreter, patch, selftest, sources, system_packages, wheel
 from tests.support.caffe_support import caffe_or_skip
 
-HERE = interpreter.inspect(Path(sys.executable))
+HERE = interpreter.inspect_interpreter(Path(sys.executable))
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_patch_is_applied_where_its_text_is_found_as_often_as_known(tmp_path: Path) -> None:
     (tmp_path / "a.cpp").write_text("one two two", encoding="utf-8")
     (tmp_path / "old.h").write_text("stale", encoding="utf-8")
-    patch.apply(tmp_path, (patch.Patch("a.cpp", "two", "2", 2), patch.Patch("a.cpp", "one", "1")), ("old.h",))
+    patch.apply_patches(tmp_path, (patch.Patch("a.cpp", "two", "2", 2), patch.Patch("a.cpp", "one", "1")), ("old.h",))
     assert (tmp_path / "a.cpp").read_text(encoding="utf-8") == "1 2 2"
     assert not (tmp_path / "old.h").exists()
 
@@ -42,7 +42,7 @@ def test_a_patch_is_applied_where_its_text_is_found_as_often_as_known(tmp_path: 
 def test_other_sources_are_refused(text: str, tmp_path: Path) -> None:
     (tmp_path / "a.cpp").write_text(text, encoding="utf-8")
     with pytest.raises(PrototxtGenError, match=r"a\.cpp: expected 'two' 2 times, found it \d times; these are not"):
-        patch.apply(tmp_path, (patch.Patch("a.cpp", "two", "2", 2),))
+        patch.apply_patches(tmp_path, (patch.Patch("a.cpp", "two", "2", 2),))
 
 
 def test_a_cached_source_is_used_and_its_hash_is_checked(cache: Path) -> None:
@@ -126,25 +126,25 @@ def test_missing_packages_are_named_with_the_line_that_installs_them(monkeypatch
     monkeypatch.setattr(system_packages, "_has_library", lambda name: True)
     monkeypatch.setattr("os.geteuid", lambda: 1000)
     with pytest.raises(RuntimeMissingError) as caught:
-        system_packages.require(HERE, apt=False)
+        system_packages.require_packages(HERE, apt=False)
     packages = "protobuf-compiler liblmdb-dev libopencv-imgcodecs-dev"
     assert f"run 'sudo apt-get install -y --no-install-recommends {packages}'" in str(caught.value)
 
 
 def test_the_distributions_own_python_needs_its_headers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     python = replace(HERE, system=True, version=(3, 12), includes=(tmp_path,))
-    assert "python3.12-dev" in system_packages.missing(python).needed
-    assert "python3.12-dev" not in system_packages.missing(replace(python, system=False)).needed
+    assert "python3.12-dev" in system_packages.find_missing(python).needed
+    assert "python3.12-dev" not in system_packages.find_missing(replace(python, system=False)).needed
 
 
 def test_only_a_cpython_is_built_for(tmp_path: Path) -> None:
     with pytest.raises(PrototxtGenError, match="does not run as a Python"):
-        interpreter.inspect(tmp_path / "python")
+        interpreter.inspect_interpreter(tmp_path / "python")
     other = tmp_path / "pypy"
     other.write_text(f'#!/bin/sh\nexec {sys.executable} -c "$2" | sed s/cpython/pypy/\n', encoding="utf-8")
     other.chmod(0o755)
     with pytest.raises(PrototxtGenError, match=r"CPython 3\.10 and later"):
-        interpreter.inspect(other)
+        interpreter.inspect_interpreter(other)
 
 
 def test_a_failed_build_says_the_first_errors_and_where_the_log_is(tmp_path: Path) -> None:
@@ -153,7 +153,7 @@ def test_a_failed_build_says_the_first_errors_and_where_the_log_is(tmp_path: Pat
     words.write_text(said, encoding="utf-8")
     reports: list[tuple[str, float]] = []
     with pytest.raises(PrototxtGenError) as caught:
-        build._run(["sh", "-c", f"cat {words}; exit 2"], log, lambda what, share: reports.append((what, share)))
+        build._run_logged(["sh", "-c", f"cat {words}; exit 2"], log, lambda what, share: reports.append((what, share)))
     assert str(caught.value) == f"Caffe does not build:\na.cpp:3:5: error: 'x' was not declared\nthe whole log: {log}"
     assert reports == [("compiling a.cpp", 0.07)]
     assert log.read_text(encoding="utf-8").startswith("$ sh -c")
@@ -161,7 +161,7 @@ def test_a_failed_build_says_the_first_errors_and_where_the_log_is(tmp_path: Pat
 
 def test_a_log_without_a_known_word_gives_its_end(tmp_path: Path) -> None:
     (tmp_path / "log").write_text("\n".join(map(str, range(20))), encoding="utf-8")
-    assert build.faults(tmp_path / "log").split() == [str(n) for n in range(12, 20)]
+    assert build.first_errors(tmp_path / "log").split() == [str(n) for n in range(12, 20)]
 
 
 @pytest.mark.parametrize(("gigabytes", "cores", "expected"), [(64, 4, 4), (3, 8, 3), (0, 8, 1)])
@@ -170,7 +170,7 @@ def test_jobs_are_as_many_as_cores_and_memory_allow(
 ) -> None:
     monkeypatch.setattr("os.sched_getaffinity", lambda process: set(range(cores)))
     monkeypatch.setattr(build, "_available_bytes", lambda: gigabytes << 30)
-    assert build.jobs() == expected
+    assert build.parallel_jobs() == expected
 
 
 def test_a_fault_of_the_installed_caffe_is_told(tmp_path: Path) -> None:

@@ -13,10 +13,10 @@ from prototxt_gen.caffemodel import NewLayer
 from prototxt_gen.schema.caffe_proto import SolverParameter
 from prototxt_gen.train import progress_display
 from prototxt_gen.train.backend import Step
-from prototxt_gen.train.run_records import Recorder
+from prototxt_gen.train.run_records import RunRecorder
 from prototxt_gen.train.schedule import Schedule
 from prototxt_gen.train.snapshots import Snapshots
-from prototxt_gen.train.training_loop import Files, Outcome, train
+from prototxt_gen.train.training_loop import RunFiles, TrainingOutcome, train
 
 
 class Counter:
@@ -56,12 +56,12 @@ class Counter:
         self.calls.append("close")
 
 
-def run(backend: Counter, folder: Path, **fields: Any) -> Outcome:
+def run(backend: Counter, folder: Path, **fields: Any) -> TrainingOutcome:
     """Train with these fields of a solver."""
     plan = Schedule.of(SolverParameter(**{"max_iter": 10, **fields}))
-    recorder = Recorder(folder, backend.iteration, plan)
+    recorder = RunRecorder(folder, backend.iteration, plan)
     display = progress_display.Lines(plan, progress_display.Speed(4))
     try:
-        return train(backend, plan, Files(recorder, Snapshots(folder, "n"), display))
+        return train(backend, plan, RunFiles(recorder, Snapshots(folder, "n"), display))
     finally:
         recorder.close()

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
-from prototxt_gen.real_caffe.child_server import Order, serve
+from prototxt_gen.real_caffe.child_server import Request, serve
 
 
 class Session:
     """Says what it is told to say."""
 
-    def __init__(self, order: Order) -> None:
-        self.first = order
+    def __init__(self, request: Request) -> None:
+        self.first = request
 
-    def started(self) -> Any:
+    def start_answer(self) -> Any:
         """Return nothing."""
 
-    def say(self, order: Order) -> Any:
+    def say(self, request: Request) -> Any:
         """Return the words of the order."""
-        return order["words"]
+        return request["words"]
 
 
 if __name__ == "__main__":

@@ -48,7 +48,7 @@ def train_val(data_layer: str) -> str:
     return f'name: "tiny"\n{data_layer}{BODY}{ENDS}'
 
 
-def weights_of(analysis: Analysis, seed: int = 0) -> Weights:
+def random_weights(analysis: Analysis, seed: int = 0) -> Weights:
     """Return random weights, large enough that classes differ from image to image."""
     rng = np.random.default_rng(seed)
     return Weights(
@@ -65,7 +65,7 @@ def tiny(folder: Path) -> tuple[Path, Path]:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "deploy.prototxt").write_text(DEPLOY, encoding="utf-8")
     analysis = analyse(parse_net(DEPLOY))
-    write(folder / "net.caffemodel", analysis, weights_of(analysis), dialect("bvlc"))
+    write(folder / "net.caffemodel", analysis, random_weights(analysis), dialect("bvlc"))
     return folder / "deploy.prototxt", folder / "net.caffemodel"
 
 

@@ -23,7 +23,7 @@ def sane_weights(analysis: Analysis, seed: int = 0) -> Weights:
     net = TorchNet(analysis)
     blobs = {v: torch.from_numpy(rng.uniform(-1, 1, analysis.shapes[v]).astype("float32")) for v in net.inputs}
     with torch.no_grad():
-        for step in net.steps:
+        for step in net.lowered_layers:
             bottoms = [blobs[value] for value in step.layer.bottoms]
             if step.layer.name in made:
                 _fit(made[step.layer.name], bottoms[0].numpy() if bottoms else np.zeros((1, 1)))

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from prototxt_gen.train.conv_gradients import sum_as_caffe
+from prototxt_gen.train.conv_gradients import sum_filter_gradients_as_caffe
 
 CONVOLUTIONS: dict[str, tuple[Any, tuple[int, ...]]] = {
     "plain": (lambda: nn.Conv2d(3, 4, 3), (5, 3, 9, 8)),
@@ -37,7 +37,7 @@ def test_the_gradients_are_torchs(name: str) -> None:
     expected = gradients(module.double(), x.double(), top.double())
     before = module(x.double())
     module.float()
-    sum_as_caffe(module)
+    sum_filter_gradients_as_caffe(module)
     assert torch.allclose(module(x).double(), before, atol=1e-5)
     for found, exact in zip(gradients(module, x, top), expected, strict=True):
         assert torch.allclose(found, exact, rtol=1e-4, atol=1e-5 * float(exact.abs().max()))
@@ -49,7 +49,7 @@ def test_they_are_nearer_to_the_exact_ones() -> None:
     x, top = (one.to(memory_format=torch.channels_last) for one in (x, torch.randn(100, 16, 32, 32)))
     exact = gradients(module.double(), x.double(), top.double())
     plain = gradients(module.float(), x, top)
-    sum_as_caffe(module)
+    sum_filter_gradients_as_caffe(module)
     summed = gradients(module, x, top)
     for one, other, truth in list(zip(summed, plain, exact, strict=True))[1:]:
         assert (one - truth).abs().max() < 2e-6 * truth.abs().max()
@@ -59,7 +59,7 @@ def test_they_are_nearer_to_the_exact_ones() -> None:
 def test_what_needs_no_gradient_gets_none() -> None:
     module = nn.Conv2d(3, 4, 3)
     module.weight.requires_grad_(False)
-    sum_as_caffe(module)
+    sum_filter_gradients_as_caffe(module)
     module(torch.randn(2, 3, 5, 5)).sum().backward()
     assert module.weight.grad is None
     assert module.bias is not None and module.bias.grad is not None

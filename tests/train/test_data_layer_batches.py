@@ -14,7 +14,7 @@ from prototxt_gen.data.info import mean
 from prototxt_gen.data.make import make
 from prototxt_gen.net.prototxt_reader import parse_net
 from prototxt_gen.train.batch_prefetch import Prefetcher
-from prototxt_gen.train.data_layer_batches import Batches, batches_of
+from prototxt_gen.train.data_layer_batches import DataLayerBatches, batches_of
 from prototxt_gen.train.data_shapes import batch_size, data_shapes
 from tests.support import data_samples as samples
 from tests.support.caffe_support import caffe_or_skip
@@ -57,7 +57,7 @@ def text(sets: Path, which: str, name: str = "d") -> str:
     return f"layer {{ name: '{name}' top: 'data' top: 'label' {filled} }}"
 
 
-def batches(sets: Path, which: str, phase: str = "TRAIN", seed: int = 1, name: str = "d") -> Batches:
+def batches(sets: Path, which: str, phase: str = "TRAIN", seed: int = 1, name: str = "d") -> DataLayerBatches:
     return batches_of(parse_net(text(sets, which, name)).layers[0], phase, seed)
 
 
@@ -88,11 +88,11 @@ def test_a_batch_depends_on_its_index_alone(sets: Path, which: str) -> None:
 @pytest.mark.parametrize("which", ["list, shuffled", "hdf5, shuffled"])
 def test_every_epoch_holds_each_record_once_in_an_order_of_its_own(sets: Path, which: str) -> None:
     source = batches(sets, which)
-    order = [source._index(number, place) for number in range(5) for place in range(4)]
+    order = [source._sample_index(number, place) for number in range(5) for place in range(4)]
     assert sorted(order[:COUNT]) == sorted(order[COUNT:]) == list(range(COUNT))
     assert order[:COUNT] != order[COUNT:]
     other = batches(sets, which, seed=2)
-    assert order[:COUNT] != [other._index(*divmod(number, 4)) for number in range(COUNT)]
+    assert order[:COUNT] != [other._sample_index(*divmod(number, 4)) for number in range(COUNT)]
 
 
 def test_randomness_differs_by_seed_layer_and_batch_but_only_in_training(sets: Path) -> None:
@@ -131,7 +131,7 @@ def test_shapes_are_known_before_training(sets: Path) -> None:
     (("batch_size: 4", "batch_size: 0"), r"layer 'd' \(Data\): .*batch_size must be at least 1"),
     (("crop_size: 9", "crop_size: 13"), r"layer 'd' \(Data\): .*crop_size 13 is larger than the image"),
     (("scale: 0.5", "mean_value: 3"), r"layer 'd' \(Data\): .*mean_file and mean_value"),
-    (("scale: 0.5", "noise_param { prob: 1 }"), r"layer 'd' \(Data\): .*noise_param cannot be done here"),
+    (("scale: 0.5", "noise_param { prob: 1 }"), r"layer 'd' \(Data\): .*not supported here: noise_param"),
 ])  # fmt: skip
 def test_faults_name_the_layer(sets: Path, change: tuple[str, str], words: str) -> None:
     layer = parse_net(text(sets, "lmdb, cropped").replace(*change)).layers[0]

@@ -7,13 +7,13 @@ import pytest
 
 from prototxt_gen.common.errors import PrototxtGenError
 from prototxt_gen.schema.caffe_proto import FillerParameter
-from prototxt_gen.train.fillers import fill, rng_for
+from prototxt_gen.train.fillers import blob_rng, fill
 
 SHAPE = (64, 32, 5, 5)
 
 
 def _fill(shape: tuple[int, ...] = SHAPE, **fields: object) -> np.ndarray:
-    return fill(FillerParameter(**fields), shape, rng_for(1, "conv1", 0))
+    return fill(FillerParameter(**fields), shape, blob_rng(1, "conv1", 0))
 
 
 def test_constant() -> None:
@@ -68,8 +68,8 @@ def test_bilinear_of_an_odd_size() -> None:
 def test_each_blob_has_numbers_of_its_own() -> None:
     filler = FillerParameter(type="gaussian")
     keys = [(1, "a", 0), (2, "a", 0), (1, "b", 0), (1, "a", 1)]
-    made = [fill(filler, (8,), rng_for(*key)) for key in keys]
-    assert np.array_equal(made[0], fill(filler, (8,), rng_for(1, "a", 0)))
+    made = [fill(filler, (8,), blob_rng(*key)) for key in keys]
+    assert np.array_equal(made[0], fill(filler, (8,), blob_rng(1, "a", 0)))
     assert len({array.tobytes() for array in made}) == len(keys)
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from prototxt_gen.layers.data.dummy_data import fillers
 from prototxt_gen.net.prototxt_reader import parse_net
-from prototxt_gen.train.fillers import fill, rng_for
+from prototxt_gen.train.fillers import blob_rng, fill
 from tests.support.caffe_support import caffe_or_skip
 
 pytestmark = pytest.mark.caffe
@@ -36,7 +36,7 @@ def _both(folder: Path, filler: str, shape: tuple[int, ...] = SHAPE) -> tuple[Ar
     net = caffe.Net(str(folder / "net.prototxt"), caffe.TRAIN)
     net.forward()
     (own,) = fillers(parse_net(text).layers[0])
-    return fill(own, shape, rng_for(1, "d", 0)), net.blobs["d"].data.copy()
+    return fill(own, shape, blob_rng(1, "d", 0)), net.blobs["d"].data.copy()
 
 
 @pytest.mark.parametrize(("filler", "shape"), [

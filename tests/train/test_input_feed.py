@@ -13,7 +13,7 @@ from prototxt_gen.common.errors import NetError, PrototxtGenError, UnsupportedEr
 from prototxt_gen.data.make import make
 from prototxt_gen.net.prototxt_reader import parse_net
 from prototxt_gen.train.backend import Settings
-from prototxt_gen.train.input_feed import Feed, Place
+from prototxt_gen.train.input_feed import FeedContext, InputFeed
 from tests.support import torch_support as support
 from tests.train.test_torch_backend import INPUT, TERMS, _images, _one_thread, start
 
@@ -62,8 +62,8 @@ SHAPES = {
 }
 
 
-def _fed(text: str, **place: Any) -> Feed:
-    return Feed(parse_net(text), Place("TRAIN", 7, **place))
+def _fed(text: str, **place: Any) -> InputFeed:
+    return InputFeed(parse_net(text), FeedContext("TRAIN", 7, **place))
 
 
 @pytest.mark.parametrize("type_", SHAPES)
@@ -71,14 +71,14 @@ def test_any_batch_of_any_data_layer(type_: str, pictures: Path) -> None:
     """The same for any number of workers, in any order; and n-th of n processes as every n-th batch."""
     text = f'layer {{ name: "d" type: "{type_}" top: "data" top: "label" {_sources(pictures)[type_]} }}'
     feeds = [_fed(text), _fed(text, workers=2), *(_fed(text, rank=rank, ranks=2) for rank in range(2))]
-    alone = [feeds[0].take(turn) for turn in range(6)]
+    alone = [feeds[0].batch_at(turn) for turn in range(6)]
     assert alone[0]["data"].shape == SHAPES[type_] == feeds[0].shapes["data"]
     assert len({batch["data"].tobytes() for batch in alone}) == 6
     for turn in (0, 1, 2, 5, 3):
-        assert _same(feeds[1].take(turn), alone[turn])
+        assert _same(feeds[1].batch_at(turn), alone[turn])
     for turn in range(3):
-        assert _same(feeds[2].take(turn), alone[2 * turn])
-        assert _same(feeds[3].take(turn), alone[2 * turn + 1])
+        assert _same(feeds[2].batch_at(turn), alone[2 * turn])
+        assert _same(feeds[3].batch_at(turn), alone[2 * turn + 1])
     for feed in feeds:
         feed.close()
 
@@ -88,13 +88,13 @@ def test_augmented_data_are_found_beside_the_solver(pictures: Path, tmp_path: Pa
     layer = f'layer {{ name: "d" type: "Python" top: "data" top: "label" {_sources(pictures)["Python"]} }}'
     named = layer.replace(str(pictures / "lmdb"), "lmdb")
     assert named != layer
-    expected = _fed(layer).take(3)
+    expected = _fed(layer).batch_at(3)
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     monkeypatch.chdir(elsewhere)
     for workers in (0, 1):
         fed = _fed(named, solver=str(pictures / "solver.prototxt"), workers=workers)
-        assert _same(fed.take(3), expected)
+        assert _same(fed.batch_at(3), expected)
         fed.close()
     with pytest.raises(PrototxtGenError, match=r"layer 'd' \(Python\): lmdb does not exist"):
         _fed(named, solver=str(elsewhere / "solver.prototxt"))
@@ -113,7 +113,7 @@ def _same(one: dict[str, Array], other: dict[str, Array]) -> bool:
             NetError,
             "nothing feeds it",
         ),
-        ('type: "WindowData"', UnsupportedError, r"'d' \(WindowData\): its data cannot be read without its Caffe"),
+        ('type: "WindowData"', UnsupportedError, r"'d' \(WindowData\): its data can only be read by Caffe itself"),
         ('type: "Data" data_param { source: "gone" batch_size: 2 }', PrototxtGenError, r"'d' \(Data\): .*gone"),
     ],
 )
@@ -133,7 +133,7 @@ def test_what_cannot_be_fed(layer: str, error: type[Exception], message: str) ->
             r"'d' \(Dropout\): phase: TEST, though the net is of the TRAIN phase",
         ),
         (INPUT + TERMS, {"precision": "fp8"}, "there is no precision 'fp8'"),
-        (INPUT + TERMS, {"gpu": 99}, "there is no card 99"),
+        (INPUT + TERMS, {"gpu": 99}, "there is no GPU 99"),
         (INPUT + TERMS.replace('type: "xavier"', 'type: "xaviar"', 1), {}, "'first'.*its weight: .*'xavier'"),
         (INPUT + TERMS.replace("propagate_down: false", "param {} param {} param {}", 1), {}, "3 param, and 2 blobs"),
     ],

@@ -15,8 +15,8 @@ from prototxt_gen.layers.example import Example
 from prototxt_gen.net.prototxt_reader import parse_net
 from prototxt_gen.net.solver import read_solver
 from prototxt_gen.train.backend import Settings, create
-from prototxt_gen.train.missing_backward import SUSPECTS, alone, suspects
-from prototxt_gen.train.pycaffe_process import Session
+from prototxt_gen.train.missing_backward import TYPES_WITHOUT_BACKWARD, layers_to_check, one_layer_net
+from prototxt_gen.train.pycaffe_process import TrainingSession
 from tests import golden
 from tests.support.caffe_support import caffe_or_skip
 
@@ -84,17 +84,19 @@ def test_only_what_is_between_learned_blobs_and_a_loss_is_suspect() -> None:
     )
     blobs = {"conv": [(4, 4, 1, 1), (4,)], "ip": [(3, 16), (3,)]}
     net = parse_net(text).at("TRAIN")
-    assert [layer.name for layer in suspects(net, blobs)] == ["it"]
-    assert not [*suspects(net, {"ip": blobs["ip"]})]
+    assert [layer.name for layer in layers_to_check(net, blobs)] == ["it"]
+    assert not [*layers_to_check(net, {"ip": blobs["ip"]})]
     aside = replace(net, layers=net.layers[:3])
-    assert not [*suspects(aside, blobs)]
+    assert not [*layers_to_check(aside, blobs)]
 
 
 def probed() -> Iterator[tuple[LayerType, Example]]:
     """Yield the examples of the types that this Caffe has: some with a gradient of each bottom, all of the listed."""
     for type_, layer_type in layers.all_layer_types().items():
         if golden.path(layer_type).exists() and not layer_type.loss and type_ != "Parameter":
-            for example in [one for one in layer_type.examples if one.gradients is True or type_ in SUSPECTS][:3]:
+            for example in [
+                one for one in layer_type.examples if one.gradients is True or type_ in TYPES_WITHOUT_BACKWARD
+            ][:3]:
                 yield layer_type, example
 
 
@@ -103,8 +105,8 @@ def test_the_list_is_that_of_the_caffe_that_is_built(layer_type: LayerType, exam
     """Every example whose gradients were recorded has a backward pass; those of the listed types have none."""
     import caffe
 
-    session = object.__new__(Session)
+    session = object.__new__(TrainingSession)
     session.caffe = caffe
     file = tmp_path / "alone.prototxt"
-    file.write_text(alone(golden.layer_of(layer_type, example), example.bottoms))
-    assert session.goes_back({"net": str(file)}) == (layer_type.type not in SUSPECTS)
+    file.write_text(one_layer_net(golden.layer_of(layer_type, example), example.bottoms))
+    assert session.has_backward({"net": str(file)}) == (layer_type.type not in TYPES_WITHOUT_BACKWARD)

@@ -13,9 +13,9 @@ from prototxt_gen.common.errors import PrototxtGenError
 from prototxt_gen.net.solver import read_solver
 from prototxt_gen.runtime.torch_net import TorchNet
 from prototxt_gen.schema.caffe_proto import SolverParameter
-from prototxt_gen.train.learned_parameters import histories
-from prototxt_gen.train.lr_policies import Policy
-from prototxt_gen.train.optimisers import Learnable, Optimiser
+from prototxt_gen.train.learned_parameters import solver_histories
+from prototxt_gen.train.lr_policies import LearningRatePolicy
+from prototxt_gen.train.optimisers import LearnedTensor, Optimiser
 from prototxt_gen.train.torch_backend import TorchBackend
 from prototxt_gen.weights import Weights
 from tests.golden import solvers as golden
@@ -41,7 +41,7 @@ def _backend(folder: Path, case: str, recorded: dict[str, Array]) -> TorchBacken
 
 
 def _by_role(net: TorchNet, blobs: dict[str, list[Array]]) -> Weights:
-    roles = {step.layer.name: step.roles for step in net.steps if step.roles}
+    roles = {step.layer.name: step.roles for step in net.lowered_layers if step.roles}
     return Weights({name: dict(zip(roles[name], arrays, strict=True)) for name, arrays in blobs.items()})
 
 
@@ -66,8 +66,8 @@ def test_ten_iterations_are_caffes(case: str, tmp_path: Path, recorded: dict[str
 
 def _check_histories(backend: TorchBackend, caffes: list[Array]) -> None:
     """But for the frozen bias: Caffe adds up its decay, which changes nothing."""
-    ours = list(histories(backend.slots, backend.optimiser))
-    learned = [slot.place is not None for slot in backend.slots] * len(backend.optimiser.histories)
+    ours = list(solver_histories(backend.learnable_params, backend.optimiser))
+    learned = [slot.optimiser_index is not None for slot in backend.learnable_params] * len(backend.optimiser.histories)
     assert sum(learned) < len(learned) == len(caffes)
     for mine, other, counts in zip(ours, caffes, learned, strict=True):
         assert mine.shape == other.shape
@@ -86,7 +86,7 @@ def test_three_are_those_of_torch(type_: str) -> None:
     stock, text, own = STOCK[type_]
     rng = torch.Generator().manual_seed(1)
     ours, theirs = (torch.randn(7, 5, generator=rng.manual_seed(3)).requires_grad_() for _ in range(2))
-    optimiser = Optimiser(_params(f"{text} weight_decay: 0.01"), type_, [Learnable(ours)])
+    optimiser = Optimiser(_params(f"{text} weight_decay: 0.01"), type_, [LearnedTensor(ours)])
     other = stock([theirs], lr=0.1, weight_decay=0.01, **own)
     for iteration in range(8):
         gradient = torch.randn(7, 5, generator=rng)
@@ -104,7 +104,7 @@ def _params(text: str) -> SolverParameter:
 
 def test_what_gets_no_gradient_still_decays() -> None:
     weight = torch.ones(3, requires_grad=True)
-    Optimiser(_params("weight_decay: 0.5"), "SGD", [Learnable(weight, decay_mult=2.0)]).update(0.1, 0)
+    Optimiser(_params("weight_decay: 0.5"), "SGD", [LearnedTensor(weight, decay_mult=2.0)]).update(0.1, 0)
     assert torch.equal(weight.detach(), torch.full((3,), 0.9))
 
 
@@ -112,7 +112,7 @@ def test_clipping_leaves_short_gradients_alone() -> None:
     for length, expected in ((3.0, 3.0), (30.0, 4.0), (0.0, 0.0)):
         weight = torch.zeros(1, requires_grad=True)
         weight.grad = torch.full((1,), length)
-        Optimiser(_params("clip_gradients: 4"), "SGD", [Learnable(weight)]).update(1.0, 0)
+        Optimiser(_params("clip_gradients: 4"), "SGD", [LearnedTensor(weight)]).update(1.0, 0)
         assert weight.item() == pytest.approx(-expected)
 
 
@@ -143,17 +143,19 @@ def test_what_caffe_refuses(type_: str, text: str, message: str) -> None:
 )
 def test_policies_caffe_refuses(text: str, message: str) -> None:
     with pytest.raises(PrototxtGenError, match=message):
-        Policy(_params(text))
+        LearningRatePolicy(_params(text))
 
 
 def test_multistep_goes_down_once_an_iteration() -> None:
-    policy = Policy(_params('base_lr: 1 lr_policy: "multistep" gamma: 0.5 stepvalue: 1 stepvalue: 1 stepvalue: 9'))
+    policy = LearningRatePolicy(
+        _params('base_lr: 1 lr_policy: "multistep" gamma: 0.5 stepvalue: 1 stepvalue: 1 stepvalue: 9')
+    )
     assert [policy.rate(iteration) for iteration in range(4)] == [1, 0.5, 0.25, 0.25]
-    assert policy.step == 2
+    assert policy.current_step == 2
 
 
 def test_sigmoid_does_not_overflow() -> None:
-    policy = Policy(_params('base_lr: 1 lr_policy: "sigmoid" gamma: 10 stepsize: 100'))
+    policy = LearningRatePolicy(_params('base_lr: 1 lr_policy: "sigmoid" gamma: 10 stepsize: 100'))
     assert policy.rate(0) == 0
     assert policy.rate(100) == 0.5
     assert policy.rate(10_000) == 1

@@ -13,7 +13,7 @@ import pytest
 
 from prototxt_gen import caffemodel
 from prototxt_gen.net.prototxt_reader import parse_net
-from prototxt_gen.train.pycaffe_nets import remarks
+from prototxt_gen.train.pycaffe_nets import inexact_resume_warnings
 from tests.golden import solvers
 from tests.support import train_support as support
 from tests.support.caffe_support import caffe_or_skip
@@ -133,7 +133,7 @@ def test_what_a_resumed_run_cannot_know_is_told() -> None:
         + 'layer { name: "w" type: "WindowData" top: "x" top: "y" } layer { name: "p" type: "Python" top: "z" }'
         + 'layer { name: "r" type: "LSTM" bottom: "x" bottom: "y" top: "h" }'
     )
-    told = list(remarks(net.at("TRAIN")))
+    told = list(inexact_resume_warnings(net.at("TRAIN")))
     assert [line.partition(":")[0] for line in told] == [
         "layer 'w' (WindowData)",
         "layer 'p' (Python)",
@@ -196,7 +196,7 @@ def test_fine_tuning_tells_what_matched(tmp_path: Path, unbroken: Path) -> None:
     _, err = support.train(folder, *PYCAFFE, "--weights", str(given), "--max-iter", "0")
     assert "layer 'conv1': matched, 4x1x3x3, 4" in err
     assert "layer 'ip_new': not in the file: keeps its filler, 4x12, 4" in err
-    assert "layer 'ip2': in the file alone: not used" in err
+    assert "layer 'ip2': only in the file: not used" in err
     support.train(folder, *PYCAFFE, "--weights", str(given), "--max-iter", "1", "--output", "one")
     (folder / "solver.prototxt").write_text(support.SOLVER.replace("0.02", "0"))
     support.train(folder, *PYCAFFE, "--weights", str(given), "--max-iter", "1", "--output", "none")

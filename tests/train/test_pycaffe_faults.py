@@ -16,9 +16,9 @@ import pytest
 from prototxt_gen import caffemodel
 from prototxt_gen.caffemodel import NewLayer
 from prototxt_gen.common.errors import PrototxtGenError, WeightsError
-from prototxt_gen.real_caffe.child_process import Child, in_our_words, last_words
-from prototxt_gen.train.signals import Stopped
-from prototxt_gen.train.weight_transfer import matched
+from prototxt_gen.real_caffe.child_process import ChildProcess, last_error_message, usual_error_text
+from prototxt_gen.train.signals import TestInterrupted
+from prototxt_gen.train.weight_transfer import match_layers
 from tests.support import train_support as support
 from tests.support.caffe_support import caffe_or_skip
 from tests.support.train_support import wait_for
@@ -61,7 +61,7 @@ def test_a_snapshot_that_cannot_be_written_costs_no_earlier_one(tmp_path: Path) 
     last = err.strip().splitlines()[-1]
     failed = 100 * (len(states) + 1)
     assert last.startswith(f"error: the snapshot of iteration {failed} could not be written to out: Caffe: io.cpp")
-    assert last.endswith(f"out/{states[-1].name} stands")
+    assert last.endswith(f"out/{states[-1].name} is intact")
     for state in states:
         support.history(state)
         support.weights(state.with_suffix(".caffemodel"))
@@ -79,7 +79,7 @@ def test_a_folder_that_is_removed_under_way_is_made_anew_and_that_is_told(backen
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
-    assert err.count("out/metrics.csv was removed under way: it begins anew") == 1
+    assert err.count("out/metrics.csv was removed during training: a new file begins here") == 1
     assert list((folder / "out").glob("*.solverstate"))
 
 
@@ -120,7 +120,7 @@ class Interrupted:
         if when:
             if when != "before":
                 self.pipe.read(3) if when == "within" else self.pipe.readline()
-            raise Stopped
+            raise TestInterrupted
         return str(self.pipe.readline())
 
     def close(self) -> None:
@@ -130,21 +130,21 @@ class Interrupted:
 @pytest.mark.parametrize("when", ["before", "within", "after"])
 def test_an_order_follows_one_that_a_signal_broke_off(tmp_path: Path, when: str) -> None:
     """Wherever the exception struck, the next answer is the next order's, and nobody waits for one that was read."""
-    child = Child("tests.support.echoing_child", tmp_path / "log")
-    child.ask("start")
+    child = ChildProcess("tests.support.echoing_child", tmp_path / "log")
+    child.request("start")
     child.process.stdout = Interrupted(child.process.stdout, when)  # type: ignore[assignment]
-    with pytest.raises(Stopped):
-        child.ask("say", words="one")
-    assert [child.ask("say", words=words) for words in ("two", "three")] == ["two", "three"]
+    with pytest.raises(TestInterrupted):
+        child.request("say", words="one")
+    assert [child.request("say", words=words) for words in ("two", "three")] == ["two", "three"]
     child.close()
 
 
 def test_an_order_that_a_dead_child_never_took_does_not_hide_what_it_died_of(tmp_path: Path) -> None:
     """A file that is closed tries once more to write; click ends without a word where a pipe is broken."""
-    child = Child("this", tmp_path / "log")
+    child = ChildProcess("this", tmp_path / "log")
     child.process.wait()
     with pytest.raises(PrototxtGenError, match="Caffe's process ended with exit status 0"):
-        child.ask("step")
+        child.request("step")
     child.close()
 
 
@@ -168,11 +168,11 @@ def test_what_is_wrong_is_one_error_that_names_the_layer(tmp_path: Path, old: st
 def test_a_layer_of_another_shape_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "given.caffemodel"
     caffemodel.write(file, [NewLayer("ip", "InnerProduct", [np.zeros((4, 6)), np.zeros((1, 4))])])
-    taken, lines = matched(file, {"ip": [(4, 6), (4,)]})
+    taken, lines = match_layers(file, {"ip": [(4, 6), (4,)]})
     assert [np.shape(blob) for blob in taken[0].blobs if isinstance(blob, np.ndarray)] == [(4, 6), (4,)]
     assert lines == ["layer 'ip': matched, 4x6, 4"]
     with pytest.raises(WeightsError, match="blob 0 is 4x6 in the file, 6x4 in the net"):
-        matched(file, {"ip": [(6, 4), (4,)]})
+        match_layers(file, {"ip": [(6, 4), (4,)]})
 
 
 def test_solvers_that_feed_nothing_are_refused(tmp_path: Path) -> None:
@@ -185,9 +185,9 @@ def test_solvers_that_feed_nothing_are_refused(tmp_path: Path) -> None:
 def test_the_last_words_of_other_caffes_name_the_layer_too() -> None:
     log = "I1122 16:37:01.1 12 net.cpp:84] Creating Layer conv1\nI1122 16:37:01.1 12 net.cpp:380] conv1 -> conv1\n"
     failed = "F1122 16:37:01.1 12 filler.hpp:288] Check failed: false Unknown filler name: x\n*** stack trace: ***\n"
-    assert last_words(log + failed).startswith("layer 'conv1': Caffe: filler.hpp:288: Check failed: false")
+    assert last_error_message(log + failed).startswith("layer 'conv1': Caffe: filler.hpp:288: Check failed: false")
     running = log + "I1122 16:37:02.1 12 solver.cpp:57] Solver scaffolding done.\n" + failed
-    assert last_words(running).startswith("Caffe: filler.hpp:288")
-    assert last_words("Traceback …\nValueError: no such thing") == "Caffe: ValueError: no such thing"
-    assert last_words("some library: hello\n") == ""
-    assert in_our_words("setup of layer 'x' (LRN): a.cpp:1: bad") == "layer 'x' (LRN): setup: a.cpp:1: bad"
+    assert last_error_message(running).startswith("Caffe: filler.hpp:288")
+    assert last_error_message("Traceback …\nValueError: no such thing") == "Caffe: ValueError: no such thing"
+    assert last_error_message("some library: hello\n") == ""
+    assert usual_error_text("setup of layer 'x' (LRN): a.cpp:1: bad") == "layer 'x' (LRN): setup: a.cpp:1: bad"

@@ -15,14 +15,16 @@ from prototxt_gen.net.solver import Solver
 from prototxt_gen.schema.caffe_proto import SolverParameter
 from prototxt_gen.train import loss_curve, metrics_csv, progress_display
 from prototxt_gen.train.backend import Settings, named_outputs
-from prototxt_gen.train.memory_estimate import estimate, free_memory
-from prototxt_gen.train.run_records import named
+from prototxt_gen.train.memory_estimate import estimate_memory, free_memory
+from prototxt_gen.train.run_records import named_scores
 from tests.support.counting_backend import Counter, run
 
 
 def test_metrics_of_a_resumed_run_are_those_of_an_unbroken_one(tmp_path: Path) -> None:
     def rows(path: Path) -> list[dict[str, str]]:
-        return [{k: v for k, v in row.items() if k != "seconds"} for row in metrics_csv.read(path / "metrics.csv")]
+        return [
+            {k: v for k, v in row.items() if k != "seconds"} for row in metrics_csv.read_metrics(path / "metrics.csv")
+        ]
 
     fields: dict[str, Any] = {"test_iter": [1], "test_interval": 4}
     run(Counter(), tmp_path / "whole", **fields)
@@ -37,11 +39,11 @@ def test_metrics_of_a_resumed_run_are_those_of_an_unbroken_one(tmp_path: Path) -
 
 
 def test_a_column_that_comes_late_gets_its_place(tmp_path: Path) -> None:
-    table = metrics_csv.Table(tmp_path / "metrics.csv")
+    table = metrics_csv.MetricsTable(tmp_path / "metrics.csv")
     table.add({"iteration": 0, "loss": 1.5})
     table.add({"iteration": 1, "loss": 1.25, "test/accuracy": 0.5})
     table.close()
-    rows = list(metrics_csv.read(tmp_path / "metrics.csv"))
+    rows = list(metrics_csv.read_metrics(tmp_path / "metrics.csv"))
     assert [row.get("test/accuracy") for row in rows] == [None, "0.5"]
     assert [row["loss"] for row in rows] == ["1.5", "1.25"]
 
@@ -49,7 +51,7 @@ def test_a_column_that_comes_late_gets_its_place(tmp_path: Path) -> None:
 def test_a_file_that_is_no_metrics_file_is_not_overwritten(tmp_path: Path) -> None:
     (tmp_path / "metrics.csv").write_text("name,price\nx,1\n")
     with pytest.raises(PrototxtGenError, match="not a metrics file"):
-        metrics_csv.Table(tmp_path / "metrics.csv")
+        metrics_csv.MetricsTable(tmp_path / "metrics.csv")
     assert (tmp_path / "metrics.csv").read_text().startswith("name,price")
 
 
@@ -71,7 +73,7 @@ def test_the_curve_is_drawn(tmp_path: Path) -> None:
     text = (tmp_path / "curve.svg").read_text()
     assert text.count("<!-- test/accuracy -->") == 1
     assert text.count("<!-- loss -->") == 1
-    again = loss_curve.draw(tmp_path / "metrics.csv", tmp_path / "again")
+    again = loss_curve.draw_curve(tmp_path / "metrics.csv", tmp_path / "again")
     assert [path.name for path in again] == ["curve.png", "curve.svg"]
     for path in again:
         assert path.read_bytes() == (tmp_path / path.name).read_bytes()
@@ -96,14 +98,14 @@ def test_speed_counts_images() -> None:
 def test_outputs_by_name() -> None:
     blobs = {"loss": np.float32(1.5).reshape(()), "each": np.array([[1.0, 2.0]]), "label": np.zeros(64)}
     assert named_outputs(blobs) == {"loss": 1.5, "each[0]": 1.0, "each[1]": 2.0}
-    assert named([{"a": 1.0}]) == {"test/a": 1.0}
-    assert named([{"a": 1.0}, {"a": 2.0}]) == {"test0/a": 1.0, "test1/a": 2.0}
+    assert named_scores([{"a": 1.0}]) == {"test/a": 1.0}
+    assert named_scores([{"a": 1.0}, {"a": 2.0}]) == {"test0/a": 1.0, "test1/a": 2.0}
 
 
 def test_every_run_has_a_seed() -> None:
-    assert Settings().seed_for(Solver(SolverParameter())) == 1
-    assert Settings().seed_for(Solver(SolverParameter(random_seed=7))) == 7
-    assert Settings(seed=0).seed_for(Solver(SolverParameter(random_seed=7))) == 0
+    assert Settings().run_seed(Solver(SolverParameter())) == 1
+    assert Settings().run_seed(Solver(SolverParameter(random_seed=7))) == 7
+    assert Settings(seed=0).run_seed(Solver(SolverParameter(random_seed=7))) == 0
 
 
 def test_memory_is_counted_by_hand() -> None:
@@ -112,12 +114,12 @@ def test_memory_is_counted_by_hand() -> None:
         'layer { name: "a" type: "InnerProduct" bottom: "x" top: "y" inner_product_param { num_output: 5 } }'
     )
     found = analyse(net)
-    sgd, adam = estimate(found, [found], "SGD", 4), estimate(found, [], "Adam", 4)
-    assert sgd.per_image == 2 * 4 * (10 + 5)
-    assert sgd.fixed == 3 * 4 * 55 + 4 * 4 * 15
-    assert adam.fixed == 4 * 4 * 55
-    assert sgd.largest_batch(sgd.fixed + 7 * sgd.per_image + 1) == 7
-    assert sgd.largest_batch(sgd.total) == 4
-    assert "TOO LITTLE" in sgd.words(sgd.total - 1)
-    assert "TOO LITTLE" not in sgd.words(sgd.total)
+    sgd, adam = estimate_memory(found, [found], "SGD", 4), estimate_memory(found, [], "Adam", 4)
+    assert sgd.bytes_per_image == 2 * 4 * (10 + 5)
+    assert sgd.fixed_bytes == 3 * 4 * 55 + 4 * 4 * 15
+    assert adam.fixed_bytes == 4 * 4 * 55
+    assert sgd.largest_batch(sgd.fixed_bytes + 7 * sgd.bytes_per_image + 1) == 7
+    assert sgd.largest_batch(sgd.total_bytes) == 4
+    assert "TOO LITTLE" in sgd.sentence(sgd.total_bytes - 1)
+    assert "TOO LITTLE" not in sgd.sentence(sgd.total_bytes)
     assert (free_memory() or 1 << 30) > 1 << 20

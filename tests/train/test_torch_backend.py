@@ -13,7 +13,7 @@ import torch
 
 from prototxt_gen.common.errors import WeightsError
 from prototxt_gen.train.backend import Settings
-from prototxt_gen.train.learned_parameters import histories
+from prototxt_gen.train.learned_parameters import solver_histories
 from prototxt_gen.train.torch_backend import TorchBackend
 from tests.support import torch_support as support
 from tests.support import train_support as small
@@ -76,7 +76,7 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _state(ours: TorchBackend) -> dict[str, list[Array]]:
     """Return all blobs and histories."""
-    kept = [array.copy() for array in histories(ours.slots, ours.optimiser)]
+    kept = [array.copy() for array in solver_histories(ours.learnable_params, ours.optimiser)]
     return support.blobs_of(ours) | {"histories": kept}
 
 
@@ -131,30 +131,32 @@ def test_test_nets_share_what_is_trained(tmp_path: Path, monkeypatch: pytest.Mon
     assert before.keys() == after.keys() == {"accuracy", "loss"}
     assert after["loss"] < before["loss"]
     assert after["accuracy"] > before["accuracy"] + 0.2
-    weight = next(step for step in ours.tests[0].net.steps if step.layer.name == "ip2").learned["weight"]
-    trained = next(step for step in ours.net.steps if step.layer.name == "ip2").learned["weight"]
+    weight = next(step for step in ours.tests[0].net.lowered_layers if step.layer.name == "ip2").parameter_locations[
+        "weight"
+    ]
+    trained = next(step for step in ours.net.lowered_layers if step.layer.name == "ip2").parameter_locations["weight"]
     assert weight.parameter is trained.parameter
 
 
 def test_checkpointing_changes_neither_gradients_nor_statistics(tmp_path: Path) -> None:
     file = support.write(tmp_path, _text(drop=0.4), SOLVER)
     plain = _train(file, 4, batches=_images())
-    sparing = _train(file, 4, Settings(workers=0, memory_efficient=True), batches=_images())
-    assert len(sparing.objective.segments) > 1
-    assert support.equal(_state(plain), _state(sparing))
+    checkpointing = _train(file, 4, Settings(workers=0, memory_efficient=True), batches=_images())
+    assert len(checkpointing.total_loss.segments) > 1
+    assert support.equal(_state(plain), _state(checkpointing))
 
 
 def test_checkpointing_keeps_fewer_blobs(tmp_path: Path) -> None:
     import prototxt_gen
     from prototxt_gen.net.lowering_checks import ready
     from prototxt_gen.runtime.torch_net import TorchNet
-    from prototxt_gen.train.total_loss import Objective
+    from prototxt_gen.train.total_loss import TotalLoss
 
     made = prototxt_gen.model("attention-56-cifar", modules=(1, 1, 1), width=4, kind="input", batch=4)
     net = TorchNet(ready(made.train_val.at("TRAIN"))).train()
     inputs = torch.randn(4, 3, 32, 32), torch.zeros(4)
     held = []
-    for sparing in (False, True):
+    for checkpointing in (False, True):
         kept: dict[int, int] = {}
 
         def pack(tensor: torch.Tensor, kept: dict[int, int] = kept) -> torch.Tensor:
@@ -162,7 +164,7 @@ def test_checkpointing_keeps_fewer_blobs(tmp_path: Path) -> None:
             return tensor
 
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-            loss = Objective(net, sparing=sparing)(*inputs)[0]
+            loss = TotalLoss(net, checkpointing=checkpointing)(*inputs)[0]
         held.append(sum(kept.values()))
         del loss
     assert held[1] < held[0] / 2
@@ -197,15 +199,15 @@ def _compiler() -> str | None:
 
 @pytest.mark.skipif(_compiler() is None, reason="torch.compile needs a C++ compiler on the CPU, and there is none")
 @pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")  # its compiler's own
-@pytest.mark.parametrize("sparing", [False, True])
-def test_compiled_it_learns_the_same(sparing: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_compiled_it_learns_the_same(checkpointing: bool, tmp_path: Path) -> None:
     """Both kinds of moving statistics included; compiled once, not again for every iteration."""
     from torch._dynamo.utils import counters
 
     file = support.write(tmp_path, _text(), SOLVER)
     plain = _train(file, 10, batches=_images())
     counters.clear()
-    compiled = _train(file, 10, Settings(workers=0, compile=True, memory_efficient=sparing), batches=_images())
+    compiled = _train(file, 10, Settings(workers=0, compile=True, memory_efficient=checkpointing), batches=_images())
     assert counters["stats"]["unique_graphs"] == 1
     assert not counters["graph_break"]
     assert support.worst(_state(compiled), _state(plain))[0] < 1e-5
@@ -233,7 +235,9 @@ def test_every_loss_counts_with_its_weight(tmp_path: Path) -> None:
     expected = 0.5 * cross + 0.25 * found["sum"] + 2 * found["all"].sum()
     assert step.loss == pytest.approx(expected.item(), rel=1e-5)
     assert step.outputs.keys() == {"sum"}
-    learned = {slot.step.layer.name: slot.learned for slot in ours.slots if slot.role == "weight"}
+    learned = {
+        slot.lowered.layer.name: slot.parameter_location for slot in ours.learnable_params if slot.role == "weight"
+    }
     assert learned["first"] is not None
     _, inputs = ours.net.inputs, torch.from_numpy(_images(4)(0)["data"]).flatten(1)
     torch.testing.assert_close(

@@ -172,13 +172,13 @@ def test_histories_are_caffes_one_for_one(type_: str, tmp_path: Path) -> None:
     theirs = caffemodel.read_solverstate(Path(f"{name}_iter_4.solverstate")).history
     mine = caffemodel.read_solverstate(tmp_path / "a.solverstate").history
     assert len(mine) == len(theirs) == len(ours.optimiser.histories) * (1 + 4 + 2 + 1 + 2 + 3 + 2 + 2)
-    kept = [slot.place is None for slot in ours.slots] * len(ours.optimiser.histories)
+    kept = [slot.optimiser_index is None for slot in ours.learnable_params] * len(ours.optimiser.histories)
     assert sum(kept) == len(ours.optimiser.histories) * (2 + 1 + 1 + 3)
-    for slot, one, other, still in zip(ours.slots * 2, mine, theirs, kept, strict=False):
+    for slot, one, other, still in zip(ours.learnable_params * 2, mine, theirs, kept, strict=False):
         assert one.shape == other.shape
         if not still:
             np.testing.assert_allclose(one.array(), other.array(), rtol=0, atol=2e-4 * abs(other.array()).max(),
-                                       err_msg=f"{slot.step.layer.name} {slot.role}")  # fmt: skip
+                                       err_msg=f"{slot.lowered.layer.name} {slot.role}")  # fmt: skip
 
 
 def _load_h5(ours: object, name: Path) -> None:

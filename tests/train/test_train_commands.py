@@ -17,8 +17,8 @@ from prototxt_gen.common.errors import PrototxtGenError, RuntimeMissingError
 from prototxt_gen.data.data_set_reader import open_dataset
 from prototxt_gen.train import backend
 from prototxt_gen.train.backend import Settings
-from prototxt_gen.train.training_loop import Outcome
-from prototxt_gen.train.training_run import NEWEST, Job
+from prototxt_gen.train.training_loop import TrainingOutcome
+from prototxt_gen.train.training_run import NEWEST, TrainingJob
 from tests.support import data_samples as samples
 
 
@@ -105,39 +105,39 @@ def test_caffe_status() -> None:
 
 
 @pytest.fixture()
-def jobs(monkeypatch: pytest.MonkeyPatch) -> list[Job]:
+def jobs(monkeypatch: pytest.MonkeyPatch) -> list[TrainingJob]:
     """What `train` asks for, instead of training."""
     from prototxt_gen.train import training_run
 
-    asked: list[Job] = []
+    asked: list[TrainingJob] = []
 
-    def take(job: Job) -> Outcome:
+    def take(job: TrainingJob) -> TrainingOutcome:
         asked.append(job)
-        return Outcome(7, Path("x.solverstate"), {"test/accuracy": 0.5}, 143)
+        return TrainingOutcome(7, Path("x.solverstate"), {"test/accuracy": 0.5}, 143)
 
     monkeypatch.setattr(training_run, "run", take)
     return asked
 
 
-def test_train_passes_everything_on(jobs: list[Job]) -> None:
+def test_train_passes_everything_on(jobs: list[TrainingJob]) -> None:
     done = typed("train", "s.prototxt", "--backend", "pycaffe", "--output", "o", "--weights", "a", "--weights", "b",
                  "--max-iter", 5, "--snapshot-every", 2, "--restart", "--gpu", 1, "--workers", 3, "--seed", 9,
                  "--precision", "bf16", "--compile", "--memory-efficient", "--sync-bn", status=143)  # fmt: skip
     settings = Settings(9, 1, 3, "bf16", True, True, True)
     weights = (Path("a"), Path("b"))
-    assert jobs == [Job(Path("s.prototxt"), "pycaffe", Path("o"), "", weights, 5, 2, True, settings)]
+    assert jobs == [TrainingJob(Path("s.prototxt"), "pycaffe", Path("o"), "", weights, 5, 2, True, settings)]
     assert done.stdout == "stopped at iteration 7\ntest/accuracy: 0.5\nx.solverstate\n"
 
 
 @pytest.mark.parametrize(("words", "expected"), [
     ((), ""), (("--resume",), NEWEST), (("--resume", "a.solverstate"), "a.solverstate"),
 ])  # fmt: skip
-def test_resume_with_and_without_a_state(jobs: list[Job], words: tuple[str, ...], expected: str) -> None:
+def test_resume_with_and_without_a_state(jobs: list[TrainingJob], words: tuple[str, ...], expected: str) -> None:
     typed("train", "s.prototxt", *words, status=143)
     assert (jobs[0].solver, jobs[0].resume) == (Path("s.prototxt"), expected)
 
 
-def test_resume_before_the_solver(jobs: list[Job]) -> None:
+def test_resume_before_the_solver(jobs: list[TrainingJob]) -> None:
     typed("train", "--resume", "s.prototxt", status=143)
     assert (jobs[0].solver, jobs[0].resume) == (Path("s.prototxt"), NEWEST)
     assert "Missing argument 'SOLVER'" in typed("train", "--resume", status=2).stderr

@@ -14,8 +14,8 @@ from prototxt_gen.net.solver import Solver
 from prototxt_gen.schema.caffe_proto import SolverParameter
 from prototxt_gen.train import schedule
 from prototxt_gen.train.schedule import Schedule
-from prototxt_gen.train.snapshots import Snapshots, weights_of
-from prototxt_gen.train.training_loop import Follower, train
+from prototxt_gen.train.snapshots import Snapshots, weights_of_state
+from prototxt_gen.train.training_loop import NoOutputs, train
 from tests.support.counting_backend import Counter, run
 
 
@@ -50,7 +50,7 @@ def test_tests_before_counts_what_the_loop_does(tmp_path: Path, initialization: 
     done = 0
     for iteration in range(12):
         if plan.tests_at(iteration):
-            assert schedule.tests_before(params, iteration) == done
+            assert schedule.count_tests_before(params, iteration) == done
             done += 1
     assert done == 3 + initialization
 
@@ -85,14 +85,14 @@ def test_a_second_ctrl_c_ends_at_once(tmp_path: Path) -> None:
 
 
 def test_processes_of_one_run_stop_at_one_iteration() -> None:
-    """The process that got no signal learns of it through `agree`."""
+    """The process that got no signal learns of it through `max_over_processes`."""
 
     class OneOfMany(Counter):
-        def agree(self, stop: int) -> int:
+        def max_over_processes(self, stop: int) -> int:
             return signal.SIGTERM if self.iteration == 3 else stop
 
     backend = OneOfMany()
-    outcome = train(backend, Schedule(max_iter=10), Follower())
+    outcome = train(backend, Schedule(max_iter=10), NoOutputs())
     assert (outcome.iteration, outcome.exit_code) == (3, 143)
 
 
@@ -111,7 +111,7 @@ def test_a_snapshot_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
     assert snapshots.save(backend) == snapshots.paths(4)[1]
     for iteration in (6, 8):
         backend.iteration = iteration
-        with pytest.raises(PrototxtGenError, match=rf"of iteration {iteration} .*n_iter_4\.solverstate stands"):
+        with pytest.raises(PrototxtGenError, match=rf"of iteration {iteration} .*n_iter_4\.solverstate is intact"):
             snapshots.save(backend)
     assert sorted(path.name for path in snapshots.folder.iterdir()) == ["n_iter_4.caffemodel", "n_iter_4.solverstate"]
 
@@ -124,18 +124,18 @@ def test_a_snapshot_says_which_weights_are_its_own(tmp_path: Path) -> None:
     moved.mkdir()
     for file in tmp_path.glob("n_*"):
         file.rename(moved / file.name)
-    assert weights_of(moved / state.name) == moved / "n_iter_0.caffemodel"
+    assert weights_of_state(moved / state.name) == moved / "n_iter_0.caffemodel"
     (moved / "n_iter_0.caffemodel").unlink()
-    with pytest.raises(WeightsError, match="are gone"):
-        weights_of(moved / state.name)
+    with pytest.raises(WeightsError, match="does not exist"):
+        weights_of_state(moved / state.name)
 
 
 def test_hdf5_snapshots(tmp_path: Path) -> None:
     snapshots = Snapshots(tmp_path, "n", hdf5=True)
     state = snapshots.save(Counter())
     assert state.name == "n_iter_0.solverstate.h5"
-    assert snapshots.newest() == state
-    assert weights_of(state).name == "n_iter_0.caffemodel.h5"
+    assert snapshots.newest_state() == state
+    assert weights_of_state(state).name == "n_iter_0.caffemodel.h5"
 
 
 def test_the_newest_complete_snapshot_is_found(tmp_path: Path) -> None:
@@ -147,17 +147,17 @@ def test_the_newest_complete_snapshot_is_found(tmp_path: Path) -> None:
     whole = (tmp_path / "n_iter_100.solverstate").read_bytes()
     (tmp_path / "n_iter_100.solverstate").write_bytes(whole[:-4])
     (tmp_path / "nn_iter_900.solverstate").write_bytes(whole)
-    assert snapshots.newest() == tmp_path / "n_iter_10.solverstate"
-    assert Snapshots(tmp_path / "none", "n").newest() is None
+    assert snapshots.newest_state() == tmp_path / "n_iter_10.solverstate"
+    assert Snapshots(tmp_path / "none", "n").newest_state() is None
 
 
 def test_an_earlier_run_is_moved_aside(tmp_path: Path) -> None:
     run(Counter(), tmp_path)
     snapshots = Snapshots(tmp_path, "n")
     for number in (1, 2):
-        assert snapshots.set_aside() == tmp_path / f"earlier-{number}"
-        assert snapshots.all() == []
-        assert snapshots.set_aside() is None
+        assert snapshots.move_earlier_run_aside() == tmp_path / f"earlier-{number}"
+        assert snapshots.states() == []
+        assert snapshots.move_earlier_run_aside() is None
         run(Counter(), tmp_path)
     assert (tmp_path / "earlier-1" / "metrics.csv").exists()
     assert (tmp_path / "earlier-1" / "n_iter_10.solverstate").exists()
