@@ -49,8 +49,8 @@ class TrainingJob:
         """Return the solver from its file, with max_iter and snapshot replaced by those of the job."""
         solver = read_solver(self.solver)
         changes = {"max_iter": self.max_iter, "snapshot": self.snapshot_every}
-        shapes_of = {name: value for name, value in changes.items() if value is not None}
-        return replace(solver, params=solver.params.replace(**shapes_of))
+        overrides = {name: value for name, value in changes.items() if value is not None}
+        return replace(solver, params=solver.params.replace(**overrides))
 
 
 def is_first_process() -> bool:
