@@ -112,8 +112,21 @@ def test_batch_norm_over_three_batches() -> None:
 
 def test_a_single_value_trains() -> None:
     run = Run("BatchNorm", "", (1, 3, 1, 1))
-    np.testing.assert_allclose(run.torch(train=True).detach().numpy(), 0, atol=1e-4)
-    np.testing.assert_allclose(run.layer_type.dump(run.module, ["variance"])["variance"], 0)
+    np.testing.assert_array_equal(run.torch(train=True).detach().numpy(), 0)
+    np.testing.assert_array_equal(run.layer_type.dump(run.module, ["variance"])["variance"], 0)
+    np.testing.assert_array_equal(run.layer_type.dump(run.module, ["mean"])["mean"], run.bottom.ravel())
+
+
+def test_a_single_value_leaves_the_bias_and_no_gradient() -> None:
+    import torch
+
+    run = Run("BN", "", (1, 3, 1, 1)).load(slope=channels(1), bias=channels(2))
+    bottom = torch.from_numpy(run.bottom).requires_grad_()
+    top = run.module.train()(bottom)
+    top.sum().backward()
+    np.testing.assert_array_equal(top.detach().numpy().ravel(), channels(2))
+    np.testing.assert_array_equal(bottom.grad, 0)
+    np.testing.assert_array_equal(run.module.weight.grad, 0)
 
 
 @pytest.mark.parametrize(

@@ -69,14 +69,23 @@ class RunningNorm(_BatchNorm):
         torch hands the statistics out as running ones that forget all that was before; it gives the variance
         unbiased. Taking them there saves a pass over the input.
         """
+        values = input.numel() // input.shape[1]
+        if values == 1:
+            return self.by_single_value(input)
         input = plainly_laid(input)
         mean, unbiased = torch.zeros_like(self.running_mean), torch.zeros_like(self.running_var)
-        # not functional.batch_norm, which refuses the single value in a channel that Caffe takes
-        top = torch.batch_norm(
-            input, self.weight, self.bias, mean, unbiased, True, 1.0, self.batch_eps, torch.backends.cudnn.enabled
-        )
-        values = input.numel() // input.shape[1]
-        return top, mean, unbiased * ((values - 1) / values) if values > 1 else torch.zeros_like(unbiased), values
+        top = functional.batch_norm(input, mean, unbiased, self.weight, self.bias, True, 1.0, self.batch_eps)
+        return top, mean, unbiased * ((values - 1) / values), values
+
+    def by_single_value(self, input: Tensor) -> tuple[Tensor, Tensor, Tensor, int]:
+        """Do the same where a channel has one value, which Caffe takes and torch's own function refuses.
+
+        The value is its own mean, so the top is the bias and no gradient goes down. torch's kernels would multiply the
+        value by 1 / sqrt(eps) before they take the mean off, and leave rounding errors of that size, on some CPUs.
+        """
+        mean, zeros = input.detach().reshape(-1), torch.zeros_like(self.running_mean)
+        top = functional.batch_norm(input - input, zeros, torch.ones_like(zeros), self.weight, self.bias)
+        return top, mean, zeros, 1
 
     def extra_repr(self) -> str:
         return f"{self.num_features}, eps={self.batch_eps}, affine={self.affine}, statistics={self.statistics!r}"
