@@ -91,9 +91,9 @@ def _by_global_batch(norm: Any, ranks: int) -> Callable[[Tensor], tuple[Tensor, 
         axes = [axis for axis in range(input.dim()) if axis != 1]
         broadcast_shape = [1, -1, *[1] * (input.dim() - 2)]
         count = ranks * input.numel() // input.shape[1]
-        input32 = input.float()
-        mean = _all_reduce_sum(input32.sum(axes)) / count
-        centred = input32 - mean.view(broadcast_shape)
+        wide_input = input.to(torch.promote_types(input.dtype, torch.float32))
+        mean = _all_reduce_sum(wide_input.sum(axes)) / count
+        centred = wide_input - mean.view(broadcast_shape)
         variance = _all_reduce_sum(centred.square().sum(axes)) / count
         scale = (variance + norm.batch_eps).rsqrt()
         if norm.weight is not None:

@@ -1,4 +1,4 @@
-"""Two processes train what one trains with batches twice as large."""
+"""Two processes train what one trains with batches twice as large; in float64, so that rounding plays no part."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from prototxt_gen.train.backend import Settings
 from prototxt_gen.train.device import Hardware
 from tests.support import torch_support as support
 from tests.support import train_support as small
+from tests.support.parity import exact
 from tests.train.test_torch_backend import SOLVER, _images, _one_thread, _text, start
 
 __all__ = ["_one_thread", "start"]
@@ -33,9 +34,9 @@ from pathlib import Path
 import torch
 torch.set_num_threads(1)
 from prototxt_gen.train.backend import Settings
-from tests.support import torch_support as support; from tests.train import test_distributed as tests
+from tests.support import parity, torch_support as support; from tests.train import test_distributed as tests
 given = json.loads(sys.argv[1])
-ours = support.backend(Path(given["solver"]), settings=Settings(workers=0, sync_bn=given["sync"]), **(
+ours = parity.exact(Path(given["solver"]), settings=Settings(workers=0, sync_bn=given["sync"]), **(
     {"batches": tests.batches_of(given["batch"])} if given["batch"] else {}))
 if given["start"]:
     ours.load_weights(Path(given["start"]))
@@ -90,13 +91,13 @@ def _read(weights: Path) -> dict[str, list[Array]]:
 def test_two_processes_are_one_with_batches_twice_as_large(sync: bool, start: Path, tmp_path: Path) -> None:
     """With BN frozen; or learning, its statistics over both."""
     one = support.write(tmp_path / "one", _text(8, frozen=not sync), SOLVER)
-    alone = support.backend(one, _images(8))
+    alone = exact(one, _images(8))
     alone.load_weights(start)
     losses = [alone.step().loss for _ in range(6)]
     two = support.write(tmp_path / "two", _text(4, frozen=not sync), SOLVER)
     told = _two_processes(two, tmp_path, 6, batch=4, sync=sync, start=str(start))
-    assert told["losses"] == pytest.approx(losses, rel=1e-5)
-    assert support.worst(_read(tmp_path / "a.caffemodel"), support.blobs_of(alone))[0] < 1e-4
+    assert told["losses"] == pytest.approx(losses, rel=1e-6)
+    assert support.worst(_read(tmp_path / "a.caffemodel"), support.blobs_of(alone))[0] < 1e-6
 
 
 def test_two_processes_divide_a_data_set_and_its_test(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,10 +107,10 @@ def test_two_processes_divide_a_data_set_and_its_test(tmp_path: Path, monkeypatc
     small.folder(tmp_path / "one", net.replace("batch_size: 7", "batch_size: 14"))
     told = _two_processes(tmp_path / "two" / "solver.prototxt", tmp_path, 5)
     monkeypatch.chdir(tmp_path / "one")
-    alone = support.backend(Path("solver.prototxt"))
-    assert told["losses"] == pytest.approx([alone.step().loss for _ in range(5)], rel=1e-5)
+    alone = exact(Path("solver.prototxt"))
+    assert told["losses"] == pytest.approx([alone.step().loss for _ in range(5)], rel=1e-6)
     assert told["scores"][0] == pytest.approx(alone.test()[0], rel=1e-4)
-    assert support.worst(_read(tmp_path / "a.caffemodel"), support.blobs_of(alone))[0] < 1e-4
+    assert support.worst(_read(tmp_path / "a.caffemodel"), support.blobs_of(alone))[0] < 1e-6
 
 
 def test_processes_do_not_share_the_card_that_one_is_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
