@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 GEN := $(BIN)/prototxt-gen
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-fast test-all check parts generated golden benchmarks caffe clean
+.PHONY: demo test test-fast test-machines test-all check parts generated golden benchmarks caffe clean
 
 $(READY): setup.py constraints.txt
 	./.ci/system-packages
@@ -30,6 +30,13 @@ test: $(READY) caffe check
 # The tests that need neither real Caffe nor much time, for work in between.
 test-fast: $(READY)
 	OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m "not caffe and not slow and not fuzz"
+
+# The numeric tests under five settings of CPU, BLAS and threads; an hour on two cores.
+test-machines: $(READY) caffe
+	PROTOTXT_GEN_REQUIRE_CAFFE=1 $(BIN)/python -m tests.machines -n auto
+
+# Everything there is, also what takes long.
+test-all: test test-machines
 
 # Style, types and import rules only; seconds.
 check: $(READY)
