@@ -1,4 +1,4 @@
-"""Every test draws the same numbers, whichever tests ran before it in its process."""
+"""Makes the random numbers of a test independent of the tests that ran before it."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import pytest
 
 
 @pytest.fixture(autouse=True)
-def _own_numbers(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Begin the generators anew that a test's module draws from: its RNG, and torch's own."""
+def _seed_generators(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seed the generators that the test's module uses: its RNG, and torch's."""
     module = request.module
     if hasattr(module, "RNG"):
         monkeypatch.setattr(module, "RNG", np.random.default_rng(zlib.crc32(request.node.name.encode())))

@@ -1,7 +1,7 @@
-"""Run the numeric tests as on other machines: `python -m tests.machines [options of pytest]`, one line for each.
+"""Run the numeric tests under the settings of five machines: `python -m tests.machines [pytest options]`.
 
-PyTorch, oneDNN, MKL and OpenBLAS choose their kernels by the CPU, and each rounds otherwise; environment variables let
-them take those of an older CPU. ONNX Runtime has no such variable.
+PyTorch, oneDNN, MKL and OpenBLAS choose their kernels by the CPU, and each kernel rounds differently. Environment
+variables make them choose the kernels of an older CPU. ONNX Runtime has no such variable.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "GLOG_minlogl
 
 
 class Machine(NamedTuple):
-    """Environment variables, and what the libraries then say of themselves."""
+    """Environment variables, and patterns that the libraries then print about themselves."""
 
     environment: Mapping[str, str]
-    signs: Sequence[str]
+    patterns: Sequence[str]
 
 
 def _cpu(aten: str, onednn: str, mkl: str, openblas: str) -> dict[str, str]:
@@ -49,14 +49,19 @@ MACHINES = {
     ),
 }
 NUMERIC = (
-    "back_to_caffe", "classify", "convert", "convert_attention", "convert_bn", "convert_models", "evaluate",
-    "face_rooms", "flow_rooms", "fold", "fourth_blob", "laws", "losses_and_detection", "merged_bn_h5", "merging",
-    "norm_strides", "normalisation", "ocr_rooms", "optimisers", "overlay", "overlay_layers", "properties",
-    "python_classes", "structural_rooms", "synopsys_rooms", "train_odd_nets", "train_pycaffe", "train_sums",
-    "train_torch", "train_torch_caffe", "train_torch_processes", "train_torch_runs", "training_pass", "verify",
-    "window_rooms", "window_sizes", "yolo_output",
+    "converters/test_convert", "converters/test_convert_attention", "converters/test_real_models",
+    "converters/test_rewrite_bn", "converters/test_verify", "converters/test_write_caffemodel",
+    "evaluate/test_classify", "evaluate/test_evaluate", "layers/test_batch_norm_strides", "layers/test_face_losses",
+    "layers/test_flow_layers", "layers/test_laws", "layers/test_losses_and_detection", "layers/test_normalization",
+    "layers/test_ocr_layers", "layers/test_python_layers", "layers/test_synopsys_layers",
+    "layers/test_utility_layers", "layers/test_window_layers", "layers/test_window_sizes",
+    "layers/test_yolo_detection_output", "net/test_random_nets", "passes/test_bn_fold", "passes/test_bn_merge",
+    "passes/test_to_train_val", "real_caffe/test_overlay", "real_caffe/test_overlay_layers",
+    "train/test_conv_gradients", "train/test_distributed", "train/test_optimisers", "train/test_pycaffe_backend",
+    "train/test_torch_backend", "train/test_torch_beside_caffe", "train/test_torch_runs", "train/test_unusual_nets",
+    "weights/test_bn_fourth_blob", "weights/test_merged_bn_h5",
 )  # fmt: skip
-"""The files, test_*.py, whose verdict rests on floating point."""
+"""Test files whose results depend on floating-point rounding."""
 PROBE = """
 import numpy, torch
 print("ATen", torch.backends.cpu.get_cpu_capability(), torch.get_num_threads(), "threads")
@@ -66,18 +71,18 @@ torch.nn.functional.conv2d(torch.ones(8, 16, 32, 32), torch.ones(32, 16, 3, 3))
 
 
 def files() -> list[Path]:
-    """Return the numeric tests; FileNotFoundError where one is not there."""
-    there = {path.stem.removeprefix("test_"): path for path in TESTS.rglob("test_*.py")}
-    if missing := set(NUMERIC) - there.keys():
-        raise FileNotFoundError(f"tests/machines.py names tests that are not there: {', '.join(sorted(missing))}")
-    return [there[name] for name in NUMERIC]
+    """Return the paths of the numeric tests. Raises FileNotFoundError if one does not exist."""
+    paths = [TESTS / f"{name}.py" for name in NUMERIC]
+    if missing := [str(path) for path in paths if not path.exists()]:
+        raise FileNotFoundError(f"tests/machines.py names tests that do not exist: {', '.join(missing)}")
+    return paths
 
 
 def without_effect(machine: Machine) -> list[str]:
-    """Return the signs that the libraries do not show: the machine lacks what is asked for."""
+    """Return the patterns that the libraries do not print: this CPU does not have those kernels."""
     verbose = {"MKL_VERBOSE": "1", "ONEDNN_VERBOSE": "1", "OPENBLAS_VERBOSE": "2"}
     done = _run(machine, ["-c", PROBE], verbose)
-    return [sign for sign in machine.signs if not re.search(rf"{sign}\b", done.stdout)]
+    return [pattern for pattern in machine.patterns if not re.search(rf"{pattern}\b", done.stdout)]
 
 
 def _run(machine: Machine, arguments: Sequence[str], more: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
@@ -89,11 +94,11 @@ def _run(machine: Machine, arguments: Sequence[str], more: Mapping[str, str]) ->
 
 
 def verdicts(options: Sequence[str]) -> Iterator[tuple[bool, str]]:
-    """Yield for each machine whether all tests passed there, and what to say of it."""
+    """Yield for each machine whether all its tests passed, and a line of text."""
     tests = ["-m", "pytest", "-q", *map(str, files()), *options]
     for name, machine in MACHINES.items():
         if missing := without_effect(machine):
-            yield False, f"{name}: not run; the libraries here do not say {', '.join(missing)}"
+            yield False, f"{name}: not run; the libraries do not print {', '.join(missing)}"
             continue
         done = _run(machine, tests, {})
         last = done.stdout.rstrip().rpartition("\n")[2].strip("= ")

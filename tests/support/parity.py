@@ -1,7 +1,7 @@
-"""How long two trainings that differ by rounding alone stay together, as float64 shows.
+"""For how many iterations two trainings that differ only by rounding stay close, measured in float64.
 
-A ReLU or a maximum that rounding moves to its other side changes a gradient at once, and training goes on from there.
-In float32, when that happens depends on the CPU, the number of threads and the BLAS. In float64 it does not.
+When rounding makes a ReLU active, or changes which element is a maximum, a gradient changes at once. In float32, the
+iteration at which that happens depends on the CPU, the number of threads and the BLAS. In float64 it does not.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from prototxt_gen.net.solver import read_solver
 from prototxt_gen.runtime.torch_net import TorchNet
 from prototxt_gen.train.backend import Settings
 from prototxt_gen.train.device import Hardware
-from prototxt_gen.train.input_feed import Feed
+from prototxt_gen.train.input_feed import InputFeed
 from prototxt_gen.train.torch_backend import TorchBackend
 from tests.support.torch_support import Batches, blobs_of, worst
 
@@ -26,7 +26,7 @@ NOISE = 2.0**-20
 
 
 class Double(Hardware):
-    """Gives the data as float64."""
+    """A device that gives the input data as float64."""
 
     def _tensor(self, array: np.ndarray[Any, Any]) -> Tensor:
         return super()._tensor(array).double()
@@ -35,12 +35,12 @@ class Double(Hardware):
 class ExactBackend(TorchBackend):
     """The PyTorch trainer in float64."""
 
-    def _begin(self, *given: Any) -> None:
+    def _set_up(self, *arguments: Any) -> None:
         self.hardware = Double(**vars(self.hardware))
-        super()._begin(*given)
+        super()._set_up(*arguments)
 
-    def _net(self, feed: Feed) -> TorchNet:
-        return super()._net(feed).double()
+    def _torch_net(self, feed: InputFeed) -> TorchNet:
+        return super()._torch_net(feed).double()
 
 
 def exact(file: Path, batches: Batches | None = None, settings: Settings | None = None, **more: Any) -> ExactBackend:
