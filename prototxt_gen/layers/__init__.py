@@ -1,4 +1,4 @@
-"""The registry of layer types. It imports every file of the family folders whose name does not begin with `_`."""
+"""The registry of layer types: it imports every file of the family folders whose name does not begin with `_`."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ def _import_layer_types() -> None:
 
 
 def all_layer_types() -> dict[str, LayerType]:
-    """Return every known layer type by its name in prototxts."""
+    """Return all layer types by their names in prototxts."""
     _import_layer_types()
     return REGISTRY
 
 
 def find_layer_type(type_: str) -> LayerType | None:
-    """Return the `LayerType` of a type name such as "Pooling", or None if the type is not known."""
+    """Return the `LayerType` of a type name such as "Pooling", or None if the type is unknown."""
     return all_layer_types().get(type_)
 
 
 def layer_type_of(layer: Layer) -> LayerType:
-    """Return the `LayerType` of a layer. Raises UnsupportedError if its type is not known."""
+    """Return the `LayerType` that handles a layer. Raises UnsupportedError if the layer's type is unknown."""
     found = find_layer_type(layer.type)
     if found is None:
         hint = nearest(layer.type, all_layer_types())

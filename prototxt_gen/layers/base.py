@@ -1,7 +1,6 @@
-"""The base class of layer types. A subclass holds everything known of one Caffe layer type, in one file.
+"""The base class of layer types: one subclass holds everything about one Caffe layer type.
 
-Its class statement registers it. It never holds a net or an array, and it imports torch, onnx and caffe only inside the
-methods that need them.
+A layer type has no state. It imports torch, onnx and caffe only inside the methods that need them.
 """
 
 from __future__ import annotations
@@ -24,19 +23,21 @@ if TYPE_CHECKING:
     from prototxt_gen.layers.onnx_graph import OnnxGraph
 
 MAX_COUNT = 2**31 - 1
-"""The most elements a blob may have. Source: src/caffe/blob.cpp Blob::Reshape."""
+"""The greatest number of elements of a blob. Source: src/caffe/blob.cpp Blob::Reshape."""
 
 REGISTRY: dict[str, LayerType] = {}
+"""One instance of each registered subclass of `LayerType`, by the type's name in prototxts."""
 
 
 @dataclass(frozen=True)
 class Arity:
-    """How many bottoms or tops a layer takes: from `low` to `high`, `high` None meaning any number."""
+    """Number of bottoms or tops that a layer type takes: from `low` to `high`; any number from `low` if it is None."""
 
     low: int
     high: int | None = None
 
     def allows(self, count: int) -> bool:
+        """Whether a layer may have this number of bottoms or tops."""
         return self.low <= count and (self.high is None or count <= self.high)
 
     def __str__(self) -> str:
@@ -46,20 +47,22 @@ class Arity:
 
 
 def exactly(count: int) -> Arity:
+    """Return the arity of a layer type that takes `count` bottoms or tops, no more and no fewer."""
     return Arity(count, count)
 
 
 ONE = exactly(1)
 ANY = Arity(0)
 CONSTANT_ZERO = FillerParameter()
-"""The filler of whatever names none."""
+"""Caffe's default filler: all elements 0."""
 
 
 @dataclass(frozen=True)
 class BlobSpec:
-    """One learned array of a layer: its shape, how it is filled, and whether the solver learns it.
+    """A learned blob of a layer: its shape, its filler, and whether the solver updates it.
 
-    A `statistic` (BN's moving averages) is carried along by the layer itself; it is not counted as a parameter.
+    A `statistic`, such as the moving averages of BatchNorm, is updated by the layer itself instead of the solver. It is
+    not counted as a parameter.
     """
 
     shape: Shape
@@ -68,77 +71,109 @@ class BlobSpec:
 
 
 class LayerType:
-    """Base of all layer types. Docstring of each: what it does, Source, Shape, Blobs, Differs."""
+    """Base class of all layer types.
+
+    A subclass with a `type` registers itself. The first line of its docstring says what the layer computes; then follow
+    the parts "Source:" (file and function of Caffe or a fork), "Shape:" (bottoms → tops), "Blobs:" (learned blobs) and
+    "Differs:" (differences from PyTorch and ONNX, and from Caffe where it is not followed).
+    """
 
     type: ClassVar[str] = ""
-    """Name in prototxts."""
+    """Name of the type in prototxts. Empty for abstract base classes, which are not registered."""
     params: ClassVar[tuple[Kind[Message], ...]] = ()
-    """The parameter messages it reads, its own first."""
+    """Parameter messages that the layer reads, the type's main message first."""
     bottoms: ClassVar[Arity] = ONE
+    """Number of bottoms that the layer takes. Default: exactly one."""
     tops: ClassVar[Arity] = ONE
+    """Number of tops that the layer takes. Default: exactly one."""
     same_count: ClassVar[bool] = False
-    """As many tops as bottoms."""
+    """Whether the layer needs as many tops as bottoms."""
     loss: ClassVar[bool] = False
-    """Its first top has loss weight 1 unless told otherwise. Source: include/caffe/layers/loss_layer.hpp."""
+    """Whether the first top has loss weight 1 by default. Source: include/caffe/layers/loss_layer.hpp."""
     data: ClassVar[bool] = False
-    """It makes blobs out of nothing: a data layer or an input."""
+    """Whether the layer is a source of blobs: a data layer or an Input layer."""
     labels: ClassVar[bool] = False
-    """A data layer whose second top is one label for each image."""
+    """Whether the layer is a data layer whose second top is one label for each image."""
     sized_by_data: ClassVar[bool] = False
-    """The shape of its tops depends on the numbers it is given, as the count of detections; `shapes` tells the rank."""
+    """Whether top shapes depend on the values of the bottoms, as the number of detections does.
+
+    If so, only the number of axes of what `shapes` returns can be relied on.
+    """
     tolerance: ClassVar[float] = 1e-5
-    """How far torch and ONNX may be from Caffe, relative to the blob's largest value; a looser one needs a `why`."""
+    """Greatest allowed difference of PyTorch and ONNX from Caffe, relative to the largest value of the blob.
+
+    A tolerance above 1e-5 needs a reason in `why`.
+    """
     why: ClassVar[str] = ""
+    """Reason for a tolerance above 1e-5."""
     examples: ClassVar[tuple[Example, ...]] = ()
+    """Cases on which the tests compare Caffe, PyTorch and ONNX."""
 
     def __init_subclass__(cls) -> None:
         if not cls.type:
-            return  # an abstract layer type, base of several
+            return  # an abstract base class of several types
         if cls.type in REGISTRY:
             raise NetError(f"layer type {cls.type!r} is registered twice, by {cls.__name__}")
         REGISTRY[cls.type] = cls()
 
     def of(self, layer: Layer) -> LayerType:
-        """Return the layer type for this layer: self, or another one that a parameter selects, as in Python layers."""
+        """Return the layer type that handles this layer: self, or another one that a parameter selects.
+
+        A Python layer, for example, is handled by the layer type of its class.
+        """
         return self
 
     def assumed(self, layer: Layer) -> str:
-        """Return what a conversion takes for granted because the net does not tell it, or an empty text."""
+        """Return a sentence on what a conversion assumes because the net does not specify it, or an empty string."""
         return ""
 
     def shapes(self, layer: Layer, bottoms: Sequence[Shape]) -> Sequence[Shape]:
-        """Return the shape of each top. Called with the right number of bottoms; raises `layer.error(…)`."""
+        """Return the shape of each top for these bottom shapes.
+
+        It is called after `check_arity`, so the number of bottoms is right. Raises `layer.error(…)`, a NetError, if the
+        parameters or the bottom shapes are not valid.
+        """
         raise NotImplementedError
 
     def blobs(self, layer: Layer, bottoms: Sequence[Shape]) -> dict[str, BlobSpec]:
-        """Return the learned arrays by role, in the order of the .caffemodel."""
+        """Return the learned blobs by role ("weight", "bias", …), in the order of the .caffemodel. Default: none."""
         return {}
 
     def macs(self, layer: Layer, bottoms: Sequence[Shape], tops: Sequence[Shape]) -> int:
-        """Return the multiply-accumulates, each counted once; biases and elementwise work are not counted."""
+        """Return the number of multiply-accumulate operations of one forward pass. Default: 0.
+
+        Biases and elementwise operations are not counted.
+        """
         return 0
 
     def torch(self, layer: Layer, bottoms: Sequence[Shape]) -> nn.Module:
-        """Return a module whose forward takes the bottoms and returns the top, or a tuple of the tops."""
+        """Return a PyTorch module whose forward takes the bottoms and returns the top, or a tuple of the tops.
+
+        Raises UnsupportedError if the layer has no PyTorch form.
+        """
         raise UnsupportedError(f"layer {layer.name!r} ({layer.type}): it has no PyTorch form")
 
     def shares_memory(self, layer: Layer) -> bool:
-        """Whether Caffe gives the tops the memory of the first bottom, or of a learned blob, instead of a copy."""
+        """Whether the tops share the memory of the first bottom, or of a learned blob, in Caffe. Default: False."""
         return False
 
     def overwritten(self, layer: Layer, bottoms: Sequence[Shape]) -> tuple[str, ...]:
-        """Return the roles whose gradient Caffe writes anew in each backward pass; of iter_size the last counts."""
+        """Return the roles of the blobs whose gradient Caffe overwrites, instead of adding up over iter_size batches.
+
+        The gradient of such a blob is that of the last batch. Default: no role.
+        """
         return ()
 
     def stored_roles(self, layer: Layer, shapes: Sequence[Shape]) -> tuple[str, ...] | None:
-        """Return the roles of a file's blobs in its order, told by their shapes; None: those of `blobs`, as declared.
+        """Return the role of each blob of a weights file, found from the blobs' shapes; None means those of `blobs`.
 
-        For types that forks store in several orders. Raises WeightsError where the shapes cannot tell.
+        Types whose blobs have different orders in different forks override this. Raises WeightsError if the shapes
+        match no known order.
         """
         return None
 
     def load(self, module: nn.Module, blobs: Mapping[str, np.ndarray[Any, Any]]) -> None:
-        """Put the layer's blobs, float32 by role, into the module: by default each into the tensor of that name."""
+        """Copy blobs (float32 arrays by role) into the module. Default: each into the tensor named as the role."""
         import torch
 
         for role, blob in blobs.items():
@@ -147,26 +182,33 @@ class LayerType:
                 target.copy_(torch.from_numpy(blob.reshape(tuple(target.shape)).copy()))
 
     def dump(self, module: nn.Module, roles: Sequence[str]) -> dict[str, np.ndarray[Any, Any]]:
-        """The inverse of `load`: the blobs of these roles, float32, in the module's shapes."""
+        """Return the blobs of these roles from the module, as float32 arrays: the inverse of `load`."""
         return {role: getattr(module, role).detach().cpu().float().numpy() for role in roles}
 
     def onnx(
         self, g: OnnxGraph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, np.ndarray[Any, Any]]
     ) -> str | Sequence[str]:
-        """Write the layer as ONNX nodes on the named bottoms; return the name of the top, or of each."""
+        """Add the layer's nodes to the ONNX graph `g`; return the name of the top, or a sequence of names.
+
+        `bottoms` are the names of ONNX values; `blobs` are the learned blobs by role. Raises UnsupportedError if the
+        layer has no ONNX form.
+        """
         raise UnsupportedError(f"layer {layer.name!r} ({layer.type}): it has no ONNX form")
 
     def affine(
         self, layer: Layer, blobs: Mapping[str, np.ndarray[Any, Any]]
     ) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]] | None:
-        """Return (scale, shift), a number per channel of axis 1 each, where the layer is scale·x + shift in TEST.
+        """Return (scale, shift), each with C numbers, if the layer computes scale·x + shift per channel in TEST.
 
-        None where it is not: then it cannot be folded into the layer before it.
+        Channels are axis 1. Such a layer can be folded into a convolution before it. Return None for other layers.
         """
         return None
 
     def infer(self, layer: Layer, bottoms: Sequence[Shape]) -> tuple[Shape, ...]:
-        """Return the top shapes after checking arity, fields and sizes; the errors name the layer."""
+        """Return the shape of each top, after checking the number of bottoms and tops, the fields and the sizes.
+
+        Raises NetError or UnsupportedError, with the name of the layer.
+        """
         self.check_arity(layer)
         self.check_fields(layer)
         shapes = tuple(self.shapes(layer, bottoms))
@@ -178,7 +220,7 @@ class LayerType:
         return shapes
 
     def check_arity(self, layer: Layer) -> None:
-        """Raise an error where the layer has the wrong number of bottoms or tops."""
+        """Raise NetError if the layer has a wrong number of bottoms or tops."""
         for what, arity, got in (("bottom", self.bottoms, layer.bottoms), ("top", self.tops, layer.tops)):
             if not arity.allows(len(got)):
                 raise layer.error(f"it takes {arity} {what}{'' if str(arity) == '1' else 's'}, not {len(got)}")
@@ -186,7 +228,7 @@ class LayerType:
             raise layer.error(f"it takes as many tops as bottoms, not {len(layer.bottoms)} and {len(layer.tops)}")
 
     def check_fields(self, layer: Layer) -> None:
-        """Raise an error where the layer's own parameters hold a field that is not known, and so not obeyed."""
+        """Raise UnsupportedError if the layer's parameter messages contain an unknown field."""
         for kind in self.params:
             for path, extra in layer.get(kind).walk_extras(f"{kind.field}."):
                 raise UnsupportedError(
@@ -195,18 +237,21 @@ class LayerType:
 
 
 def per_bottom(module: nn.Module, bottoms: Sequence[Shape]) -> nn.Module:
-    """Let a stock module of one input take several bottoms, each to a top of its own through the same weights."""
+    """Return the module, changed to return one top for each of several bottoms, all computed with the same weights.
+
+    With one bottom the module stays as it is.
+    """
     if len(bottoms) == 1:
         return module
-    stock = type(module)
+    single = type(module)
 
     def forward(self: nn.Module, *inputs: Any) -> tuple[Any, ...]:
-        return tuple(stock.forward(self, one) for one in inputs)
+        return tuple(single.forward(self, bottom) for bottom in inputs)
 
-    module.__class__ = type(stock.__name__, (stock,), {"forward": forward})
+    module.__class__ = type(single.__name__, (single,), {"forward": forward})
     return module
 
 
 def show_all(shapes: Sequence[Shape]) -> str:
-    """Return the shapes as an error text lists them: `1x3x8x8 and 1x3x7x7`."""
+    """Return shapes as text for an error message: "1x3x8x8 and 1x3x7x7"."""
     return " and ".join(map(show, shapes)) or "nothing"

@@ -1,4 +1,7 @@
-"""Examples: small cases of a layer type, run through real Caffe once and through every lowering ever after."""
+"""Examples of layer types: small cases on which the tests compare Caffe, PyTorch and ONNX.
+
+Real Caffe's results for the examples are recorded in tests/golden.
+"""
 
 from __future__ import annotations
 
@@ -14,30 +17,31 @@ if TYPE_CHECKING:
     Array = np.ndarray[Any, Any]
 
 Draw = Callable[["np.random.Generator", Shape], "Array"]
-"""Makes the content of one bottom."""
+"""A function that returns the values of a bottom or of a learned blob of the given shape."""
 
 
 def normal(rng: np.random.Generator, shape: Shape) -> Array:
+    """Draw from the standard normal distribution."""
     return rng.standard_normal(shape)
 
 
 def positive(rng: np.random.Generator, shape: Shape) -> Array:
-    """From 0.5 to 2: for logarithms, roots and divisors."""
+    """Draw uniformly from 0.5 to 2, for logarithms, roots and divisors."""
     return rng.uniform(0.5, 2.0, shape)
 
 
-def unit(rng: np.random.Generator, shape: Shape) -> Array:
-    """From 0.05 to 0.95: for probabilities."""
+def probabilities(rng: np.random.Generator, shape: Shape) -> Array:
+    """Draw uniformly from 0.05 to 0.95."""
     return rng.uniform(0.05, 0.95, shape)
 
 
 def labels(classes: int) -> Draw:
-    """Whole numbers from 0 to classes-1."""
+    """Return a function that draws whole numbers from 0 to classes-1."""
     return lambda rng, shape: rng.integers(0, classes, shape).astype("float32")
 
 
 def literal(values: Sequence[Any]) -> Draw:
-    """These very numbers, such as boxes or sequence marks."""
+    """Return a function that returns these values, such as boxes or sequence markers, in the given shape."""
 
     def draw(rng: np.random.Generator, shape: Shape) -> Array:
         import numpy as np
@@ -49,11 +53,11 @@ def literal(values: Sequence[Any]) -> Draw:
 
 @dataclass(frozen=True)
 class Example:
-    """One layer with given parameters on bottoms of given shapes.
+    """One layer with given parameters and bottoms of given shapes.
 
-    `params` is the prototxt text inside the layer beside name, type, bottoms and tops. `draws` fills the bottoms: one
-    for all, or one each. `blobs` fills the learned arrays. `gradients` says for which bottoms Caffe's backward pass is
-    recorded: all, none, or one flag each.
+    `params` is prototxt text: the fields of the layer other than name, type, bottom and top. `draws` fills the bottoms,
+    with one function for all or one for each. `blobs` fills the learned blobs. `gradients` says for which bottoms
+    Caffe's gradient is recorded: for all (True), for none (False), or one flag for each bottom.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""What loss layer types share: the scalar top, the normaliser, and gradients that are not those of the value."""
+"""The base class of loss layer types, and functions for normalisation, labels and Caffe's own gradients."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 LOG_THRESHOLD = 1e-20
-"""The least probability under a logarithm. Source: include/caffe/layers/loss_layer.hpp kLOG_THRESHOLD."""
-LEAST_FLOAT = 2.0**-126
-"""FLT_MIN, the least normal float32."""
+"""Smallest probability whose logarithm is taken. Source: include/caffe/layers/loss_layer.hpp kLOG_THRESHOLD."""
+FLT_MIN = 2.0**-126
+"""C's FLT_MIN, the smallest positive normal float32."""
 
 
-def legacy(layer: Layer, shape: Shape, axis: int) -> int:
-    """Return num, channels, height or width (axis 0 to 3) of a blob with up to four axes; missing ones count 1.
+def legacy_size(layer: Layer, shape: Shape, axis: int) -> int:
+    """Return num, channels, height or width (axis 0 to 3) of a blob of at most four axes; a missing axis has size 1.
 
-    Source: include/caffe/blob.hpp Blob::LegacyShape.
+    Raises NetError if the blob has more than four axes. Source: include/caffe/blob.hpp Blob::LegacyShape.
     """
     if len(shape) > 4:
         raise layer.error(f"its bottom {show(shape)} has {len(shape)} axes; it takes at most 4")
@@ -30,7 +30,10 @@ def legacy(layer: Layer, shape: Shape, axis: int) -> int:
 
 
 def check_labels(layer: Layer, scores: Shape, labels: Shape, axis: int) -> None:
-    """One label for each position outside `axis`. Source: src/caffe/layers/softmax_loss_layer.cpp Reshape."""
+    """Raise NetError unless there is one label for each position outside the class axis `axis`.
+
+    Source: src/caffe/layers/softmax_loss_layer.cpp Reshape.
+    """
     expected = math.prod(scores[:axis]) * math.prod(scores[axis + 1 :])
     if math.prod(labels) != expected:
         raise layer.error(
@@ -39,7 +42,7 @@ def check_labels(layer: Layer, scores: Shape, labels: Shape, axis: int) -> None:
 
 
 class Loss(LayerType):
-    """What all losses share: two bottoms of one batch size, and a scalar top, which a prototxt may leave out.
+    """Base class of losses: two bottoms with equal batch sizes and a scalar top, which a prototxt may omit.
 
     Source: src/caffe/layers/loss_layer.cpp LossLayer::Reshape, loss_layer.hpp AutoTopBlobs.
     """
@@ -50,19 +53,19 @@ class Loss(LayerType):
 
     def shapes(self, layer: Layer, bottoms: Sequence[Shape]) -> Sequence[Shape]:
         if not bottoms[0] or not bottoms[1] or bottoms[0][0] != bottoms[1][0]:
-            raise layer.error(f"bottoms differ, {show_all(bottoms[:2])}; it needs an equal first axis")
+            raise layer.error(f"bottoms differ, {show_all(bottoms[:2])}; it needs equal batch sizes")
         weights = len(layer.params.loss_weight)
         if len(layer.tops) == 2 and weights != 2:
-            raise layer.error(f"it has two tops and {weights} loss_weight; it needs one for each top")
+            raise layer.error(f"it has two tops and {weights} loss_weight; it needs a loss_weight for each top")
         self.check(layer, bottoms)
         return [(), bottoms[0]][: len(layer.tops)]
 
     def check(self, layer: Layer, bottoms: Sequence[Shape]) -> None:
-        """Raise `layer.error(…)` where the bottoms do not fit further."""
+        """Raise `layer.error(…)` if the parameters or the bottom shapes are not valid. Default: no check."""
 
 
-def normalization(p: LossParameter, default: str = "VALID") -> str:
-    """Return the mode that loss_param means; the deprecated `normalize` counts where `normalization` is not set.
+def normalization_mode(p: LossParameter, default: str = "VALID") -> str:
+    """Return the normalisation mode of loss_param: `normalization`, else the deprecated `normalize`, else `default`.
 
     Source: src/caffe/layers/softmax_loss_layer.cpp LayerSetUp.
     """
@@ -74,7 +77,9 @@ def normalization(p: LossParameter, default: str = "VALID") -> str:
 
 
 def normalizer(mode: str, outer: int, inner: int, valid: Tensor) -> Tensor | float:
-    """Return what a sum of losses is divided by, at least 1: `valid` counts the positions that are not ignored.
+    """Return the number, at least 1, by which a sum of losses is divided.
+
+    `valid` is the number of positions that are not ignored.
 
     Source: src/caffe/layers/softmax_loss_layer.cpp SoftmaxWithLossLayer::get_normalizer.
     """
@@ -83,14 +88,15 @@ def normalizer(mode: str, outer: int, inner: int, valid: Tensor) -> Tensor | flo
     return float(max(1, {"FULL": outer * inner, "BATCH_SIZE": outer, "NONE": 1}[mode]))
 
 
-def carried(value: Tensor, by: Tensor) -> Tensor:
-    """Return `value` with the gradient of `by`: for layers whose backward pass is not their forward pass's derivative.
+def with_gradient_of(value: Tensor, source: Tensor) -> Tensor:
+    """Return `value` with the gradient of `source`.
 
-    The difference of `by` with itself is an exact zero, so the value is exact too.
+    Layers use it whose backward pass in Caffe is not the derivative of their forward pass. `source` minus itself is
+    exactly 0, so the value does not change.
     """
-    return by - by.detach() + value.detach()
+    return source - source.detach() + value.detach()
 
 
 def as_labels(labels: Tensor) -> Tensor:
-    """Return a flat int64 view of a label blob, cut towards zero as C++ casts floats."""
+    """Return the labels as a flat int64 tensor, truncated towards zero as in C++."""
     return labels.detach().reshape(-1).long()

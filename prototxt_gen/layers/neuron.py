@@ -1,4 +1,4 @@
-"""What the layer types that treat each element by itself share."""
+"""The base class of layer types that compute each element on its own."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ Function = Callable[["Tensor"], "Tensor"]
 
 
 class Neuron(LayerType):
-    """Base of the layers whose top has its bottom's shape. Source: include/caffe/layers/neuron_layer.hpp."""
+    """Base class of layer types whose top has the bottom's shape. Source: include/caffe/layers/neuron_layer.hpp."""
 
     def check(self, layer: Layer) -> None:
-        """Raise where the parameters make no sense."""
+        """Raise `layer.error(…)` if the parameters are not valid. Default: no check."""
 
     def shapes(self, layer: Layer, bottoms: Sequence[Shape]) -> Sequence[Shape]:
         self.check(layer)
@@ -27,25 +27,25 @@ class Neuron(LayerType):
 
 
 @cache
-def _elementwise() -> type[nn.Module]:
+def _elementwise_class() -> type[nn.Module]:
     from torch import nn
 
     class Elementwise(nn.Module):
-        """A function of each element that no stock module computes."""
+        """Applies a function that torch.nn has no module for to each element."""
 
-        def __init__(self, function: Function, words: str) -> None:
+        def __init__(self, function: Function, formula: str) -> None:
             super().__init__()
-            self.function, self.words = function, words
+            self.function, self.formula = function, formula
 
         def forward(self, bottom: Tensor) -> Tensor:
             return self.function(bottom)
 
         def extra_repr(self) -> str:
-            return self.words
+            return self.formula
 
     return Elementwise
 
 
-def elementwise(function: Function, words: str) -> nn.Module:
-    """Return a module that applies `function`; `words` say what that is when the module is printed."""
-    return _elementwise()(function, words)
+def elementwise(function: Function, formula: str) -> nn.Module:
+    """Return a module that applies `function` to its input. Printing the module shows `formula`."""
+    return _elementwise_class()(function, formula)

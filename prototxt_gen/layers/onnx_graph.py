@@ -1,7 +1,7 @@
-"""What a layer type sees of the ONNX graph that it writes its nodes to.
+"""The interface of the ONNX graph to which layer types add their nodes.
 
-The graph itself is `converters.onnx_export.onnx_graph.Graph`. It is declared here as an interface, so that layer types
-do not import `converters`.
+The graph itself is `converters.onnx_export.onnx_graph.Graph`. This interface exists so that layer types do not import
+`converters`.
 """
 
 from __future__ import annotations
@@ -19,13 +19,14 @@ if TYPE_CHECKING:
 
 
 class OnnxGraph(Protocol):
-    """An ONNX graph under construction. Values are named by strings; an array given as an input becomes a constant."""
+    """An ONNX graph under construction. Values have names; an array given as an input of a node becomes a constant."""
 
     opset: int
-    """The version of ONNX's operator set."""
+    """Version of ONNX's operator set."""
     scope: str
-    """Names of new nodes and values begin with it: the layer's name, or that of a subgraph."""
+    """Prefix of the names of new nodes and values: the name of a layer or of a subgraph."""
     nodes: list[onnx.NodeProto]
+    """Nodes added so far."""
 
     @property
     def initializers(self) -> list[onnx.TensorProto]:
@@ -35,22 +36,25 @@ class OnnxGraph(Protocol):
         """Add a node of operator `kind` with one output; return the output's name. None skips an optional input."""
 
     def ops(self, kind: str, *inputs: str | Array | None, outputs: int, **attributes: Any) -> tuple[str, ...]:
-        """Add a node of operator `kind`; return the names of its outputs."""
+        """Add a node of operator `kind` with `outputs` outputs; return their names."""
 
     def const(self, array: Array | Sequence[int] | Sequence[float] | float, hint: str = "const") -> str:
         """Add a constant; return its name. Integers become int64, other numbers float32; an array keeps its type."""
 
     def shape(self, value: str) -> Shape:
-        """Return the shape of a value for the input shapes that the net was read with.
+        """Return the shape of a value, computed from the input shapes of the net.
 
-        Raises NetError where the shape is unknown. The batch size may be another one when the model runs.
+        Raises NetError if the shape is unknown. The model may later be run with another batch size.
         """
 
     def set_shape(self, value: str, shape: Shape) -> None:
         """Record the shape of a value."""
 
     def name(self, hint: str) -> str:
-        """Return a name that no value and no node has yet."""
+        """Return a new name that contains `hint` and that no value and no node has yet."""
 
     def subgraph(self, hint: str) -> OnnxGraph:
-        """Return a new empty graph of the same opset, for the body of a Loop or a Scan. Its scope is a new name."""
+        """Return a new empty graph of the same opset, for the body of a Loop or a Scan.
+
+        Its scope is a new name that contains `hint`.
+        """

@@ -14,7 +14,7 @@ from functools import cache
 from prototxt_gen.analysis import Row
 from prototxt_gen.common.errors import UnsupportedError
 from prototxt_gen.ir import Layer, Net, Value
-from prototxt_gen.layers.activation.relu import ReLU6Parameter
+from prototxt_gen.layers.activation.relu6 import ReLU6Parameter
 from prototxt_gen.layers.data.input import InputParameter
 from prototxt_gen.layers.loss.smooth_l1_loss import SmoothL1LossParameter
 from prototxt_gen.layers.normalization.normalize import NormalizeParameter

@@ -14,7 +14,7 @@ from prototxt_gen.layers.common.embed import EmbedParameter
 from prototxt_gen.layers.common.inner_product import InnerProductParameter
 from prototxt_gen.layers.normalization.batch_norm import BatchNormParameter
 from prototxt_gen.layers.normalization.bn import BNParameter
-from prototxt_gen.layers.recurrent.rnn_lstm import RecurrentParameter
+from prototxt_gen.layers.recurrent._recurrent_base import RecurrentParameter
 from prototxt_gen.layers.vision.convolution import ConvolutionParameter
 from prototxt_gen.schema.caffe_proto import NOT_LEARNED, FillerParameter, LayerParameter, NetStateRule, ParamSpec
 from prototxt_gen.schema.message import Message

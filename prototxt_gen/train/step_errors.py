@@ -13,7 +13,7 @@ import torch
 
 from prototxt_gen.common.errors import NetError
 from prototxt_gen.ir import Layer, Shape
-from prototxt_gen.layers.axes import canonical
+from prototxt_gen.layers.axes import canonical_axis
 from prototxt_gen.layers.loss.accuracy import AccuracyParameter
 from prototxt_gen.layers.loss.infogain_loss import InfogainLossParameter
 from prototxt_gen.layers.utility.softmax import SoftmaxParameter
@@ -75,7 +75,7 @@ def check_labels(ranges: Sequence[LabelRange], arrays: Mapping[str, Array]) -> M
 def _classes(layer: Layer, scores: Shape) -> int:
     if layer.type in _ONE_LABEL_PER_SAMPLE:
         return math.prod(scores[1:])
-    return scores[canonical(layer, layer.get(_CLASS_AXIS_MESSAGES[layer.type]).axis, scores)]
+    return scores[canonical_axis(layer, layer.get(_CLASS_AXIS_MESSAGES[layer.type]).axis, scores)]
 
 
 def _ignored_label(layer: Layer) -> int | None:

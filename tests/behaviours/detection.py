@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from prototxt_gen.layers.example import unit
+from prototxt_gen.layers.example import probabilities
 from tests.behaviours.notation import B
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def corners(rng: np.random.Generator, shape: tuple[int, ...]) -> Any:
 
 def detect(name: str, params: str, inputs: str = "loc 1 48; conf 1 36; prior 1 2 48", **more: Any) -> B:
     line = f"out: DetectionOutput loc conf prior > out | detection_output_param {{ {params} }}"
-    return B(f"detectionoutput: {name}", inputs, line, draws={"prior": corners, "conf": unit}, **more)
+    return B(f"detectionoutput: {name}", inputs, line, draws={"prior": corners, "conf": probabilities}, **more)
 
 
 _NMS = "nms_param { nms_threshold: 0.45 top_k: 10 }"

@@ -27,7 +27,7 @@ FAULTS = [
     ("SoftmaxWithLoss", ((2, 3, 4), (2, 3)), "", "needs 8 labels"),
     ("SoftmaxWithLoss", ((2, 3), (2,)), "softmax_param { axis: 2 }", "axis 2 is not an axis"),
     ("EuclideanLoss", ((2, 3), (2, 4)), "", "needs equal sizes"),
-    ("EuclideanLoss", ((2, 3), (3, 2)), "", "equal first axis"),
+    ("EuclideanLoss", ((2, 3), (3, 2)), "", "equal batch sizes"),
     ("SigmoidCrossEntropyLoss", ((2, 3), (2, 3, 2)), "", "needs equal sizes"),
     ("MultinomialLogisticLoss", ((2, 3), (2, 2)), "", "one for each item"),
     ("ContrastiveLoss", ((2, 3), (2, 4), (2,)), "", "as many channels"),

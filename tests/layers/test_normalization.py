@@ -310,17 +310,17 @@ def test_dropout_scales_in_training() -> None:
         ("AbsVal", 'top: "bottom0"', FOUR, "top"),
         ("PReLU", "", (3,), "it takes two to four"),
         ("PReLU", "", (1, 2, 3, 4, 5), "it takes two to four"),
-        ("Exp", "exp_param { base: 0 }", FOUR, "base 0 is neither positive nor -1"),
+        ("Exp", "exp_param { base: 0 }", FOUR, "base is 0; it must be positive, or -1 for e"),
         ("Log", "log_param { base: 1 }", FOUR, "no logarithm of base 1"),
         ("Clip", "clip_param { min: 1 }", FOUR, "both min and max"),
-        ("Dropout", "dropout_param { dropout_ratio: 1 }", FOUR, "dropout_ratio 1 is not from 0 to below 1"),
+        ("Dropout", "dropout_param { dropout_ratio: 1 }", FOUR, "dropout_ratio is 1; it must be at least 0"),
         ("Softmax", "softmax_param { axis: 4 }", FOUR, "axis 4 is not an axis of its bottom 2x3x4x4"),
         ("BatchNorm", "", (3,), "no channel axis"),
         ("BatchNorm", "batch_norm_param { disable_variance: true }", FOUR, "disable_variance is not understood"),
         ("BN", "", (3,), "no channel axis"),
         ("BN", "bn_param { bn_mode: LEARN }", (1, 2, 3, 4, 5), "more than four axes"),
-        ("Scale", "scale_param { num_axes: 4 }", FOUR, "reach past the end"),
-        ("Scale", "scale_param { num_axes: -2 }", FOUR, "num_axes -2 is neither"),
+        ("Scale", "scale_param { num_axes: 4 }", FOUR, "does not have 4 axes from axis 1 on"),
+        ("Scale", "scale_param { num_axes: -2 }", FOUR, "num_axes is -2; it must be 0 or more"),
         ("Bias", "bias_param { axis: 5 }", FOUR, "axis 5 is not an axis"),
         ("MVN", "", (1, 2, 3, 4, 5), "more than four axes"),
         ("Normalize", "norm_param { }", (3,), "it takes two to four"),
@@ -336,7 +336,7 @@ def test_what_caffe_refuses(type_: str, params: str, shape: Shape, problem: str)
 def test_absval_cannot_work_in_place() -> None:
     layer_type = layers.all_layer_types()["AbsVal"]
     layer = golden.layer_of(layer_type, Example("it", (FOUR,), in_place=True))
-    with pytest.raises(NetError, match=r"'it' .AbsVal.: it cannot write over its bottom"):
+    with pytest.raises(NetError, match=r"'it' .AbsVal.: it cannot work in place"):
         layer_type.infer(layer, (FOUR,))
 
 

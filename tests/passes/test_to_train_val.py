@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from prototxt_gen.ir import Net
-from prototxt_gen.layers.recurrent.rnn_lstm import RecurrentParameter
+from prototxt_gen.layers.recurrent._recurrent_base import RecurrentParameter
 from prototxt_gen.net.lowering_checks import ready
 from prototxt_gen.net.prototxt_reader import parse_net
 from prototxt_gen.passes.to_train_val import Data, train_val

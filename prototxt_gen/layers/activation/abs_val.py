@@ -1,4 +1,4 @@
-"""AbsVal."""
+"""Layer type AbsVal: the absolute value."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 
 class AbsVal(Neuron):
-    """The absolute value.
+    """Compute the absolute value of each element.
 
     Source: src/caffe/layers/absval_layer.cpp AbsValLayer::LayerSetUp, Forward_cpu.
-    Shape: that of its bottom.
+    Shape: the top has the bottom's shape.
     Blobs: none.
-    Differs: from PyTorch, ONNX: not at all. It cannot work in place.
+    Differs: no difference from PyTorch or ONNX. The layer cannot work in place.
     """
 
     type = "AbsVal"

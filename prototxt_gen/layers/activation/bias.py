@@ -1,4 +1,4 @@
-"""Bias."""
+"""Layer type Bias: addition of a learned blob or of a second bottom, broadcast over the other axes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from prototxt_gen.ir import Layer, Shape
-from prototxt_gen.layers.activation.scale import covers_channels, learned_shape, onnx_spread, spread_over, trailing_axes
+from prototxt_gen.layers.activation.scale import (
+    append_axes,
+    append_axes_onnx,
+    has_number_per_channel,
+    learned_shape,
+    trailing_axes,
+)
 from prototxt_gen.layers.base import Arity, BlobSpec, LayerType
 from prototxt_gen.layers.example import Example
 from prototxt_gen.schema.caffe_proto import FillerParameter
@@ -26,12 +32,13 @@ class BiasParameter(Message, field="bias_param", number=141):
 
 
 class Bias(LayerType):
-    """The bottom plus a learned blob or a second bottom that covers `num_axes` axes from `axis` on.
+    """Add a learned blob, or the second bottom, to the axes of the first bottom that start at `axis`.
 
     Source: src/caffe/layers/bias_layer.cpp BiasLayer::LayerSetUp, Reshape, Forward_cpu.
-    Shape: that of its first bottom; the second's is that of the axes it covers, or () for a scalar.
-    Blobs: bias, of the shape of the axes, unless there is a second bottom.
-    Differs: from PyTorch, ONNX: there is no such layer; it is a sum.
+    Shape: the top has the first bottom's shape. The second bottom has the shape of the axes that it covers, or () for a
+        scalar.
+    Blobs: bias, with the shape of the `num_axes` axes from `axis` on; none if there is a second bottom.
+    Differs: PyTorch and ONNX have no such layer; it is written as an addition with broadcasting.
     """
 
     type = "Bias"
@@ -42,17 +49,19 @@ class Bias(LayerType):
         self.trailing(layer, bottoms)
         return [bottoms[0]]
 
-    def covered(self, layer: Layer, bottoms: Sequence[Shape]) -> Shape:
+    def covered_shape(self, layer: Layer, bottoms: Sequence[Shape]) -> Shape:
+        """Return the shape of the bias: the axes of the first bottom that it covers."""
         p = layer.get(BiasParameter)
         return bottoms[1] if len(bottoms) > 1 else learned_shape(layer, p.axis, p.num_axes, bottoms[0])
 
     def trailing(self, layer: Layer, bottoms: Sequence[Shape]) -> int:
-        return trailing_axes(layer, layer.get(BiasParameter).axis, bottoms[0], self.covered(layer, bottoms))
+        """Return the number of axes of the first bottom that follow the covered ones."""
+        return trailing_axes(layer, layer.get(BiasParameter).axis, bottoms[0], self.covered_shape(layer, bottoms))
 
     def blobs(self, layer: Layer, bottoms: Sequence[Shape]) -> dict[str, BlobSpec]:
         if len(bottoms) > 1:
             return {}
-        return {"bias": BlobSpec(self.covered(layer, bottoms), layer.get(BiasParameter).filler)}
+        return {"bias": BlobSpec(self.covered_shape(layer, bottoms), layer.get(BiasParameter).filler)}
 
     def torch(self, layer: Layer, bottoms: Sequence[Shape]) -> nn.Module:
         import torch
@@ -66,7 +75,7 @@ class Bias(LayerType):
                 self.bias = nn.Parameter(torch.zeros(shapes["bias"].shape)) if shapes else None
 
             def forward(self, bottom: Tensor, bias: Tensor | None = None) -> Tensor:
-                top: Tensor = bottom + spread_over(self.bias if bias is None else bias, trailing)
+                top: Tensor = bottom + append_axes(self.bias if bias is None else bias, trailing)
                 return top
 
         return Biased()
@@ -75,7 +84,7 @@ class Bias(LayerType):
         self, g: OnnxGraph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, np.ndarray[Any, Any]]
     ) -> str | Sequence[str]:
         trailing = self.trailing(layer, [g.shape(bottom) for bottom in bottoms])
-        bias = onnx_spread(g, bottoms[1], trailing) if len(bottoms) > 1 else spread_over(blobs["bias"], trailing)
+        bias = append_axes_onnx(g, bottoms[1], trailing) if len(bottoms) > 1 else append_axes(blobs["bias"], trailing)
         return g.op("Add", bottoms[0], bias)
 
     def affine(
@@ -84,7 +93,7 @@ class Bias(LayerType):
         import numpy as np
 
         bias = blobs.get("bias")
-        if bias is None or not covers_channels(layer.get(BiasParameter).axis, bias):
+        if bias is None or not has_number_per_channel(layer.get(BiasParameter).axis, bias):
             return None
         return np.ones_like(bias), bias
 

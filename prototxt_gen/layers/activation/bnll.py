@@ -1,4 +1,4 @@
-"""BNLL."""
+"""Layer type BNLL: binomial normal log likelihood, log(1 + exp(x))."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
 
 class BNLL(Neuron):
-    """log(1 + exp(x)).
+    """Compute log(1 + exp(x)) of each element (softplus).
 
     Source: src/caffe/layers/bnll_layer.cpp BNLLLayer::Forward_cpu, Backward_cpu.
-    Shape: that of its bottom.
+    Shape: the top has the bottom's shape.
     Blobs: none.
-    Differs: from PyTorch: above 20 torch.nn.Softplus takes x itself, which in float32 is the same; from ONNX: not at
-    all. In place, Caffe takes the gradient at the top instead of the bottom; this takes it at the bottom.
+    Differs: torch.nn.Softplus returns x itself above 20, which is the same number in float32. ONNX has no difference.
+        In place, Caffe computes the gradient from the top instead of the bottom; here it is computed from the bottom.
     """
 
     type = "BNLL"

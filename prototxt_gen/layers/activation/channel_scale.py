@@ -1,4 +1,4 @@
-"""ChannelScale (happynear): all channels of a pixel times one number."""
+"""Layer type ChannelScale (happynear/caffe-windows): all channels of a pixel multiplied by one number."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class ChannelScaleParameter(Message, field="channel_scale_param", number=237):
-    """Of happynear/caffe-windows."""
+    """The parameters of ChannelScale in happynear/caffe-windows."""
 
     do_forward = boolean(1, True)
     do_backward_feature = boolean(2, True)
@@ -32,13 +32,13 @@ class ChannelScaleParameter(Message, field="channel_scale_param", number=237):
 
 
 class ChannelScale(LayerType):
-    """The first bottom, at each pixel of each image all channels times the second bottom's number for it.
+    """Multiply all channels of each pixel of the first bottom by that pixel's number in the second bottom.
 
     Source: happynear/caffe-windows src/caffe/layers/channel_scale_layer.cpp ChannelScaleLayer::Forward_cpu.
-    Shape: N×C×H×W and N×1×H×W (or any with N·H·W elements) → N×C×H×W.
+    Shape: N×C×H×W and N×1×H×W (or any shape with N·H·W elements) → N×C×H×W.
     Blobs: none without global_scale.
-    Differs: global_scale, a moving average that CPU and GPU compute differently there, and do_forward or do_backward_…
-    set to false are refused.
+    Differs: global_scale is refused, because the fork's CPU and GPU code compute that moving average differently.
+        do_forward, do_backward_feature and do_backward_scale are refused if they are false.
     """
 
     type = "ChannelScale"
@@ -49,11 +49,12 @@ class ChannelScale(LayerType):
         p, (x, scale) = layer.get(ChannelScaleParameter), bottoms
         if p.global_scale or not (p.do_forward and p.do_backward_feature and p.do_backward_scale):
             raise UnsupportedError(
-                f"layer {layer.name!r} ({layer.type}): global_scale, and do_… set to false, are not supported"
+                f"layer {layer.name!r} ({layer.type}): global_scale, and do_forward or do_backward_… set to false, "
+                "are not supported"
             )
         if not 2 <= len(x) <= 4 or not scale or x[0] != scale[0] or math.prod(x[:1] + x[2:]) != math.prod(scale):
             raise layer.error(
-                f"bottoms are {show_all(bottoms)}; it takes NxCxHxW and one number for each pixel of each image"
+                f"bottoms are {show_all(bottoms)}; it needs NxCxHxW and one number for each pixel of each image"
             )
         return [x]
 

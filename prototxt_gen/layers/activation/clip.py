@@ -1,4 +1,4 @@
-"""Clip."""
+"""Layer type Clip: elements limited to a range."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ class ClipParameter(Message, field="clip_param", number=148):
 
 
 class Clip(Neuron):
-    """max(min, min(x, max)).
+    """Limit each element to the range from `min` to `max`: max(min, min(x, max)).
 
     Source: src/caffe/layers/clip_layer.cpp ClipLayer::Forward_cpu, Backward_cpu.
-    Shape: that of its bottom.
+    Shape: the top has the bottom's shape.
     Blobs: none.
-    Differs: from PyTorch: torch.nn.Hardtanh has no gradient at the bounds themselves, Clip has one. From ONNX: where
-    min is above max, Caffe gives min, ONNX max; it is written so that it gives min. In place, Caffe's gradient
-    takes the clipped top for the bottom and so passes everywhere; this does not.
+    Differs: torch.nn.Hardtanh has no gradient at the bounds themselves, Caffe has one. If min is greater than max,
+        Caffe returns min and ONNX max; the ONNX form here returns min. In place, Caffe computes the gradient from the
+        clipped top, so that nothing is blocked; here it is computed from the bottom.
     """
 
     type = "Clip"
@@ -42,6 +42,7 @@ class Clip(Neuron):
             raise layer.error("it needs clip_param with both min and max")
 
     def bounds(self, layer: Layer) -> tuple[float, float]:
+        """Return (min, max), with max raised to min if it is less."""
         p = layer.get(ClipParameter)
         return p.min, max(p.min, p.max)
 

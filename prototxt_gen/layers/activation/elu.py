@@ -1,4 +1,4 @@
-"""ELU."""
+"""Layer type ELU: exponential linear unit."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ class ELUParameter(Message, field="elu_param", number=140):
 
 
 class ELU(Neuron):
-    """x where positive, else alpha · (exp(x) - 1).
+    """Compute x if x is positive, else alpha · (exp(x) - 1).
 
     Source: src/caffe/layers/elu_layer.cpp ELULayer::Forward_cpu, Backward_cpu.
-    Shape: that of its bottom.
+    Shape: the top has the bottom's shape.
     Blobs: none.
-    Differs: from PyTorch, ONNX: not at all.
+    Differs: no difference from PyTorch or ONNX.
     """
 
     type = "ELU"

@@ -1,4 +1,4 @@
-"""Exp."""
+"""Layer type Exp: a power of a base."""
 
 from __future__ import annotations
 
@@ -25,21 +25,25 @@ class ExpParameter(Message, field="exp_param", number=111):
 
 
 def log_of_base(layer: Layer, base: float) -> float:
-    """Return the natural logarithm of a base; -1 stands for e. Source: exp_layer.cpp, log_layer.cpp LayerSetUp."""
+    """Return the natural logarithm of a base, where -1 stands for e. Raises NetError if the base is not positive.
+
+    Source: exp_layer.cpp, log_layer.cpp LayerSetUp.
+    """
     if base == -1:
         return 1.0
     if not 0 < base < math.inf:
-        raise layer.error(f"base {base:g} is neither positive nor -1, which stands for e")
+        raise layer.error(f"base is {base:g}; it must be positive, or -1 for e")
     return math.log(base)
 
 
 class Exp(Neuron):
-    """base ^ (shift + scale · x), of base e if base is -1.
+    """Compute base ^ (shift + scale · x) of each element; base -1 stands for e.
 
     Source: src/caffe/layers/exp_layer.cpp ExpLayer::LayerSetUp, Forward_cpu.
-    Shape: that of its bottom.
+    Shape: the top has the bottom's shape.
     Blobs: none.
-    Differs: from PyTorch, ONNX: computed as there, exp(log(base) · scale · x) · base ^ shift.
+    Differs: PyTorch and ONNX have no such operator; it is computed as in Caffe, exp(log(base) · scale · x) · base ^
+        shift.
     """
 
     type = "Exp"
@@ -49,7 +53,7 @@ class Exp(Neuron):
         self.scales(layer)
 
     def scales(self, layer: Layer) -> tuple[float, float]:
-        """What the bottom, and what its exponential, is multiplied by."""
+        """Return (inner, outer) of the equivalent form exp(inner · x) · outer."""
         p = layer.get(ExpParameter)
         log_base = log_of_base(layer, p.base)
         try:

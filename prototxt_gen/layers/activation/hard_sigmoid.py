@@ -1,4 +1,4 @@
-"""HardSigmoid, of forks."""
+"""Layer type HardSigmoid (brocolli-caffe, synopsys-caffe): a piecewise linear sigmoid."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class HardSigmoidParameter(Message, field="hardsigmoid_param", number=501):
-    """Of brocolli-caffe."""
+    """The parameters of HardSigmoid in brocolli-caffe."""
 
     alpha = float32(1, 0.2)
     beta = float32(2, 0.5)
@@ -27,22 +27,23 @@ class HardSigmoidParameter(Message, field="hardsigmoid_param", number=501):
 class SynopsysHardSigmoidParameter(
     HardSigmoidParameter, field="hard_sigmoid_param", number=258, proto="HardSigmoidParameter"
 ):
-    """Of synopsys-caffe: the same under another name."""
+    """The same parameters under another name, in synopsys-caffe."""
 
 
 class HardSigmoid(Neuron):
-    """min(max(alpha · x + beta, 0), 1).
+    """Compute min(max(alpha · x + beta, 0), 1) of each element.
 
     Source: brocolli-caffe 9.0.2 src/caffe/layers/hardsigmoid_layer.cpp, synopsys-caffe hard_sigmoid_layer.cpp.
-    Shape: that of its bottom.
+    Shape: the top has the bottom's shape.
     Blobs: none.
-    Differs: from PyTorch: torch.nn.Hardsigmoid has 1/6 for alpha; from ONNX: not at all.
+    Differs: torch.nn.Hardsigmoid has alpha = 1/6 fixed. No difference from ONNX.
     """
 
     type = "HardSigmoid"
     params = (HardSigmoidParameter, SynopsysHardSigmoidParameter)
 
     def parameter(self, layer: Layer) -> HardSigmoidParameter:
+        """Return the parameters, from whichever of the two messages the layer has."""
         return layer.get(HardSigmoidParameter) or layer.get(SynopsysHardSigmoidParameter)
 
     def torch(self, layer: Layer, bottoms: Sequence[Shape]) -> nn.Module:

@@ -1,4 +1,4 @@
-"""HardSwish, of forks."""
+"""Layer type HardSwish (brocolli-caffe, synopsys-caffe): a piecewise approximation of Swish."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
 
 class HardSwish(Neuron):
-    """x · min(max(x + 3, 0), 6) / 6.
+    """Compute x · min(max(x + 3, 0), 6) / 6 of each element.
 
     Source: brocolli-caffe 9.0.2 src/caffe/layers/hardswish_layer.cpp, synopsys-caffe hard_swish_layer.cpp.
-    Shape: that of its bottom.
+    Shape: the top has the bottom's shape.
     Blobs: none.
-    Differs: from PyTorch, ONNX: not at all. One fork has x · min(max(0.2·x + 0.5, 0), 1) under this name, and nothing
-    tells it.
+    Differs: no difference from PyTorch or ONNX. One other fork computes x · min(max(0.2·x + 0.5, 0), 1) under this
+        name; a prototxt does not show which one is meant.
     """
 
     type = "HardSwish"

@@ -1,4 +1,4 @@
-"""Log."""
+"""Layer type Log: the logarithm to any base."""
 
 from __future__ import annotations
 
@@ -25,12 +25,13 @@ class LogParameter(Message, field="log_param", number=134):
 
 
 class Log(Neuron):
-    """The logarithm of shift + scale · x, natural if base is -1.
+    """Compute the logarithm of shift + scale · x to the given base; base -1 stands for e.
 
     Source: src/caffe/layers/log_layer.cpp LogLayer::LayerSetUp, Forward_cpu.
-    Shape: that of its bottom.
+    Shape: the top has the bottom's shape.
     Blobs: none.
-    Differs: from PyTorch, ONNX: not at all. In place, Caffe's gradient takes the top for the bottom; this does not.
+    Differs: no difference from PyTorch or ONNX. In place, Caffe computes the gradient from the top; here it is computed
+        from the bottom.
     """
 
     type = "Log"
@@ -40,7 +41,7 @@ class Log(Neuron):
         self.base_scale(layer)
 
     def base_scale(self, layer: Layer) -> float:
-        """What the natural logarithm is multiplied by."""
+        """Return the factor that turns a natural logarithm into one to the layer's base."""
         log_base = log_of_base(layer, layer.get(LogParameter).base)
         if not log_base:
             raise layer.error("there is no logarithm of base 1")

@@ -1,4 +1,4 @@
-"""Mish, of forks."""
+"""Layer type Mish (synopsys-caffe and other forks)."""
 
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ if TYPE_CHECKING:
 
 
 class Mish(Neuron):
-    """x · tanh(log(1 + exp(x))).
+    """Compute x · tanh(log(1 + exp(x))) of each element.
 
     Source: synopsys-caffe and troyliu0105/caffe src/caffe/layers/mish_layer.cpp MishLayer::Forward_cpu.
-    Shape: that of its bottom.
+    Shape: the top has the bottom's shape.
     Blobs: none.
-    Differs: from PyTorch, ONNX: not at all. synopsys-caffe's own gradient takes the top for the bottom; this does not.
+    Differs: no difference from PyTorch or ONNX. synopsys-caffe computes the gradient from the top; here it is computed
+        from the bottom.
     """
 
     type = "Mish"

@@ -1,4 +1,4 @@
-"""Power."""
+"""Layer type Power: scale, shift and exponent."""
 
 from __future__ import annotations
 
@@ -28,20 +28,21 @@ def _power(base: Tensor, power: float) -> Tensor:
 
 
 class Power(Neuron):
-    """(shift + scale · x) ^ power; a constant where power · scale is 0.
+    """Compute (shift + scale · x) ^ power of each element; the result is constant if power · scale is 0.
 
     Source: src/caffe/layers/power_layer.cpp PowerLayer::Forward_cpu, Backward_cpu.
-    Shape: that of its bottom.
+    Shape: the top has the bottom's shape.
     Blobs: none.
-    Differs: from PyTorch, ONNX: power 0 gives 1 everywhere, even for NaN. Caffe's gradient is 0 / 0 where shift +
-    scale · x is 0, unless power is 1 or 2, and it is wrong in place, where it is overwritten; this gives the true one.
+    Differs: power 0 gives 1 everywhere, even for NaN. Unless power is 1 or 2, Caffe's gradient is 0 / 0 where shift +
+        scale · x is 0; in place, Caffe's gradient is wrong because the bottom is overwritten. The gradient here is the
+        true one.
     """
 
     type = "Power"
     params = (PowerParameter,)
 
     def constant(self, layer: Layer) -> float | None:
-        """The value that all elements get where the bottom does not count, else None."""
+        """Return the value of all elements of the top if it does not depend on the bottom, else None."""
         import numpy as np
 
         p = layer.get(PowerParameter)

@@ -1,4 +1,4 @@
-"""PReLU."""
+"""Layer type PReLU: a ReLU with a learned slope for negative values."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from prototxt_gen.layers.onnx_graph import OnnxGraph
 
-QUARTER = FillerParameter(value=0.25)
+DEFAULT_FILLER = FillerParameter(value=0.25)
 
 
 class PReLUParameter(Message, field="prelu_param", number=131):
@@ -27,12 +27,12 @@ class PReLUParameter(Message, field="prelu_param", number=131):
 
 
 class PReLU(Neuron):
-    """max(x, 0) + slope · min(x, 0), with a learned slope for each channel, or one for all.
+    """Compute max(x, 0) + slope · min(x, 0), with a learned slope for each channel or one slope for all.
 
     Source: src/caffe/layers/prelu_layer.cpp PReLULayer::LayerSetUp, Forward_cpu.
-    Shape: that of its bottom, of two to four axes.
-    Blobs: weight C, or a scalar if channel_shared; filled with 0.25 unless a filler is given.
-    Differs: from PyTorch, ONNX: not at all.
+    Shape: the top has the bottom's shape, of two to four axes.
+    Blobs: weight C, or a scalar if channel_shared is true. Default filler: constant 0.25.
+    Differs: no difference from PyTorch or ONNX.
     """
 
     type = "PReLU"
@@ -45,7 +45,7 @@ class PReLU(Neuron):
 
     def blobs(self, layer: Layer, bottoms: Sequence[Shape]) -> dict[str, BlobSpec]:
         p = layer.get(PReLUParameter)
-        filler = p.filler if p.has("filler") else QUARTER
+        filler = p.filler if p.has("filler") else DEFAULT_FILLER
         return {"weight": BlobSpec(() if p.channel_shared else (bottoms[0][1],), filler)}
 
     def torch(self, layer: Layer, bottoms: Sequence[Shape]) -> nn.Module:

@@ -1,4 +1,4 @@
-"""Scale, and what Bias shares with it: a blob or a second bottom spread over some axes of the first."""
+"""Layer type Scale; also functions that Bias uses to broadcast a blob over some axes of the first bottom."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from prototxt_gen.ir import Layer, Shape, show
-from prototxt_gen.layers.axes import canonical
+from prototxt_gen.layers.axes import canonical_axis
 from prototxt_gen.layers.base import Arity, BlobSpec, LayerType
 from prototxt_gen.layers.example import Example
 from prototxt_gen.schema.caffe_proto import FillerParameter
@@ -31,49 +31,57 @@ class ScaleParameter(Message, field="scale_param", number=142):
 
 
 def learned_shape(layer: Layer, axis: int, num_axes: int, bottom: Shape) -> Shape:
-    """Return the shape of the blob that covers these axes; num_axes -1 means all to the end."""
-    first = canonical(layer, axis, bottom)
+    """Return the shape of the learned blob: `num_axes` axes of the bottom from `axis` on; -1 means all to the end.
+
+    Raises NetError if the bottom does not have these axes.
+    """
+    first = canonical_axis(layer, axis, bottom)
     if num_axes < -1:
-        raise layer.error(f"num_axes {num_axes} is neither -1, for all to the end, nor 0 or more")
+        raise layer.error(f"num_axes is {num_axes}; it must be 0 or more, or -1 for all axes to the end")
     if first + num_axes > len(bottom):
-        raise layer.error(f"{num_axes} axes from axis {axis} on reach past the end of its bottom {show(bottom)}")
+        raise layer.error(f"its bottom {show(bottom)} does not have {num_axes} axes from axis {axis} on")
     return bottom[first:] if num_axes == -1 else bottom[first : first + num_axes]
 
 
-def trailing_axes(layer: Layer, axis: int, bottom: Shape, spread: Shape) -> int:
-    """Return how many axes of the bottom follow those that `spread` covers; errors as Caffe's Reshape has them."""
-    if not spread:
+def trailing_axes(layer: Layer, axis: int, bottom: Shape, covered: Shape) -> int:
+    """Return the number of axes of the bottom that follow those covered by a blob of shape `covered`.
+
+    Raises NetError, as Caffe's Reshape does, if the sizes differ.
+    """
+    if not covered:
         return 0
-    first = canonical(layer, axis, bottom)
-    if bottom[first : first + len(spread)] != spread:
-        raise layer.error(f"bottoms differ, {show(bottom)} from axis {axis} on and {show(spread)}")
-    return len(bottom) - first - len(spread)
+    first = canonical_axis(layer, axis, bottom)
+    if bottom[first : first + len(covered)] != covered:
+        raise layer.error(f"bottoms differ, {show(bottom)} from axis {axis} on and {show(covered)}")
+    return len(bottom) - first - len(covered)
 
 
-def spread_over(array: Any, trailing: int) -> Any:
-    """Return an array or tensor with so many axes of size 1 at its end."""
-    return array.reshape((*array.shape, *[1] * trailing))
+def append_axes(array: Any, count: int) -> Any:
+    """Return the array or tensor with `count` more axes of size 1 at its end, so that it broadcasts."""
+    return array.reshape((*array.shape, *[1] * count))
 
 
-def covers_channels(axis: int, blob: np.ndarray[Any, Any]) -> bool:
-    """Whether a blob is one number for each channel of axis 1, told without the bottom's shape."""
+def has_number_per_channel(axis: int, blob: np.ndarray[Any, Any]) -> bool:
+    """Whether a blob holds one number for each channel (axis 1), judged without the bottom's shape."""
     return axis == 1 and blob.ndim == 1
 
 
-def onnx_spread(g: OnnxGraph, value: str, trailing: int) -> str:
-    """The same for an ONNX value."""
+def append_axes_onnx(g: OnnxGraph, value: str, count: int) -> str:
+    """Write `append_axes` for an ONNX value."""
     rank = len(g.shape(value))
-    return g.op("Unsqueeze", value, g.const(range(rank, rank + trailing), "axes")) if trailing else value
+    return g.op("Unsqueeze", value, g.const(range(rank, rank + count), "axes")) if count else value
 
 
 class Scale(LayerType):
-    """The bottom times a learned blob or a second bottom that covers `num_axes` axes from `axis` on; plus a bias.
+    """Multiply the axes of the first bottom from `axis` on by a learned blob or the second bottom, and add a bias.
 
     Source: src/caffe/layers/scale_layer.cpp ScaleLayer::LayerSetUp, Reshape, Forward_cpu.
-    Shape: that of its first bottom; the second's is that of the axes it covers, or () for a scalar.
-    Blobs: scale, of the shape of the axes, unless there is a second bottom; with bias_term, bias of the same shape.
-    Differs: from PyTorch, ONNX: there is no such layer; it is a product and a sum. With batches of one image Caffe
-        does not sum the gradient of the scale over iter_size of them; see `overwritten`.
+    Shape: the top has the first bottom's shape. The second bottom has the shape of the axes that it covers, or () for a
+        scalar.
+    Blobs: scale, with the shape of the `num_axes` axes from `axis` on, unless there is a second bottom; with bias_term
+        also bias, of the same shape.
+    Differs: PyTorch and ONNX have no such layer; it is written as a multiplication and an addition. If the batch has
+        one image, Caffe does not sum the gradient of the scale over the batches of iter_size; see `overwritten`.
     """
 
     type = "Scale"
@@ -84,15 +92,17 @@ class Scale(LayerType):
         self.trailing(layer, bottoms)
         return [bottoms[0]]
 
-    def covered(self, layer: Layer, bottoms: Sequence[Shape]) -> Shape:
+    def covered_shape(self, layer: Layer, bottoms: Sequence[Shape]) -> Shape:
+        """Return the shape of the scale: the axes of the first bottom that it covers."""
         p = layer.get(ScaleParameter)
         return bottoms[1] if len(bottoms) > 1 else learned_shape(layer, p.axis, p.num_axes, bottoms[0])
 
     def trailing(self, layer: Layer, bottoms: Sequence[Shape]) -> int:
-        return trailing_axes(layer, layer.get(ScaleParameter).axis, bottoms[0], self.covered(layer, bottoms))
+        """Return the number of axes of the first bottom that follow the covered ones."""
+        return trailing_axes(layer, layer.get(ScaleParameter).axis, bottoms[0], self.covered_shape(layer, bottoms))
 
     def blobs(self, layer: Layer, bottoms: Sequence[Shape]) -> dict[str, BlobSpec]:
-        p, shape = layer.get(ScaleParameter), self.covered(layer, bottoms)
+        p, shape = layer.get(ScaleParameter), self.covered_shape(layer, bottoms)
         scale = {"scale": BlobSpec(shape, p.filler if p.has("filler") else ONE)} if len(bottoms) == 1 else {}
         return scale | ({"bias": BlobSpec(shape, p.bias_filler)} if p.bias_term else {})
 
@@ -109,15 +119,18 @@ class Scale(LayerType):
                 self.bias = nn.Parameter(torch.zeros(shapes["bias"].shape)) if "bias" in shapes else None
 
             def forward(self, bottom: Tensor, scale: Tensor | None = None) -> Tensor:
-                top: Tensor = bottom * spread_over(self.scale if scale is None else scale, trailing)
-                return top if self.bias is None else top + spread_over(self.bias, trailing)
+                top: Tensor = bottom * append_axes(self.scale if scale is None else scale, trailing)
+                return top if self.bias is None else top + append_axes(self.bias, trailing)
 
         return Scaled()
 
     def overwritten(self, layer: Layer, bottoms: Sequence[Shape]) -> tuple[str, ...]:
-        """Where nothing lies before the axes covered, or they are all there is. Source: ScaleLayer::Backward_cpu."""
-        covered = self.covered(layer, bottoms)
-        before = math.prod(bottoms[0][: canonical(layer, layer.get(ScaleParameter).axis, bottoms[0])])
+        """Return ("scale",) if no axis larger than 1 comes before the covered axes, or if they are all axes.
+
+        Source: ScaleLayer::Backward_cpu.
+        """
+        covered = self.covered_shape(layer, bottoms)
+        before = math.prod(bottoms[0][: canonical_axis(layer, layer.get(ScaleParameter).axis, bottoms[0])])
         whole = math.prod(covered) == math.prod(bottoms[0])
         return ("scale",) if len(bottoms) == 1 and (whole or before == 1 < math.prod(covered)) else ()
 
@@ -125,9 +138,9 @@ class Scale(LayerType):
         self, g: OnnxGraph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, np.ndarray[Any, Any]]
     ) -> str | Sequence[str]:
         trailing = self.trailing(layer, [g.shape(bottom) for bottom in bottoms])
-        scale = onnx_spread(g, bottoms[1], trailing) if len(bottoms) > 1 else spread_over(blobs["scale"], trailing)
+        scale = append_axes_onnx(g, bottoms[1], trailing) if len(bottoms) > 1 else append_axes(blobs["scale"], trailing)
         top = g.op("Mul", bottoms[0], scale)
-        return g.op("Add", top, spread_over(blobs["bias"], trailing)) if "bias" in blobs else top
+        return g.op("Add", top, append_axes(blobs["bias"], trailing)) if "bias" in blobs else top
 
     def affine(
         self, layer: Layer, blobs: Mapping[str, np.ndarray[Any, Any]]
@@ -135,7 +148,7 @@ class Scale(LayerType):
         import numpy as np
 
         p, scale = layer.get(ScaleParameter), blobs.get("scale")
-        if scale is None or not covers_channels(p.axis, scale):
+        if scale is None or not has_number_per_channel(p.axis, scale):
             return None
         return scale, blobs.get("bias", np.zeros_like(scale))
 

@@ -1,4 +1,4 @@
-"""Sigmoid."""
+"""Layer type Sigmoid: the logistic function."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ class SigmoidParameter(Message, field="sigmoid_param", number=124):
 
 
 class Sigmoid(Neuron):
-    """1 / (1 + exp(-x)).
+    """Compute 1 / (1 + exp(-x)) of each element.
 
     Source: src/caffe/layers/sigmoid_layer.cpp SigmoidLayer::Forward_cpu.
-    Shape: that of its bottom.
+    Shape: the top has the bottom's shape.
     Blobs: none.
-    Differs: from PyTorch, ONNX: not at all.
+    Differs: no difference from PyTorch or ONNX.
     """
 
     type = "Sigmoid"

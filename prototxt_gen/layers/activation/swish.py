@@ -1,4 +1,4 @@
-"""Swish."""
+"""Layer type Swish: x times its sigmoid."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ class SwishParameter(Message, field="swish_param", number=147):
 
 
 class Swish(Neuron):
-    """x · sigmoid(beta · x).
+    """Compute x · sigmoid(beta · x) of each element.
 
     Source: src/caffe/layers/swish_layer.cpp SwishLayer::Forward_cpu.
-    Shape: that of its bottom.
+    Shape: the top has the bottom's shape.
     Blobs: none.
-    Differs: from PyTorch: torch.nn.SiLU has no beta; from ONNX: written as Mul, Sigmoid, Mul.
+    Differs: torch.nn.SiLU has no beta. In ONNX it is written as Mul, Sigmoid, Mul.
     """
 
     type = "Swish"

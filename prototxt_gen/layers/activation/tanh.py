@@ -1,4 +1,4 @@
-"""TanH."""
+"""Layer type TanH: the hyperbolic tangent."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ class TanHParameter(Message, field="tanh_param", number=127):
 
 
 class TanH(Neuron):
-    """The hyperbolic tangent.
+    """Compute the hyperbolic tangent of each element.
 
     Source: src/caffe/layers/tanh_layer.cpp TanHLayer::Forward_cpu.
-    Shape: that of its bottom.
+    Shape: the top has the bottom's shape.
     Blobs: none.
-    Differs: from PyTorch, ONNX: not at all.
+    Differs: no difference from PyTorch or ONNX.
     """
 
     type = "TanH"

@@ -1,4 +1,4 @@
-"""Threshold."""
+"""Layer type Threshold: a test against a threshold."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ class ThresholdParameter(Message, field="threshold_param", number=128):
 
 
 class Threshold(Neuron):
-    """1 where x is above the threshold, else 0.
+    """Return 1 where x is above the threshold, else 0.
 
     Source: src/caffe/layers/threshold_layer.cpp ThresholdLayer::Forward_cpu.
-    Shape: that of its bottom.
+    Shape: the top has the bottom's shape.
     Blobs: none.
-    Differs: from PyTorch: torch.nn.Threshold is something else. There is no gradient; asked for one, Caffe stops.
+    Differs: torch.nn.Threshold is another function. There is no gradient: Caffe's backward pass stops with an error.
     """
 
     type = "Threshold"

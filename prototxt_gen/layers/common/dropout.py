@@ -1,4 +1,4 @@
-"""Dropout."""
+"""Layer type Dropout: random zeros in training."""
 
 from __future__ import annotations
 
@@ -20,16 +20,19 @@ if TYPE_CHECKING:
 class DropoutParameter(Message, field="dropout_param", number=108):
     dropout_ratio = float32(1, 0.5)
     scale_train = boolean(2, True)
-    """Of rbgirshick/caffe-fast-rcnn and intel/caffe: false scales in the TEST phase instead of in training."""
+    """Field of rbgirshick/caffe-fast-rcnn and intel/caffe: false scales in the TEST phase instead of in training."""
 
 
 class Dropout(Neuron):
-    """In training, elements are 0 with probability dropout_ratio, else divided by 1 - dropout_ratio; in TEST, as is.
+    """Set elements to 0 at random in training and scale the others up; in the TEST phase return the bottom.
 
-    Source: src/caffe/layers/dropout_layer.cpp DropoutLayer::Forward_cpu; scale_train from caffe-fast-rcnn's.
-    Shape: that of its bottom.
+    In training an element is 0 with probability dropout_ratio, else it is divided by 1 - dropout_ratio. With
+    scale_train false, elements are not scaled in training but multiplied by 1 - dropout_ratio in the TEST phase.
+
+    Source: src/caffe/layers/dropout_layer.cpp DropoutLayer::Forward_cpu; caffe-fast-rcnn's for scale_train.
+    Shape: the top has the bottom's shape.
     Blobs: none.
-    Differs: from PyTorch, ONNX: not at all, but for scale_train: false, which they have not.
+    Differs: no difference from PyTorch or ONNX, except that they have no scale_train: false.
     """
 
     type = "Dropout"
@@ -38,7 +41,7 @@ class Dropout(Neuron):
     def check(self, layer: Layer) -> None:
         ratio = layer.get(DropoutParameter).dropout_ratio
         if not 0 <= ratio < 1:
-            raise layer.error(f"dropout_ratio {ratio:g} is not from 0 to below 1")
+            raise layer.error(f"dropout_ratio is {ratio:g}; it must be at least 0 and less than 1")
 
     def torch(self, layer: Layer, bottoms: Sequence[Shape]) -> nn.Module:
         from torch import nn

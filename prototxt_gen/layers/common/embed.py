@@ -1,4 +1,4 @@
-"""Embed: a row of a table for each index."""
+"""Layer type Embed: a lookup of rows in a weight matrix."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ class EmbedParameter(Message, field="embed_param", number=137):
 
 
 class Embed(LayerType):
-    """The rows of the weight that the bottom names by number, plus a bias.
+    """Look up a row of the weight for each index in the bottom, and add a bias.
 
     Source: src/caffe/layers/embed_layer.cpp EmbedLayer::Forward_cpu.
     Shape: a×… → a×…×num_output.
     Blobs: weight input_dim×num_output, bias num_output.
-    Differs: from PyTorch, ONNX: the indices are floats, cut to whole numbers; there is a bias.
+    Differs: indices are floats, truncated to whole numbers; torch.nn.Embedding and ONNX Gather have no bias.
     """
 
     type = "Embed"

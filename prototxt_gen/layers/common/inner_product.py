@@ -1,4 +1,4 @@
-"""InnerProduct: a fully connected layer."""
+"""Layer type InnerProduct: a fully connected layer."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from prototxt_gen.ir import Layer, Shape
-from prototxt_gen.layers.axes import canonical, refuse_overwriting
+from prototxt_gen.layers.axes import canonical_axis, refuse_wrong_in_place
 from prototxt_gen.layers.base import BlobSpec, LayerType
 from prototxt_gen.layers.example import Example
 from prototxt_gen.layers.vision.convolution import learned
@@ -31,12 +31,12 @@ class InnerProductParameter(Message, field="inner_product_param", number=117):
 
 
 class InnerProduct(LayerType):
-    """All axes from `axis` on as one vector, times a matrix, plus a bias.
+    """Multiply the flattened axes from `axis` on by a weight matrix, and add a bias.
 
     Source: src/caffe/layers/inner_product_layer.cpp InnerProductLayer.
-    Shape: a×…×K → a×…×num_output, the axes from `axis` on replaced by one.
-    Blobs: weight num_output×K, with `transpose` K×num_output; bias num_output.
-    Differs: from PyTorch: nn.Linear takes the last axis only, so a Flatten comes before it.
+    Shape: a×…×K → a×…×num_output: the axes from `axis` on, with K elements, become one axis.
+    Blobs: weight num_output×K, or K×num_output with `transpose`; bias num_output.
+    Differs: nn.Linear multiplies the last axis only, so an nn.Flatten comes before it.
     """
 
     type = "InnerProduct"
@@ -44,21 +44,21 @@ class InnerProduct(LayerType):
 
     def shapes(self, layer: Layer, bottoms: Sequence[Shape]) -> Sequence[Shape]:
         (bottom,) = bottoms
-        refuse_overwriting(layer)
+        refuse_wrong_in_place(layer)
         p = layer.get(InnerProductParameter)
         if p.num_output < 1:
             raise layer.error("num_output must be at least 1")
-        return [(*bottom[: canonical(layer, p.axis, bottom)], p.num_output)]
+        return [(*bottom[: canonical_axis(layer, p.axis, bottom)], p.num_output)]
 
     def blobs(self, layer: Layer, bottoms: Sequence[Shape]) -> dict[str, BlobSpec]:
         p = layer.get(InnerProductParameter)
-        inputs = math.prod(bottoms[0][canonical(layer, p.axis, bottoms[0]) :])
+        inputs = math.prod(bottoms[0][canonical_axis(layer, p.axis, bottoms[0]) :])
         shape = (inputs, p.num_output) if p.transpose else (p.num_output, inputs)
         weight = {"weight": BlobSpec(shape, p.weight_filler)}
         return weight | ({"bias": BlobSpec((p.num_output,), p.bias_filler)} if p.bias_term else {})
 
     def macs(self, layer: Layer, bottoms: Sequence[Shape], tops: Sequence[Shape]) -> int:
-        axis = canonical(layer, layer.get(InnerProductParameter).axis, bottoms[0])
+        axis = canonical_axis(layer, layer.get(InnerProductParameter).axis, bottoms[0])
         return math.prod(tops[0]) * math.prod(bottoms[0][axis:])
 
     def torch(self, layer: Layer, bottoms: Sequence[Shape]) -> nn.Module:
@@ -66,12 +66,12 @@ class InnerProduct(LayerType):
 
         (bottom,) = bottoms
         p = layer.get(InnerProductParameter)
-        axis = canonical(layer, p.axis, bottom)
+        axis = canonical_axis(layer, p.axis, bottom)
         linear = nn.Linear(math.prod(bottom[axis:]), p.num_output, p.bias_term)
         flatten = [nn.Flatten(axis)] if axis < len(bottom) - 1 else []
 
         class Transposed(nn.Sequential):
-            """Holds a Linear whose blob is the other way round."""
+            """Holds an nn.Linear whose Caffe blob is the transposed weight."""
 
             transposed = True
 
@@ -80,10 +80,10 @@ class InnerProduct(LayerType):
         return nn.Sequential(*flatten, linear) if flatten else linear
 
     def load(self, module: nn.Module, blobs: Mapping[str, np.ndarray[Any, Any]]) -> None:
-        super().load(learned(module), _turned(module, blobs))
+        super().load(learned(module), _to_linear_weight(module, blobs))
 
     def dump(self, module: nn.Module, roles: Sequence[str]) -> dict[str, np.ndarray[Any, Any]]:
-        return _turned(module, super().dump(learned(module), roles))
+        return _to_linear_weight(module, super().dump(learned(module), roles))
 
     def onnx(
         self, g: OnnxGraph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, np.ndarray[Any, Any]]
@@ -91,7 +91,7 @@ class InnerProduct(LayerType):
         (x,) = bottoms
         shape, (weight, *bias) = g.shape(x), (g.const(blob, role) for role, blob in blobs.items())
         p = layer.get(InnerProductParameter)
-        axis = canonical(layer, p.axis, shape)
+        axis = canonical_axis(layer, p.axis, shape)
         if axis == 1:
             flat = x if len(shape) == 2 else g.op("Flatten", x)
             return g.op("Gemm", flat, weight, *bias, transB=int(not p.transpose))
@@ -115,7 +115,7 @@ class InnerProduct(LayerType):
     )
 
 
-def _turned(module: nn.Module, blobs: Mapping[str, np.ndarray[Any, Any]]) -> dict[str, np.ndarray[Any, Any]]:
-    """Return the blobs, the weight transposed if the module says so."""
-    turn = getattr(module, "transposed", False)
-    return {role: blob.T if turn and role == "weight" else blob for role, blob in blobs.items()}
+def _to_linear_weight(module: nn.Module, blobs: Mapping[str, np.ndarray[Any, Any]]) -> dict[str, np.ndarray[Any, Any]]:
+    """Return the blobs with the weight transposed if the module is a `Transposed`. The function is its own inverse."""
+    transposed = getattr(module, "transposed", False)
+    return {role: blob.T if transposed and role == "weight" else blob for role, blob in blobs.items()}

@@ -5,9 +5,15 @@ Source: weiliu89/caffe (branch ssd) src/caffe/proto/caffe.proto.
 
 from __future__ import annotations
 
-from prototxt_gen.layers.detection.prior_box import code_type_field
+from typing import Any
+
 from prototxt_gen.schema.caffe_proto import ResizeParameter
 from prototxt_gen.schema.message import Message, boolean, enum, float32, int32, message, string, uint32
+
+
+def code_type_field(number: int) -> Any:
+    """The enum field PriorBoxParameter.CodeType of DetectionOutput and MultiBoxLoss."""
+    return enum(number, "CORNER", "CENTER_SIZE", "CORNER_SIZE", first=1)
 
 
 class NonMaximumSuppressionParameter(Message):

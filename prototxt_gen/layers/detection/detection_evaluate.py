@@ -9,7 +9,7 @@ from prototxt_gen.common.errors import UnsupportedError
 from prototxt_gen.ir import Layer, Shape, show
 from prototxt_gen.layers.base import LayerType, exactly
 from prototxt_gen.layers.example import Example, literal
-from prototxt_gen.layers.loss_base import legacy
+from prototxt_gen.layers.loss_base import legacy_size
 from prototxt_gen.schema.caffe_proto import ResizeParameter
 from prototxt_gen.schema.message import Message, boolean, float32, message, string, uint32
 
@@ -49,9 +49,9 @@ class DetectionEvaluate(LayerType):
         if not p.has("num_classes") or p.overlap_threshold <= 0:
             raise layer.error("it needs num_classes, and an overlap_threshold of more than 0")
         for bottom, size in zip(bottoms, (7, 8), strict=True):
-            if [legacy(layer, bottom, axis) for axis in (0, 1, 3)] != [1, 1, size]:
+            if [legacy_size(layer, bottom, axis) for axis in (0, 1, 3)] != [1, 1, size]:
                 raise layer.error(f"its bottom {show(bottom)} is not 1×1×…×{size}")
-        return [(1, 1, p.num_classes - 1 + legacy(layer, bottoms[0], 2), 5)]
+        return [(1, 1, p.num_classes - 1 + legacy_size(layer, bottoms[0], 2), 5)]
 
     def torch(self, layer: Layer, bottoms: Sequence[Shape]) -> nn.Module:
         import torch

@@ -10,8 +10,8 @@ from prototxt_gen.ir import Layer, Shape
 from prototxt_gen.layers.base import Arity, LayerType, show_all
 from prototxt_gen.layers.detection._detection_output_onnx import lower
 from prototxt_gen.layers.detection._ssd_parameters import DetectionOutputParameter
-from prototxt_gen.layers.example import Draw, Example, literal, normal, unit
-from prototxt_gen.layers.loss_base import legacy
+from prototxt_gen.layers.example import Draw, Example, literal, normal, probabilities
+from prototxt_gen.layers.loss_base import legacy_size
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,11 +34,11 @@ def threshold(p: DetectionOutputParameter) -> float:
 def check_priors(layer: Layer, bottoms: Sequence[Shape], classes: int, share_location: bool) -> None:
     """Raise an error where loc, conf and prior bottoms do not belong together; MultiBoxLoss has the same."""
     loc, conf, prior = bottoms[:3]
-    if legacy(layer, loc, 0) != legacy(layer, conf, 0):
+    if legacy_size(layer, loc, 0) != legacy_size(layer, conf, 0):
         raise layer.error(f"bottoms differ, {show_all((loc, conf))}; it needs one batch size")
-    count = legacy(layer, prior, 2) // 4
+    count = legacy_size(layer, prior, 2) // 4
     for shape, each, what in ((loc, 4 if share_location else 4 * classes, "locations"), (conf, classes, "scores")):
-        if legacy(layer, shape, 1) != count * each:
+        if legacy_size(layer, shape, 1) != count * each:
             raise layer.error(
                 f"its bottoms are {show_all(bottoms)}; with {count} priors and {classes} classes it needs "
                 f"{count * each} {what} for each image"
@@ -59,7 +59,7 @@ def some_priors(count: int) -> Draw:
 
 
 def _example(
-    name: str, params: str, *, images: int = 1, classes: int = 3, own: bool = False, scores: Draw = unit
+    name: str, params: str, *, images: int = 1, classes: int = 3, own: bool = False, scores: Draw = probabilities
 ) -> Example:
     count = 12
     shapes = ((images, count * 4 * (classes if own else 1)), (images, count * classes), (1, 2, count * 4))

@@ -12,7 +12,7 @@ from prototxt_gen.layers.detection._ssd_parameters import MultiBoxLossParameter
 from prototxt_gen.layers.detection.detection_output import check_priors, some_priors
 from prototxt_gen.layers.example import Draw, Example, literal, normal
 from prototxt_gen.layers.loss.softmax_with_loss import cross_entropy
-from prototxt_gen.layers.loss_base import Loss, carried, legacy, normalization, normalizer
+from prototxt_gen.layers.loss_base import Loss, legacy_size, normalization_mode, normalizer, with_gradient_of
 from prototxt_gen.schema.caffe_proto import LossParameter
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class MultiBoxLoss(Loss):
         if p.mining_type == "HARD_EXAMPLE" and p.sample_size < 1:
             raise layer.error("sample_size must be at least 1")
         check_priors(layer, bottoms, p.num_classes, p.share_location)
-        if legacy(layer, bottoms[3], 3) != 8:
+        if legacy_size(layer, bottoms[3], 3) != 8:
             raise layer.error(f"its ground truth is {show(bottoms[3])}; it needs rows of 8 numbers")
 
     def torch(self, layer: Layer, bottoms: Sequence[Shape]) -> nn.Module:
@@ -82,7 +82,7 @@ class MultiBoxLoss(Loss):
             raise UnsupportedError(
                 f"layer {layer.name!r} ({layer.type}): mining with nms_param cannot be run here; without it, it can"
             )
-        mode = normalization(layer.get(LossParameter))
+        mode = normalization_mode(layer.get(LossParameter))
         down = (*layer.params.propagate_down, True, True)[:2] if layer.params.propagate_down else (True, True)
 
         class MultiBoxLoss(nn.Module):
@@ -149,7 +149,7 @@ def _location_loss(p: MultiBoxLossParameter, loc: Tensor, chosen: Chosen) -> Ten
         torch.from_numpy(array).to(loc.device) for array in (chosen.targets, chosen.inside, chosen.spread)
     )
     if p.encode_variance_in_target:
-        given, wanted = carried(given / spread, given), wanted / spread
+        given, wanted = with_gradient_of(given / spread, given), wanted / spread
     given = torch.where(inside, given, wanted)
     if p.loc_loss_type == "L2":
         return (given - wanted).square().sum() / 2

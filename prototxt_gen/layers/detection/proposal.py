@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from prototxt_gen.ir import Layer, Shape
 from prototxt_gen.layers.base import Arity, LayerType, exactly, show_all
 from prototxt_gen.layers.detection._proposal_rules import Rules, plain, positions
-from prototxt_gen.layers.example import Example, literal, normal, unit
+from prototxt_gen.layers.example import Example, literal, normal, probabilities
 from prototxt_gen.schema.message import Message, float32, repeated, uint32
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ class Proposal(LayerType):
             "proposal_param { base_size: 16 feat_stride: 16 min_size: 6 ratio: 1 scale: 12 nms_thresh: 0.4 "
             "pre_nms_topn: 20 post_nms_topn: 9 }",
             2,
-            draws=(unit, normal, literal([64, 80, 1, 1])),
+            draws=(probabilities, normal, literal([64, 80, 1, 1])),
             gradients=False,
         ),
         Example(
@@ -113,7 +113,7 @@ class Proposal(LayerType):
             ((2, 12, 3, 3), (2, 24, 3, 3), (2, 4)),
             "proposal_param { base_size: 8 feat_stride: 8 min_size: 3 ratio: 0.5 ratio: 1 ratio: 2 scale: 6.5 "
             "scale: 12 nms_thresh: 0.6 pre_nms_topn: 20 post_nms_topn: 8 }",
-            draws=(unit, normal, literal([24, 24, 1, 1] * 2)),
+            draws=(probabilities, normal, literal([24, 24, 1, 1] * 2)),
             gradients=False,
         ),
     )

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from prototxt_gen.ir import Layer, Shape
-from prototxt_gen.layers.axes import canonical
+from prototxt_gen.layers.axes import canonical_axis
 from prototxt_gen.layers.base import Arity, LayerType, exactly
 from prototxt_gen.layers.example import Example, labels, literal, normal
 from prototxt_gen.layers.loss_base import as_labels, check_labels
@@ -42,7 +42,7 @@ class Accuracy(LayerType):
 
     def shapes(self, layer: Layer, bottoms: Sequence[Shape]) -> Sequence[Shape]:
         p = layer.get(AccuracyParameter)
-        axis = canonical(layer, p.axis, bottoms[0])
+        axis = canonical_axis(layer, p.axis, bottoms[0])
         check_labels(layer, bottoms[0], bottoms[1], axis)
         if p.top_k > math.prod(bottoms[0]) // max(1, math.prod(bottoms[1])):
             raise layer.error(f"top_k {p.top_k} is more than its {bottoms[0][axis]} classes")
@@ -52,7 +52,7 @@ class Accuracy(LayerType):
         import torch
         from torch import Tensor, nn
 
-        p, axis = layer.get(AccuracyParameter), canonical(layer, layer.get(AccuracyParameter).axis, bottoms[0])
+        p, axis = layer.get(AccuracyParameter), canonical_axis(layer, layer.get(AccuracyParameter).axis, bottoms[0])
         ignored, per_class = p.ignore_label if p.has("ignore_label") else None, len(layer.tops) == 2
 
         class Accuracy(nn.Module):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from prototxt_gen.ir import Layer, Shape, show
 from prototxt_gen.layers.base import exactly, show_all
 from prototxt_gen.layers.example import Example, labels, literal, normal
-from prototxt_gen.layers.loss_base import Loss, carried, legacy
+from prototxt_gen.layers.loss_base import Loss, legacy_size, with_gradient_of
 from prototxt_gen.schema.message import Message, boolean, float32
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def _far_apart(squared: Tensor, margin: float, legacy_version: bool) -> Tensor:
     distance = squared.detach().sqrt()
     gap = (margin - distance).relu()
     # Caffe divides by distance + 1e-4 going back, so that equal pairs give no infinite gradient.
-    return carried(gap.square(), -gap / (distance + 1e-4) * squared)
+    return with_gradient_of(gap.square(), -gap / (distance + 1e-4) * squared)
 
 
 class ContrastiveLoss(Loss):
@@ -45,11 +45,11 @@ class ContrastiveLoss(Loss):
 
     def check(self, layer: Layer, bottoms: Sequence[Shape]) -> None:
         a, b, similar = bottoms
-        if legacy(layer, a, 1) != legacy(layer, b, 1):
+        if legacy_size(layer, a, 1) != legacy_size(layer, b, 1):
             raise layer.error(f"bottoms differ, {show_all((a, b))}; it needs as many channels")
-        if any(legacy(layer, shape, axis) != 1 for shape in bottoms for axis in (2, 3)):
+        if any(legacy_size(layer, shape, axis) != 1 for shape in bottoms for axis in (2, 3)):
             raise layer.error(f"its bottoms are {show_all(bottoms)}; it takes vectors, of height and width 1")
-        if legacy(layer, similar, 1) != 1 or (similar and similar[0] < a[0]):
+        if legacy_size(layer, similar, 1) != 1 or (similar and similar[0] < a[0]):
             raise layer.error(f"its third bottom is {show(similar)}; it needs one flag for each pair")
 
     def torch(self, layer: Layer, bottoms: Sequence[Shape]) -> nn.Module:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from prototxt_gen.ir import Layer, Shape
 from prototxt_gen.layers.base import show_all
 from prototxt_gen.layers.example import Example
-from prototxt_gen.layers.loss_base import Loss, legacy
+from prototxt_gen.layers.loss_base import Loss, legacy_size
 
 if TYPE_CHECKING:
     from torch import nn
@@ -27,7 +27,7 @@ class EuclideanLoss(Loss):
     type = "EuclideanLoss"
 
     def check(self, layer: Layer, bottoms: Sequence[Shape]) -> None:
-        legacy(layer, bottoms[0], 0)
+        legacy_size(layer, bottoms[0], 0)
         if math.prod(bottoms[0]) != math.prod(bottoms[1]):
             raise layer.error(f"bottoms differ, {show_all(bottoms)}; it needs equal sizes")
 

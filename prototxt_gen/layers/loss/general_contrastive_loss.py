@@ -9,7 +9,7 @@ from prototxt_gen.common.errors import UnsupportedError
 from prototxt_gen.ir import Layer, Shape
 from prototxt_gen.layers.base import Arity
 from prototxt_gen.layers.example import Example, labels, literal, positive
-from prototxt_gen.layers.loss_base import Loss, as_labels, carried, legacy
+from prototxt_gen.layers.loss_base import Loss, as_labels, legacy_size, with_gradient_of
 from prototxt_gen.schema.message import Message, boolean, float32
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class GeneralContrastiveLoss(Loss):
         return [(), (3 if layer.get(GeneralContrastiveParameter).add_intra_mae else 2,)][: len(layer.tops)]
 
     def check(self, layer: Layer, bottoms: Sequence[Shape]) -> None:
-        legacy(layer, bottoms[0], 0)
+        legacy_size(layer, bottoms[0], 0)
 
     def torch(self, layer: Layer, bottoms: Sequence[Shape]) -> nn.Module:
         import torch
@@ -76,7 +76,7 @@ class GeneralContrastiveLoss(Loss):
                 true = torch.zeros_like(rows).scatter_(1, as_labels(label)[: len(rows), None], 1.0)
                 far, lack = _far(p, rows) * true, (p.negative_margin - rows).relu() * (1 - true)
                 loss = (p.positive_weight * far).abs() + _close(p, rows, lack)
-                loss = carried(loss, p.positive_weight * far + _close(p, rows, lack)).sum() / len(x)
+                loss = with_gradient_of(loss, p.positive_weight * far + _close(p, rows, lack)).sum() / len(x)
                 means = torch.stack([far.sum(), lack.sum() / (rows.shape[1] - 1)]).detach() / len(x)
                 return (loss, means) if both else loss
 
@@ -98,7 +98,7 @@ class GeneralContrastiveLoss(Loss):
 def _far(p: GeneralContrastiveParameter, distance: Tensor) -> Tensor:
     """Return how far distances are beyond the margin, cut at the outlier threshold and without gradient from there."""
     over = (distance - p.positive_margin).relu().clamp(max=p.positive_outlier_thresh)
-    return carried(over, over * (distance.detach() < p.positive_outlier_thresh))
+    return with_gradient_of(over, over * (distance.detach() < p.positive_outlier_thresh))
 
 
 def _close(p: GeneralContrastiveParameter, distance: Tensor, lack: Tensor) -> Tensor:

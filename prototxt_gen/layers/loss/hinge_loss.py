@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from prototxt_gen.ir import Layer, Shape
 from prototxt_gen.layers.example import Example, labels, normal
-from prototxt_gen.layers.loss_base import Loss, as_labels, legacy
+from prototxt_gen.layers.loss_base import Loss, as_labels, legacy_size
 from prototxt_gen.schema.message import Message, enum
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ class HingeLoss(Loss):
     params = (HingeLossParameter,)
 
     def check(self, layer: Layer, bottoms: Sequence[Shape]) -> None:
-        legacy(layer, bottoms[0], 0)
+        legacy_size(layer, bottoms[0], 0)
 
     def torch(self, layer: Layer, bottoms: Sequence[Shape]) -> nn.Module:
         import torch

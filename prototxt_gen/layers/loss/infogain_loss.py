@@ -7,17 +7,17 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from prototxt_gen.ir import Layer, Shape, show
-from prototxt_gen.layers.axes import canonical
+from prototxt_gen.layers.axes import canonical_axis
 from prototxt_gen.layers.base import Arity
 from prototxt_gen.layers.example import Example, labels, literal, normal
 from prototxt_gen.layers.loss_base import (
     LOG_THRESHOLD,
     Loss,
     as_labels,
-    carried,
     check_labels,
-    normalization,
+    normalization_mode,
     normalizer,
+    with_gradient_of,
 )
 from prototxt_gen.schema.caffe_proto import LossParameter
 from prototxt_gen.schema.message import Message, int32, string
@@ -62,7 +62,7 @@ class InfogainLoss(Loss):
 
     def check(self, layer: Layer, bottoms: Sequence[Shape]) -> None:
         p = layer.get(InfogainLossParameter)
-        axis = canonical(layer, p.axis, bottoms[0])
+        axis = canonical_axis(layer, p.axis, bottoms[0])
         check_labels(layer, bottoms[0], bottoms[1], axis)
         if layer.get(LossParameter).has("normalize"):
             raise layer.error("it does not take normalize, only normalization")
@@ -75,8 +75,8 @@ class InfogainLoss(Loss):
         import torch
         from torch import nn
 
-        p, axis = layer.get(LossParameter), canonical(layer, layer.get(InfogainLossParameter).axis, bottoms[0])
-        mode, ignored = normalization(p), p.ignore_label if p.has("ignore_label") else None
+        p, axis = layer.get(LossParameter), canonical_axis(layer, layer.get(InfogainLossParameter).axis, bottoms[0])
+        mode, ignored = normalization_mode(p), p.ignore_label if p.has("ignore_label") else None
         stored = read_matrix(layer, bottoms[0][axis]) if len(bottoms) == 2 else None
         with_probabilities, floor = len(layer.tops) == 2, math.log(LOG_THRESHOLD)
 
@@ -94,7 +94,7 @@ class InfogainLoss(Loss):
                 counted = torch.ones_like(label) if ignored is None else (label != ignored).long()
                 gains = given.reshape(logs.shape[1], -1)[label * counted] * counted[:, None]
                 outer = math.prod(x.shape[:axis])
-                total = -(gains * carried(logs.clamp(min=floor), logs)).sum()
+                total = -(gains * with_gradient_of(logs.clamp(min=floor), logs)).sum()
                 loss = total / normalizer(mode, outer, len(logs) // outer, counted.sum())
                 return (loss, x.detach().softmax(axis)) if with_probabilities else loss
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from prototxt_gen.ir import Layer, Shape
 from prototxt_gen.layers.base import Arity, show_all
 from prototxt_gen.layers.example import Draw, Example, literal, normal
-from prototxt_gen.layers.loss_base import Loss, legacy
+from prototxt_gen.layers.loss_base import Loss, legacy_size
 from prototxt_gen.schema.message import Message, boolean, float32
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class L1Loss(Loss):
     def shapes(self, layer: Layer, bottoms: Sequence[Shape]) -> Sequence[Shape]:
         if len(set(bottoms)) > 1:
             raise layer.error(f"bottoms differ, {show_all(bottoms)}; it needs equal shapes")
-        legacy(layer, bottoms[0], 0)
+        legacy_size(layer, bottoms[0], 0)
         return [()][: len(layer.tops)]
 
     def torch(self, layer: Layer, bottoms: Sequence[Shape]) -> nn.Module:

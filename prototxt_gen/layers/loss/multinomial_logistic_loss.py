@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from prototxt_gen.ir import Layer, Shape, show
-from prototxt_gen.layers.example import Example, labels, literal, unit
-from prototxt_gen.layers.loss_base import LOG_THRESHOLD, Loss, as_labels, carried, legacy
+from prototxt_gen.layers.example import Example, labels, literal, probabilities
+from prototxt_gen.layers.loss_base import LOG_THRESHOLD, Loss, as_labels, legacy_size, with_gradient_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -26,8 +26,8 @@ class MultinomialLogisticLoss(Loss):
     type = "MultinomialLogisticLoss"
 
     def check(self, layer: Layer, bottoms: Sequence[Shape]) -> None:
-        legacy(layer, bottoms[0], 0)
-        if any(legacy(layer, bottoms[1], axis) != 1 for axis in (1, 2, 3)):
+        legacy_size(layer, bottoms[0], 0)
+        if any(legacy_size(layer, bottoms[1], axis) != 1 for axis in (1, 2, 3)):
             raise layer.error(f"its labels are {show(bottoms[1])}; it needs one for each item of the batch")
 
     def torch(self, layer: Layer, bottoms: Sequence[Shape]) -> nn.Module:
@@ -36,13 +36,13 @@ class MultinomialLogisticLoss(Loss):
         class MultinomialLogisticLoss(nn.Module):
             def forward(self, x: Tensor, label: Tensor) -> Tensor:
                 p = x.reshape(x.shape[0], -1).gather(1, as_labels(label)[:, None])
-                return -carried(p.clamp(min=LOG_THRESHOLD), p).log().sum() / x.shape[0]
+                return -with_gradient_of(p.clamp(min=LOG_THRESHOLD), p).log().sum() / x.shape[0]
 
         return MultinomialLogisticLoss()
 
     examples = (
-        Example("plain", ((3, 4), (3,)), draws=(unit, labels(4)), gradients=(True, False)),
-        Example("flattened", ((2, 2, 2, 1), (2, 1, 1, 1)), draws=(unit, labels(4)), gradients=(True, False)),
+        Example("plain", ((3, 4), (3,)), draws=(probabilities, labels(4)), gradients=(True, False)),
+        Example("flattened", ((2, 2, 2, 1), (2, 1, 1, 1)), draws=(probabilities, labels(4)), gradients=(True, False)),
         Example(
             "probability of nearly nothing",
             ((2, 2), (2, 1)),

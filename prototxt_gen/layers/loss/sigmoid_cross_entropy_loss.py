@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from prototxt_gen.ir import Layer, Shape
 from prototxt_gen.layers.base import show_all
-from prototxt_gen.layers.example import Example, literal, normal, unit
-from prototxt_gen.layers.loss_base import Loss, normalization, normalizer
+from prototxt_gen.layers.example import Example, literal, normal, probabilities
+from prototxt_gen.layers.loss_base import Loss, normalization_mode, normalizer
 from prototxt_gen.schema.caffe_proto import LossParameter
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class SigmoidCrossEntropyLoss(Loss):
         from torch.nn import functional
 
         p = layer.get(LossParameter)
-        mode, ignored = normalization(p, "BATCH_SIZE"), p.ignore_label if p.has("ignore_label") else None
+        mode, ignored = normalization_mode(p, "BATCH_SIZE"), p.ignore_label if p.has("ignore_label") else None
 
         class SigmoidCrossEntropyLoss(nn.Module):
             def forward(self, x: Tensor, target: Tensor) -> Tensor:
@@ -51,7 +51,7 @@ class SigmoidCrossEntropyLoss(Loss):
         return SigmoidCrossEntropyLoss()
 
     examples = (
-        Example("plain", ((2, 3, 2), (2, 3, 2)), draws=(normal, unit), gradients=(True, False)),
+        Example("plain", ((2, 3, 2), (2, 3, 2)), draws=(normal, probabilities), gradients=(True, False)),
         Example(
             "large scores",
             ((2, 2), (2, 2, 1)),
@@ -72,7 +72,7 @@ class SigmoidCrossEntropyLoss(Loss):
             "normalize as of old",
             ((2, 3), (2, 3)),
             "loss_param { normalize: true }",
-            draws=(normal, unit),
+            draws=(normal, probabilities),
             gradients=(True, False),
         ),
     )

@@ -1,4 +1,4 @@
-"""SmoothL1Loss and SmoothL1LossOHEM."""
+"""R"""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 from prototxt_gen.ir import Layer, Shape
 from prototxt_gen.layers.base import Arity, show_all
 from prototxt_gen.layers.example import Example, literal
-from prototxt_gen.layers.loss_base import Loss, carried, legacy, normalization, normalizer
-from prototxt_gen.schema.caffe_proto import LossParameter
+from prototxt_gen.layers.loss_base import Loss, legacy_size, with_gradient_of
 from prototxt_gen.schema.message import Message, float32
 
 if TYPE_CHECKING:
@@ -31,7 +30,7 @@ class SmoothL1Parameter(Message, field="smoothl1_param", number=222):
 def check_alike(layer: Layer, bottoms: Sequence[Shape]) -> None:
     """Raise an error where channels, heights or widths differ."""
     for axis in (1, 2, 3):
-        if len({legacy(layer, bottom, axis) for bottom in bottoms}) > 1:
+        if len({legacy_size(layer, bottom, axis) for bottom in bottoms}) > 1:
             raise layer.error(f"bottoms differ, {show_all(bottoms)}; it needs equal channels, heights and widths")
 
 
@@ -44,7 +43,7 @@ def weighted(bottoms: Sequence[Tensor]) -> Tensor:
     if len(bottoms) == 2:
         return gap
     inside = bottoms[2].detach().reshape(gap.shape)
-    return inside * gap if len(bottoms) == 4 else carried(inside * gap, gap)
+    return inside * gap if len(bottoms) == 4 else with_gradient_of(inside * gap, gap)
 
 
 class SmoothL1Loss(Loss):
@@ -89,55 +88,4 @@ class SmoothL1Loss(Loss):
     examples = (
         Example("plain", ((2, 4), (2, 4))),
         Example("both sides of the turn", ((1, 6), (1, 6)), draws=(literal([0, 0.5, 1, -1, 3, -3]), literal([0] * 6))),
-    )
-
-
-class SmoothL1LossOHEM(Loss):
-    """SmoothL1Loss with a choice of normalization and, as a second top, the loss of each position.
-
-    Source: intel/caffe src/caffe/layers/smooth_L1_loss_ohem_layer.cpp (R-FCN's).
-    Shape: x, target[, weights], all N×C×H×W → scalar, N×1×H×W.
-    Blobs: none.
-    Differs: PyTorch has none. Weights are not part of the gradient. It has no loss weight of its own.
-    """
-
-    type = "SmoothL1LossOHEM"
-    params = (LossParameter,)
-    bottoms = Arity(2, 3)
-    tops = Arity(0, 2)
-    loss = False
-
-    def shapes(self, layer: Layer, bottoms: Sequence[Shape]) -> Sequence[Shape]:
-        super().shapes(layer, bottoms)
-        n, height, width = (legacy(layer, bottoms[0], axis) for axis in (0, 2, 3))
-        return [(), (n, 1, height, width)][: len(layer.tops)]
-
-    def check(self, layer: Layer, bottoms: Sequence[Shape]) -> None:
-        check_alike(layer, bottoms)
-
-    def torch(self, layer: Layer, bottoms: Sequence[Shape]) -> nn.Module:
-        from torch import nn
-        from torch.nn import functional
-
-        mode, each_too = normalization(layer.get(LossParameter)), len(layer.tops) == 2
-
-        class SmoothL1LossOHEM(nn.Module):
-            def forward(self, *bottoms: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-                gap = weighted(bottoms)
-                errors = functional.smooth_l1_loss(gap, gap.new_zeros(gap.shape), reduction="none")
-                each = errors.reshape(*gap.shape, *[1] * (4 - gap.dim())).sum(1, keepdim=True)
-                positions = errors.new_tensor(each.numel())
-                loss = each.sum() / normalizer(mode, len(gap), each[0].numel(), positions)
-                return (loss, each.detach()) if each_too else loss
-
-        return SmoothL1LossOHEM()
-
-    examples = (
-        Example("plain", ((3, 4), (3, 4)), "loss_weight: 1"),
-        Example(
-            "two tops",
-            ((3, 4), (3, 4), (3, 4)),
-            "loss_weight: 1 loss_weight: 0 loss_param { normalization: FULL }",
-            2,
-        ),
     )

@@ -7,10 +7,18 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from prototxt_gen.ir import Layer, Shape
-from prototxt_gen.layers.axes import canonical
+from prototxt_gen.layers.axes import canonical_axis
 from prototxt_gen.layers.base import Arity
 from prototxt_gen.layers.example import Example, labels, literal, normal
-from prototxt_gen.layers.loss_base import LEAST_FLOAT, Loss, as_labels, carried, check_labels, normalization, normalizer
+from prototxt_gen.layers.loss_base import (
+    FLT_MIN,
+    Loss,
+    as_labels,
+    check_labels,
+    normalization_mode,
+    normalizer,
+    with_gradient_of,
+)
 from prototxt_gen.layers.utility.softmax import SoftmaxParameter
 from prototxt_gen.schema.caffe_proto import LossParameter
 
@@ -19,7 +27,7 @@ if TYPE_CHECKING:
 
 NO_LABEL = -(2**40)
 """A label that no int32 can be: torch must always be given one to ignore, and its default, -100, may be a real one."""
-MOST = -math.log(LEAST_FLOAT)
+MOST = -math.log(FLT_MIN)
 """The greatest loss of one position: Caffe takes no probability as less than FLT_MIN."""
 
 
@@ -28,7 +36,7 @@ def cross_entropy(scores: Tensor, label: Tensor, ignored: int = NO_LABEL) -> Ten
     from torch.nn import functional
 
     each = functional.cross_entropy(scores, label, reduction="none", ignore_index=ignored)
-    return carried(each.clamp(max=MOST), each)
+    return with_gradient_of(each.clamp(max=MOST), each)
 
 
 class SoftmaxWithLoss(Loss):
@@ -47,14 +55,14 @@ class SoftmaxWithLoss(Loss):
     tops = Arity(0, 2)
 
     def check(self, layer: Layer, bottoms: Sequence[Shape]) -> None:
-        axis = canonical(layer, layer.get(SoftmaxParameter).axis, bottoms[0])
+        axis = canonical_axis(layer, layer.get(SoftmaxParameter).axis, bottoms[0])
         check_labels(layer, bottoms[0], bottoms[1], axis)
 
     def torch(self, layer: Layer, bottoms: Sequence[Shape]) -> nn.Module:
         from torch import nn
 
-        p, axis = layer.get(LossParameter), canonical(layer, layer.get(SoftmaxParameter).axis, bottoms[0])
-        mode, ignored = normalization(p), p.ignore_label if p.has("ignore_label") else NO_LABEL
+        p, axis = layer.get(LossParameter), canonical_axis(layer, layer.get(SoftmaxParameter).axis, bottoms[0])
+        mode, ignored = normalization_mode(p), p.ignore_label if p.has("ignore_label") else NO_LABEL
         with_probabilities = len(layer.tops) == 2
 
         class SoftmaxWithLoss(nn.Module):

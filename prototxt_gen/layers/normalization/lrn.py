@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from prototxt_gen.ir import Layer, Shape, show
-from prototxt_gen.layers.axes import refuse_overwriting
+from prototxt_gen.layers.axes import refuse_wrong_in_place
 from prototxt_gen.layers.base import LayerType
 from prototxt_gen.layers.example import Example
 from prototxt_gen.schema.caffe_proto import ENGINES
@@ -48,7 +48,7 @@ class LRN(LayerType):
         if len(bottoms[0]) != 4:
             raise layer.error(f"it takes a bottom of 4 axes, not {show(bottoms[0])}")
         if layer.get(LRNParameter).norm_region == "ACROSS_CHANNELS":
-            refuse_overwriting(layer)
+            refuse_wrong_in_place(layer)
         return bottoms
 
     def torch(self, layer: Layer, bottoms: Sequence[Shape]) -> nn.Module:

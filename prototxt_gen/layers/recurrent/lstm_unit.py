@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from prototxt_gen.ir import Layer, Shape
 from prototxt_gen.layers.base import LayerType, exactly, show_all
 from prototxt_gen.layers.example import Example, literal, normal
-from prototxt_gen.layers.recurrent import _rnn_lstm_onnx as write
+from prototxt_gen.layers.recurrent import _recurrent_onnx as write
 
 if TYPE_CHECKING:
     import numpy as np

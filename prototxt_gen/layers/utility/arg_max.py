@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from prototxt_gen.ir import Layer, Shape, show
-from prototxt_gen.layers.axes import canonical, refuse_overwriting
+from prototxt_gen.layers.axes import canonical_axis, refuse_wrong_in_place
 from prototxt_gen.layers.base import LayerType
 from prototxt_gen.layers.example import Example, literal
 from prototxt_gen.schema.message import Message, boolean, int32, uint32
@@ -31,7 +31,7 @@ class ArgMaxParameter(Message, field="argmax_param", number=103):
 def searched_axis(layer: Layer, bottom: Shape) -> int | None:
     """Return the axis searched along, or None where all but the first are searched as one."""
     p = layer.get(ArgMaxParameter)
-    return canonical(layer, p.axis, bottom) if p.has("axis") else None
+    return canonical_axis(layer, p.axis, bottom) if p.has("axis") else None
 
 
 class ArgMax(LayerType):
@@ -49,7 +49,7 @@ class ArgMax(LayerType):
     params = (ArgMaxParameter,)
 
     def shapes(self, layer: Layer, bottoms: Sequence[Shape]) -> Sequence[Shape]:
-        refuse_overwriting(layer)
+        refuse_wrong_in_place(layer)
         p, bottom = layer.get(ArgMaxParameter), bottoms[0]
         if not bottom:
             raise layer.error("its bottom is a scalar; there is nothing to search")

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from prototxt_gen.ir import Layer, Shape, show
-from prototxt_gen.layers.axes import refuse_overwriting
+from prototxt_gen.layers.axes import refuse_wrong_in_place
 from prototxt_gen.layers.base import LayerType, exactly
 from prototxt_gen.layers.example import Example, literal, normal
 
@@ -30,7 +30,7 @@ class BatchReindex(LayerType):
     bottoms = exactly(2)
 
     def shapes(self, layer: Layer, bottoms: Sequence[Shape]) -> Sequence[Shape]:
-        refuse_overwriting(layer)
+        refuse_wrong_in_place(layer)
         if len(bottoms[1]) != 1:
             raise layer.error(f"its second bottom holds row numbers and must have one axis, not {show(bottoms[1])}")
         return [(bottoms[1][0], *bottoms[0][1:])]

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from prototxt_gen.ir import Layer, Shape
-from prototxt_gen.layers.axes import either_axis
+from prototxt_gen.layers.axes import axis_or_alias
 from prototxt_gen.layers.base import Arity, LayerType, show_all
 from prototxt_gen.layers.example import Example
 from prototxt_gen.schema.message import Message, int32, uint32
@@ -26,7 +26,7 @@ class ConcatParameter(Message, field="concat_param", number=104):
 def concat_axis(layer: Layer, bottom: Shape) -> int:
     p = layer.get(ConcatParameter)
     new, old = (getattr(p, name) if p.has(name) else None for name in ("axis", "concat_dim"))
-    return either_axis(layer, new, old, "concat_dim", bottom)
+    return axis_or_alias(layer, new, old, "concat_dim", bottom)
 
 
 class Concat(LayerType):

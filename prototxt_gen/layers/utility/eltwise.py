@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from prototxt_gen.common.errors import UnsupportedError
 from prototxt_gen.ir import Layer, Shape
-from prototxt_gen.layers.axes import overwrites
+from prototxt_gen.layers.axes import is_in_place
 from prototxt_gen.layers.base import ONE, Arity, LayerType, show_all
 from prototxt_gen.layers.example import Example, literal
 from prototxt_gen.schema.message import Message, boolean, enum, float32, repeated
@@ -33,7 +33,7 @@ def coefficients(layer: Layer) -> tuple[float, ...]:
 def _operation(layer: Layer) -> str:
     """Return the operation, or UnsupportedError where Caffe clears a bottom before it reads it."""
     operation = layer.get(EltwiseParameter).operation
-    if operation != "PROD" and overwrites(layer):
+    if operation != "PROD" and is_in_place(layer):
         raise UnsupportedError(
             f"layer {layer.name!r} ({layer.type}): it is written over its bottom, which Caffe's {operation} clears "
             "before it reads it; give its top another name"

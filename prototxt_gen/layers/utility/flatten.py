@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from prototxt_gen.ir import Layer, Shape, show
-from prototxt_gen.layers.axes import canonical, refuse_in_place
+from prototxt_gen.layers.axes import canonical_axis, refuse_in_place
 from prototxt_gen.layers.base import LayerType
 from prototxt_gen.layers.example import Example
 from prototxt_gen.layers.utility.reshape import NewAxes, reshape_module, reshape_onnx
@@ -28,7 +28,7 @@ class FlattenParameter(Message, field="flatten_param", number=135):
 def flattened_axes(layer: Layer, bottom: Shape) -> NewAxes:
     """Source: src/caffe/layers/flatten_layer.cpp FlattenLayer::Reshape."""
     p = layer.get(FlattenParameter)
-    start, end = canonical(layer, p.axis, bottom), canonical(layer, p.end_axis, bottom) + 1
+    start, end = canonical_axis(layer, p.axis, bottom), canonical_axis(layer, p.end_axis, bottom) + 1
     if start > end:
         raise layer.error(f"axis {p.axis} lies behind end_axis {p.end_axis} in its bottom {show(bottom)}")
     return NewAxes(start, end, (1,) if start == end else (-1,))

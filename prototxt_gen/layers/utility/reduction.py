@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from prototxt_gen.ir import Layer, Shape
-from prototxt_gen.layers.axes import canonical
+from prototxt_gen.layers.axes import canonical_axis
 from prototxt_gen.layers.base import LayerType
 from prototxt_gen.layers.example import Example, literal
 from prototxt_gen.schema.message import Message, enum, float32, int32
@@ -40,17 +40,17 @@ class Reduction(LayerType):
     params = (ReductionParameter,)
 
     def shapes(self, layer: Layer, bottoms: Sequence[Shape]) -> Sequence[Shape]:
-        return [bottoms[0][: canonical(layer, layer.get(ReductionParameter).axis, bottoms[0])]]
+        return [bottoms[0][: canonical_axis(layer, layer.get(ReductionParameter).axis, bottoms[0])]]
 
     def torch(self, layer: Layer, bottoms: Sequence[Shape]) -> nn.Module:
         p = layer.get(ReductionParameter)
-        return _module(p.operation, canonical(layer, p.axis, bottoms[0]), p.coeff)
+        return _module(p.operation, canonical_axis(layer, p.axis, bottoms[0]), p.coeff)
 
     def onnx(
         self, g: OnnxGraph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, np.ndarray[Any, Any]]
     ) -> str | Sequence[str]:
         p, shape = layer.get(ReductionParameter), g.shape(bottoms[0])
-        axes = range(canonical(layer, p.axis, shape), len(shape))
+        axes = range(canonical_axis(layer, p.axis, shape), len(shape))
         top = g.op(_ONNX[p.operation], bottoms[0], g.const(list(axes), "axes"), keepdims=0)
         return top if p.coeff == 1 else g.op("Mul", top, g.const(p.coeff, "coeff"))
 

@@ -10,7 +10,7 @@ from prototxt_gen.ir import Layer, Shape, show
 from prototxt_gen.layers.axes import refuse_in_place
 from prototxt_gen.layers.base import LayerType
 from prototxt_gen.layers.example import Example
-from prototxt_gen.layers.vision.pixel_shuffle import spread
+from prototxt_gen.layers.vision._depth_to_space_shared import spread
 from prototxt_gen.schema.caffe_proto import BlobShape
 from prototxt_gen.schema.message import Message, int32, message
 

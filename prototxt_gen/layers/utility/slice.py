@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from prototxt_gen.ir import Layer, Shape, show
-from prototxt_gen.layers.axes import either_axis
+from prototxt_gen.layers.axes import axis_or_alias
 from prototxt_gen.layers.base import Arity, LayerType
 from prototxt_gen.layers.example import Example
 from prototxt_gen.schema.message import Message, int32, repeated, uint32
@@ -28,7 +28,7 @@ class SliceParameter(Message, field="slice_param", number=126):
 def slice_axis(layer: Layer, bottom: Shape) -> int:
     p = layer.get(SliceParameter)
     new, old = (getattr(p, name) if p.has(name) else None for name in ("axis", "slice_dim"))
-    return either_axis(layer, new, old, "slice_dim", bottom)
+    return axis_or_alias(layer, new, old, "slice_dim", bottom)
 
 
 def sizes(layer: Layer, bottom: Shape) -> list[int]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from prototxt_gen.ir import Layer, Shape
-from prototxt_gen.layers.axes import canonical
+from prototxt_gen.layers.axes import canonical_axis
 from prototxt_gen.layers.base import LayerType
 from prototxt_gen.layers.example import Example
 from prototxt_gen.schema.caffe_proto import ENGINES
@@ -41,7 +41,7 @@ class Softmax(LayerType):
         return [bottoms[0]]
 
     def axis(self, layer: Layer, bottom: Shape) -> int:
-        return canonical(layer, layer.get(SoftmaxParameter).axis, bottom)
+        return canonical_axis(layer, layer.get(SoftmaxParameter).axis, bottom)
 
     def torch(self, layer: Layer, bottoms: Sequence[Shape]) -> nn.Module:
         from torch import nn

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from prototxt_gen.ir import Layer, Shape, show
-from prototxt_gen.layers.axes import canonical, refuse_in_place
+from prototxt_gen.layers.axes import canonical_axis, refuse_in_place
 from prototxt_gen.layers.base import LayerType
 from prototxt_gen.layers.example import Example
 from prototxt_gen.schema.message import Message, int32, repeated
@@ -43,7 +43,7 @@ class Squeeze(LayerType):
         return [tuple(size for axis, size in enumerate(bottom) if axis not in axes and (axes or size != 1))]
 
     def _axes(self, layer: Layer, bottom: Shape) -> list[int]:
-        return [canonical(layer, axis, bottom) for axis in layer.get(SqueezeParameter).axis]
+        return [canonical_axis(layer, axis, bottom) for axis in layer.get(SqueezeParameter).axis]
 
     def shares_memory(self, layer: Layer) -> bool:
         return True

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from prototxt_gen.ir import Layer, Shape
-from prototxt_gen.layers.axes import canonical
+from prototxt_gen.layers.axes import canonical_axis
 from prototxt_gen.layers.base import LayerType
 from prototxt_gen.layers.example import Example
 from prototxt_gen.schema.message import Message, int32
@@ -26,7 +26,7 @@ class TileParameter(Message, field="tile_param", number=138):
 def repeats(layer: Layer, bottom: Shape) -> tuple[int, ...]:
     """Return how often the bottom is repeated along each axis."""
     p = layer.get(TileParameter)
-    axis = canonical(layer, p.axis, bottom)
+    axis = canonical_axis(layer, p.axis, bottom)
     if p.tiles < 1:
         raise layer.error("it needs tiles, at least 1")
     return tuple(p.tiles if index == axis else 1 for index in range(len(bottom)))

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from prototxt_gen.ir import Layer, Shape, show
-from prototxt_gen.layers.axes import refuse_overwriting
+from prototxt_gen.layers.axes import refuse_wrong_in_place
 from prototxt_gen.layers.base import Arity, BlobSpec, LayerType, per_bottom, show_all
 from prototxt_gen.layers.example import Example
 from prototxt_gen.layers.vision._convolution_axes import by_columns, fold_onnx, folded, reaching, unfold_onnx
@@ -55,7 +55,7 @@ class ConvolutionBase(LayerType):
         outputs = self._check_outputs(layer, first[axis])
         w = window(layer, first)
         if set(w.kernel) | set(w.stride) <= {1} and not any(w.pad + w.end):
-            refuse_overwriting(layer)  # others look at a copy of the bottom, pixels under the kernel in columns
+            refuse_wrong_in_place(layer)  # others look at a copy of the bottom, pixels under the kernel in columns
         spatial = self.spatial(first[axis + 1 :], w)
         if any(size < 1 for size in spatial):
             raise layer.error(f"its top would be {show(spatial)} pixels: kernel and pad do not fit {show(first)}")

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from prototxt_gen.ir import Layer, Shape
-from prototxt_gen.layers.axes import canonical
+from prototxt_gen.layers.axes import canonical_axis
 from prototxt_gen.layers.base import LayerType, exactly, show_all
 from prototxt_gen.layers.example import Example
 from prototxt_gen.schema.message import Message, int32, repeated, uint32
@@ -29,7 +29,7 @@ def offsets(layer: Layer, bottom: Shape) -> tuple[int, tuple[int, ...]]:
     Source: src/caffe/layers/crop_layer.cpp CropLayer::LayerSetUp, Reshape.
     """
     p = layer.get(CropParameter)
-    axis = canonical(layer, p.axis, bottom)
+    axis = canonical_axis(layer, p.axis, bottom)
     count = len(bottom) - axis
     if len(p.offset) > 1 and len(p.offset) != count:
         raise layer.error(f"it takes one offset or one for each of {count} axes, not {len(p.offset)}")

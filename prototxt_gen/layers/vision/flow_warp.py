@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from prototxt_gen.ir import Layer, Shape
-from prototxt_gen.layers.axes import refuse_overwriting
+from prototxt_gen.layers.axes import refuse_wrong_in_place
 from prototxt_gen.layers.base import LayerType, exactly, show_all
 from prototxt_gen.layers.example import Example
 from prototxt_gen.schema.message import Message, enum
@@ -44,7 +44,7 @@ class FlowWarp(LayerType):
 
     def shapes(self, layer: Layer, bottoms: Sequence[Shape]) -> Sequence[Shape]:
         image, flow = bottoms
-        refuse_overwriting(layer)
+        refuse_wrong_in_place(layer)
         if len(image) != 4 or tuple(flow) != (image[0], 2, *image[2:]):
             raise layer.error(f"its bottoms are {show_all(bottoms)}; it needs N×C×H×W and N×2×H×W")
         return [image]

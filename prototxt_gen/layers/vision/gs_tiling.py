@@ -9,7 +9,7 @@ from prototxt_gen.ir import Layer, Shape, show
 from prototxt_gen.layers.axes import refuse_in_place
 from prototxt_gen.layers.base import LayerType
 from prototxt_gen.layers.example import Example
-from prototxt_gen.layers.vision.pixel_shuffle import depth_to_space_module, spread
+from prototxt_gen.layers.vision._depth_to_space_shared import depth_to_space_module, spread
 from prototxt_gen.schema.message import Message, boolean, uint32
 
 if TYPE_CHECKING:

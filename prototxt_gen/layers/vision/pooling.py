@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from prototxt_gen.common.errors import UnsupportedError
 from prototxt_gen.ir import Layer, Shape, show
-from prototxt_gen.layers.axes import refuse_overwriting
+from prototxt_gen.layers.axes import refuse_wrong_in_place
 from prototxt_gen.layers.base import Arity, LayerType
 from prototxt_gen.layers.example import Example
 from prototxt_gen.layers.vision._pool_windows import (
@@ -151,7 +151,7 @@ class Pooling(LayerType):
 
     def shapes(self, layer: Layer, bottoms: Sequence[Shape]) -> Sequence[Shape]:
         (bottom,) = bottoms
-        refuse_overwriting(layer)
+        refuse_wrong_in_place(layer)
         if len(bottom) != 4:
             raise layer.error(f"it takes a bottom of 4 axes, not {show(bottom)}")
         if len(layer.tops) > 1 and layer.get(PoolingParameter).pool != "MAX":

@@ -1,15 +1,14 @@
-"""Enlarging without new values: UpsampleDarknet, and TensorFlow's resizing as ResizeNearestNeighbor."""
+"""R"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from prototxt_gen.ir import Layer, Shape, show
+from prototxt_gen.ir import Layer, Shape
 from prototxt_gen.layers.base import LayerType
 from prototxt_gen.layers.example import Example
 from prototxt_gen.layers.vision._resize_size import first_axis, resized, top_size
-from prototxt_gen.layers.vision.upsample import repeat_module, repeat_onnx, repeated
 from prototxt_gen.schema.message import Message, boolean, float32, int32, string
 
 if TYPE_CHECKING:
@@ -17,10 +16,6 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from prototxt_gen.layers.onnx_graph import OnnxGraph
-
-
-class UpsampleDarknetParameter(Message, field="upsample_darknet_param", number=209):
-    stride = int32(1, 1)
 
 
 class ResizeNearestNeighborParameter(Message, field="resize_nearest_neighbor_param", number=210):
@@ -32,40 +27,6 @@ class ResizeNearestNeighborParameter(Message, field="resize_nearest_neighbor_par
     scale_width = float32(6, 1.0)
     half_pixel_centers = boolean(7)
     half_pixel_onnx = boolean(8)
-
-
-class UpsampleDarknet(LayerType):
-    """Each pixel repeated along height and width.
-
-    Source: foss-for-synopsys-dwc-arc-processors/synopsys-caffe src/caffe/layers/upsample_darknet_layer.cpp.
-    Shape: N×C×H×W → N×C×in·stride.
-    Blobs: none.
-    Differs: from PyTorch, ONNX: not at all.
-    """
-
-    type = "UpsampleDarknet"
-    params = (UpsampleDarknetParameter,)
-
-    def shapes(self, layer: Layer, bottoms: Sequence[Shape]) -> Sequence[Shape]:
-        stride = layer.get(UpsampleDarknetParameter).stride
-        if len(bottoms[0]) != 4 or stride < 1:
-            raise layer.error(
-                f"it takes a bottom of 4 axes and a stride of at least 1, not {show(bottoms[0])}, {stride}"
-            )
-        return [repeated(bottoms[0], stride, 2)]
-
-    def torch(self, layer: Layer, bottoms: Sequence[Shape]) -> nn.Module:
-        return repeat_module(layer.get(UpsampleDarknetParameter).stride, 2)
-
-    def onnx(
-        self, g: OnnxGraph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, np.ndarray[Any, Any]]
-    ) -> str | Sequence[str]:
-        return repeat_onnx(g, bottoms[0], [layer.get(UpsampleDarknetParameter).stride] * 2)
-
-    examples = (
-        Example("twice", ((2, 2, 3, 4),), "upsample_darknet_param { stride: 2 }"),
-        Example("three times", ((1, 2, 2, 3),), "upsample_darknet_param { stride: 3 }"),
-    )
 
 
 def sources(p: ResizeNearestNeighborParameter, size: int, top: int) -> np.ndarray[Any, Any]:

@@ -1,4 +1,4 @@
-"""SpaceToBatchND and BatchToSpaceND: TensorFlow's way to dilate a convolution."""
+"""R"""
 
 from __future__ import annotations
 
@@ -23,12 +23,7 @@ class SpaceToBatchNDParameter(Message, field="space_to_batch_nd_param", number=2
     paddings = repeated(uint32(2))
 
 
-class BatchToSpaceNDParameter(Message, field="batch_to_space_nd_param", number=235):
-    block_shape = repeated(uint32(1))
-    crops = repeated(uint32(2))
-
-
-def _check(layer: Layer, bottom: Shape, blocks: Sequence[int], edges: Sequence[int], what: str) -> None:
+def check_blocks(layer: Layer, bottom: Shape, blocks: Sequence[int], edges: Sequence[int], what: str) -> None:
     refuse_in_place(layer)
     if len(bottom) <= len(blocks) or 0 in blocks or len(edges) != 2 * len(blocks):
         raise layer.error(
@@ -53,7 +48,7 @@ class SpaceToBatchND(LayerType):
     def shapes(self, layer: Layer, bottoms: Sequence[Shape]) -> Sequence[Shape]:
         (bottom,), p = bottoms, layer.get(SpaceToBatchNDParameter)
         blocks, pads = p.block_shape, p.paddings
-        _check(layer, bottom, blocks, pads, "paddings")
+        check_blocks(layer, bottom, blocks, pads, "paddings")
         top = list(bottom)
         for axis, block in enumerate(blocks, 1):
             top[axis] += pads[2 * axis - 2] + pads[2 * axis - 1]
@@ -111,81 +106,3 @@ class SpaceToBatchND(LayerType):
             gradients=False,
         ),
     )
-
-
-class BatchToSpaceND(LayerType):
-    """Undoes SpaceToBatchND: items of the batch become blocks of pixels, and edges are cropped.
-
-    Source: foss-for-synopsys-dwc-arc-processors/synopsys-caffe src/caffe/layers/batch_to_space_nd_layer.cpp.
-    Shape: N×A×B×… → N/(a·b·…)×(A·a - crops)×(B·b - crops)×….
-    Blobs: none.
-    Differs: from TensorFlow: not at all; channels count as an axis. The fork has no backward pass; this one has.
-    """
-
-    type = "BatchToSpaceND"
-    params = (BatchToSpaceNDParameter,)
-
-    def shapes(self, layer: Layer, bottoms: Sequence[Shape]) -> Sequence[Shape]:
-        (bottom,), p = bottoms, layer.get(BatchToSpaceNDParameter)
-        blocks, crops = p.block_shape, p.crops
-        _check(layer, bottom, blocks, crops, "crops")
-        top = list(bottom)
-        for axis, block in enumerate(blocks, 1):
-            if top[0] % block:
-                raise layer.error(f"block_shape does not divide the batch of its bottom {show(bottom)}")
-            top[0], top[axis] = top[0] // block, top[axis] * block - crops[2 * axis - 2] - crops[2 * axis - 1]
-        return [tuple(top)]
-
-    def torch(self, layer: Layer, bottoms: Sequence[Shape]) -> nn.Module:
-        from torch import nn
-
-        p, rank = layer.get(BatchToSpaceNDParameter), len(bottoms[0])
-        blocks, order = p.block_shape, _gathered(len(p.block_shape), rank)
-        edges = list(zip(p.crops[::2], p.crops[1::2], strict=True))
-
-        class BatchToSpace(nn.Module):
-            def forward(self, x: Tensor) -> Tensor:
-                parts = x.reshape(*blocks, -1, *x.shape[1:]).permute(order)
-                for axis in range(1, len(blocks) + 1):
-                    parts = parts.flatten(axis, axis + 1)
-                for axis, (begin, end) in enumerate(edges, 1):
-                    parts = parts.narrow(axis, begin, parts.shape[axis] - begin - end)
-                return parts
-
-        return BatchToSpace()
-
-    def onnx(
-        self, g: OnnxGraph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, np.ndarray[Any, Any]]
-    ) -> str | Sequence[str]:
-        p, shape = layer.get(BatchToSpaceNDParameter), g.shape(bottoms[0])
-        blocks, (top,) = p.block_shape, self.shapes(layer, [shape])
-        count = len(blocks)
-        parts = g.op("Reshape", bottoms[0], g.const([*blocks, -1, *shape[1:]]))
-        gathered = g.op("Transpose", parts, perm=_gathered(count, len(shape)))
-        whole = [size * block for size, block in zip(shape[1:], blocks, strict=False)]
-        joined = g.op("Reshape", gathered, g.const([-1, *whole, *shape[1 + count :]]))
-        begins = p.crops[::2]
-        ends = [begin + size for begin, size in zip(begins, top[1:], strict=False)]
-        return g.op("Slice", joined, g.const(begins), g.const(ends), g.const(list(range(1, count + 1))))
-
-    examples = (
-        Example(
-            "the plane",
-            ((8, 3, 3, 4),),
-            "batch_to_space_nd_param { block_shape: 1 block_shape: 2 block_shape: 2 "
-            "crops: 0 crops: 0 crops: 2 crops: 1 crops: 0 crops: 2 }",
-            gradients=False,
-        ),
-        Example(
-            "channels last",
-            ((6, 2, 2, 2),),
-            "batch_to_space_nd_param { block_shape: 2 block_shape: 3 crops: 0 crops: 0 crops: 1 crops: 2 }",
-            gradients=False,
-        ),
-    )
-
-
-def _gathered(count: int, rank: int) -> list[int]:
-    """Return the axes blocks, batch, the others in the order batch, each axis before its block, the rest."""
-    pairs = [axis for i in range(count) for axis in (count + 1 + i, i)]
-    return [count, *pairs, *range(2 * count + 1, rank + count)]

@@ -1,4 +1,4 @@
-"""Upsample and its kin: unpooling by a mask (SegNet, ENet), and repeating pixels (darknet)."""
+"""R"""
 
 from __future__ import annotations
 
@@ -7,15 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 from prototxt_gen.common.errors import UnsupportedError
 from prototxt_gen.ir import Layer, Shape, show
-from prototxt_gen.layers.base import Arity, LayerType, exactly, show_all
-from prototxt_gen.layers.example import Example, literal, normal
+from prototxt_gen.layers.base import Arity, LayerType
+from prototxt_gen.layers.example import Example
+from prototxt_gen.layers.vision._pixel_repetition import repeat_module, repeat_onnx, repeated
+from prototxt_gen.layers.vision._unpooling import check_mask, unpool_module, unpool_onnx
 from prototxt_gen.schema.message import Message, boolean, int32, uint32
 
 if TYPE_CHECKING:
     import numpy as np
-    from torch import Tensor, nn
+    from torch import nn
 
     from prototxt_gen.layers.onnx_graph import OnnxGraph
+
 
 _SEGNET = ("scale_h", "scale_w", "pad_out_h", "pad_out_w", "upsample_h", "upsample_w")
 
@@ -32,74 +35,6 @@ class UpsampleParameter(Message, field="upsample_param", number=500):
     upsample_w = uint32(7)
     dims_num = int32(1002, 4)
     """brocolli-caffe (2, which SegNet uses otherwise): 3 to enlarge the last axis only."""
-
-
-class MaxUnPoolParameter(Message, field="max_unpool_param", number=506):
-    dst_h = uint32(1)
-    dst_w = uint32(2)
-
-
-def check_mask(layer: Layer, bottoms: Sequence[Shape]) -> None:
-    """Raise an error unless the mask has the shape of what it places."""
-    if len(bottoms[0]) != 4 or bottoms[0] != bottoms[1]:
-        raise layer.error(f"bottoms are {show_all(bottoms)}; it takes a blob of 4 axes and a mask of its shape")
-
-
-def unpool_module(size: tuple[int, int] | None, scale: tuple[int, int], less: tuple[int, int]) -> nn.Module:
-    """Return a module that puts each number where the mask says, h·W + w, into a plane of zeros.
-
-    The plane is `size`, or without it the bottom's times `scale`, `less` a row or column. Where two numbers meet, the
-    last one stays. Source: alexgkendall/caffe-segnet src/caffe/layers/upsample_layer.cpp UpsampleLayer::Forward_cpu.
-    """
-    from torch import nn
-
-    class UnpoolByMask(nn.Module):
-        def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-            high, wide = size or (x.shape[2] * scale[0] - less[0], x.shape[3] * scale[1] - less[1])
-            planes = x.new_zeros((x.shape[0], x.shape[1], high * wide))
-            filled = planes.scatter(2, mask.flatten(2).long(), x.flatten(2))
-            return filled.reshape(*x.shape[:2], high, wide)
-
-    return UnpoolByMask()
-
-
-def unpool_onnx(g: OnnxGraph, x: str, mask: str, size: Sequence[int]) -> str:
-    """Write the unpooling of a bottom into planes of this height and width."""
-    batch = g.op("Shape", x, start=0, end=2)
-    flat = g.const([0, 0, -1], "flat")
-    plane = g.op("Concat", batch, g.const([size[0] * size[1]], "plane"), axis=0)
-    zeros = g.op("Expand", g.const(0.0, "zero"), plane)
-    places = g.op("Cast", g.op("Reshape", mask, flat), to=7)
-    filled = g.op("ScatterElements", zeros, places, g.op("Reshape", x, flat), axis=2)
-    return g.op("Reshape", filled, g.const([0, 0, *size], "size"))
-
-
-def repeat_module(scale: int, axes: int) -> nn.Module:
-    """Return a module that repeats each pixel along the last axes."""
-    from torch import nn
-
-    if scale == 2:  # with other factors, PyTorch's own goes by rounded fractions
-        return nn.Upsample(scale_factor=2.0, mode="nearest")
-
-    class RepeatPixels(nn.Module):
-        def forward(self, x: Tensor) -> Tensor:
-            for axis in range(-axes, 0):
-                x = x.repeat_interleave(scale, axis)
-            return x
-
-    return RepeatPixels()
-
-
-def repeat_onnx(g: OnnxGraph, x: str, scales: Sequence[int]) -> str:
-    """Write the repetition of each pixel along the last axes, as often as `scales` says."""
-    rank = len(g.shape(x))
-    options = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
-    factors = g.const([1.0] * (rank - len(scales)) + [float(scale) for scale in scales], "scales")
-    return g.op("Resize", x, None, factors, **options)
-
-
-def repeated(bottom: Shape, scale: int, axes: int) -> Shape:
-    return (*bottom[:-axes], *(size * scale for size in bottom[-axes:]))
 
 
 class Upsample(LayerType):
@@ -180,52 +115,4 @@ class Upsample(LayerType):
         Example("five times", ((1, 2, 2, 3),), "upsample_param { scale: 5 }", gradients=False),
         Example("not at all", ((1, 2, 2, 3),), gradients=False),
         Example("last axis", ((2, 3, 4),), "upsample_param { scale: 3 dims_num: 3 }", gradients=False),
-    )
-
-
-class MaxUnPool(LayerType):
-    """Unpooling by a mask into planes of a given size.
-
-    Source: brocolli-caffe 9.0.2 src/caffe/layers/maxunpool_layer.cpp MaxUnPoolLayer::Forward_cpu.
-    Shape: N×C×H×W twice → N×C×dst_h×dst_w.
-    Blobs: none.
-    Differs: from PyTorch's max_unpool2d and ONNX's MaxUnpool: the mask is a float, and counts in its own plane.
-    """
-
-    type = "MaxUnPool"
-    params = (MaxUnPoolParameter,)
-    bottoms = exactly(2)
-
-    def shapes(self, layer: Layer, bottoms: Sequence[Shape]) -> Sequence[Shape]:
-        p = layer.get(MaxUnPoolParameter)
-        check_mask(layer, bottoms)
-        if not p.dst_h or not p.dst_w:
-            raise layer.error("it needs dst_h and dst_w")
-        return [(*bottoms[0][:2], p.dst_h, p.dst_w)]
-
-    def torch(self, layer: Layer, bottoms: Sequence[Shape]) -> nn.Module:
-        p = layer.get(MaxUnPoolParameter)
-        return unpool_module((p.dst_h, p.dst_w), (1, 1), (0, 0))
-
-    def onnx(
-        self, g: OnnxGraph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, np.ndarray[Any, Any]]
-    ) -> str | Sequence[str]:
-        p = layer.get(MaxUnPoolParameter)
-        return unpool_onnx(g, bottoms[0], bottoms[1], (p.dst_h, p.dst_w))
-
-    examples = (
-        Example(
-            "two planes",
-            ((1, 2, 2, 3), (1, 2, 2, 3)),
-            "max_unpool_param { dst_h: 4 dst_w: 7 }",
-            draws=(normal, literal([0, 3, 12, 15, 25, 27, 8, 2, 4, 14, 24, 26])),
-            gradients=False,
-        ),
-        Example(
-            "the last one stays",
-            ((1, 1, 2, 2), (1, 1, 2, 2)),
-            "max_unpool_param { dst_h: 3 dst_w: 3 }",
-            draws=(normal, literal([4, 4, 0, 4])),
-            gradients=False,
-        ),
     )

@@ -1,4 +1,4 @@
-"""CenterLoss and MarginInnerProduct: what faces are learned with."""
+"""P"""
 
 from __future__ import annotations
 
@@ -7,24 +7,15 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from prototxt_gen.common.errors import UnsupportedError
-from prototxt_gen.ir import Layer, Shape, show
-from prototxt_gen.layers.axes import canonical
+from prototxt_gen.ir import Layer, Shape
+from prototxt_gen.layers.axes import canonical_axis
 from prototxt_gen.layers.base import BlobSpec, LayerType, exactly, show_all
 from prototxt_gen.layers.example import Example, labels, normal
-from prototxt_gen.layers.loss_base import Loss, legacy
 from prototxt_gen.schema.caffe_proto import FillerParameter
 from prototxt_gen.schema.message import Message, enum, float32, int32, message, uint32
 
 if TYPE_CHECKING:
     from torch import nn
-
-
-class CenterLossParameter(Message, field="center_loss_param", number=2147):
-    """Number 147 there, which BVLC gave to another."""
-
-    num_output = uint32(1)
-    center_filler = message(2, FillerParameter)
-    axis = int32(3, 1)
 
 
 class MarginInnerProductParameter(Message, field="margin_inner_product_param", number=3147):
@@ -39,47 +30,6 @@ class MarginInnerProductParameter(Message, field="margin_inner_product_param", n
     power = float32(7, 1.0)
     iteration = int32(8)
     lambda_min = float32(9)
-
-
-class CenterLoss(Loss):
-    """Half the squared distance of each item to the centre of its class, averaged.
-
-    Source: ydwen/caffe-face src/caffe/layers/center_loss_layer.cpp.
-    Shape: N×…, N labels → scalar.
-    Blobs: center num_output×K.
-    Differs: PyTorch has none. A centre's gradient is the sum of its items' distances over one more than they are, and
-        no loss_weight changes it.
-    """
-
-    type = "CenterLoss"
-    params = (CenterLossParameter,)
-
-    def check(self, layer: Layer, bottoms: Sequence[Shape]) -> None:
-        p, (features, wanted) = layer.get(CenterLossParameter), bottoms
-        if p.num_output < 1:
-            raise layer.error("num_output must be at least 1")
-        if any(legacy(layer, wanted, axis) != 1 for axis in (1, 2, 3)):
-            raise layer.error(f"its second bottom is {show(wanted)}; it needs one label for each item")
-        if canonical(layer, p.axis, features) != 1:
-            raise UnsupportedError(
-                f"layer {layer.name!r} ({layer.type}): with an axis other than 1 Caffe mixes up items"
-            )
-
-    def blobs(self, layer: Layer, bottoms: Sequence[Shape]) -> dict[str, BlobSpec]:
-        p = layer.get(CenterLossParameter)
-        return {"center": BlobSpec((p.num_output, math.prod(bottoms[0][1:])), p.center_filler)}
-
-    def torch(self, layer: Layer, bottoms: Sequence[Shape]) -> nn.Module:
-        from prototxt_gen.layers.loss import _face_loss_modules
-
-        return _face_loss_modules.CenterLoss(layer.get(CenterLossParameter).num_output, math.prod(bottoms[0][1:]))
-
-    examples = (
-        Example("plain", ((4, 3), (4,)), "center_loss_param { num_output: 5 }", draws=(normal, labels(5))),
-        Example(
-            "four axes", ((3, 2, 2, 1), (3, 1, 1, 1)), "center_loss_param { num_output: 2 }", draws=(normal, labels(2))
-        ),
-    )
 
 
 class MarginInnerProduct(LayerType):
@@ -102,7 +52,7 @@ class MarginInnerProduct(LayerType):
         p, (features, wanted) = layer.get(MarginInnerProductParameter), bottoms
         if p.num_output < 1:
             raise layer.error("num_output must be at least 1")
-        axis = canonical(layer, p.axis, features)
+        axis = canonical_axis(layer, p.axis, features)
         if math.prod(wanted) != math.prod(features[:axis]) or not wanted or wanted[0] != features[0]:
             raise layer.error(f"bottoms differ, {show_all(bottoms)}; it needs a label for each item")
         if axis == 0:
@@ -111,20 +61,20 @@ class MarginInnerProduct(LayerType):
 
     def blobs(self, layer: Layer, bottoms: Sequence[Shape]) -> dict[str, BlobSpec]:
         p = layer.get(MarginInnerProductParameter)
-        inputs = math.prod(bottoms[0][canonical(layer, p.axis, bottoms[0]) :])
+        inputs = math.prod(bottoms[0][canonical_axis(layer, p.axis, bottoms[0]) :])
         return {"weight": BlobSpec((p.num_output, inputs), p.weight_filler)}
 
     def macs(self, layer: Layer, bottoms: Sequence[Shape], tops: Sequence[Shape]) -> int:
-        axis = canonical(layer, layer.get(MarginInnerProductParameter).axis, bottoms[0])
+        axis = canonical_axis(layer, layer.get(MarginInnerProductParameter).axis, bottoms[0])
         return math.prod(tops[0]) * math.prod(bottoms[0][axis:])
 
     def torch(self, layer: Layer, bottoms: Sequence[Shape]) -> nn.Module:
-        from prototxt_gen.layers.loss import _face_loss_modules
+        from prototxt_gen.layers.loss import _margin_inner_product_module
 
         p = layer.get(MarginInnerProductParameter)
-        axis = canonical(layer, p.axis, bottoms[0])
+        axis = canonical_axis(layer, p.axis, bottoms[0])
         shape = (p.num_output, math.prod(bottoms[0][axis:]))
-        return _face_loss_modules.MarginInnerProduct(
+        return _margin_inner_product_module.MarginInnerProduct(
             shape, axis, p.type, (p.base, p.gamma, p.power, p.lambda_min), p.iteration
         )
 

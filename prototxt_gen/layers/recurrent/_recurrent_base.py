@@ -1,4 +1,4 @@
-"""RNN and LSTM: recurrent layers that Caffe unrolls into a net over the steps of a batch."""
+"""S"""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from prototxt_gen.ir import Layer, Shape, show
 from prototxt_gen.layers.base import Arity, BlobSpec, LayerType, show_all
 from prototxt_gen.layers.example import Draw, Example, literal, normal
-from prototxt_gen.layers.recurrent import _rnn_lstm_onnx as write
+from prototxt_gen.layers.recurrent import _recurrent_onnx as write
 from prototxt_gen.schema.caffe_proto import FillerParameter
 from prototxt_gen.schema.message import Message, boolean, message, uint32
 
@@ -127,7 +127,7 @@ def _half(rng: np.random.Generator, shape: Shape) -> np.ndarray[Any, Any]:
     return rng.standard_normal(shape) * 0.5
 
 
-def _examples(states: int) -> tuple[Example, ...]:
+def recurrent_examples(states: int) -> tuple[Example, ...]:
     first = (True, False)
     state = ((1, 2, 3),) * states
     draws: tuple[Draw, ...] = (normal, _GOING_ON, *[normal] * states)
@@ -163,45 +163,3 @@ def _examples(states: int) -> tuple[Example, ...]:
             gradients=(True, False, True, *[False] * states),
         ),
     )
-
-
-class RNN(Recurrent):
-    """hidden = tanh(W_hh·(cont·hidden) + W_xh·x + b_h), top = tanh(W_ho·hidden + b_o).
-
-    Source: src/caffe/layers/rnn_layer.cpp RNNLayer::FillUnrolledNet, recurrent_layer.cpp.
-    Shape: T×N×…, cont T×N (, static N×…) (, state 1×N×D) → T×N×D (, state 1×N×D).
-    Blobs: W_xh D×I, b_h D, with a static input W_xh_static D×S, W_hh D×D, W_ho D×D, b_o D.
-    Differs: from torch.nn.RNN: cont (0 where a sequence begins), a second layer on the hidden state, and the state is
-    carried from batch to batch. ONNX begins every run with a state of zeros: for a longer sequence set expose_hidden.
-    No gradient goes into or comes from an exposed state.
-    """
-
-    type = "RNN"
-    letter, states, gates = "h", 1, 1
-
-    def _blobs(self, layer: Layer, bottoms: Sequence[Shape]) -> Iterator[tuple[str, BlobSpec]]:
-        yield from super()._blobs(layer, bottoms)
-        p = layer.get(RecurrentParameter)
-        yield "W_ho", BlobSpec((p.num_output, p.num_output), p.weight_filler)
-        yield "b_o", BlobSpec((p.num_output,), p.bias_filler)
-
-    def onnx_output(self, g: OnnxGraph, hidden: str, blobs: Mapping[str, np.ndarray[Any, Any]]) -> str:
-        return g.op("Tanh", g.op("Add", g.op("MatMul", hidden, blobs["W_ho"].T.copy()), blobs["b_o"]))
-
-    examples = _examples(1)
-
-
-class LSTM(Recurrent):
-    """Long short-term memory; gates input, forget, output, new value.
-
-    Source: src/caffe/layers/lstm_layer.cpp LSTMLayer::FillUnrolledNet, lstm_unit_layer.cpp, recurrent_layer.cpp.
-    Shape: T×N×…, cont T×N (, static N×…) (, h and c 1×N×D) → T×N×D (, h and c 1×N×D).
-    Blobs: W_xc 4D×I, b_c 4D, with a static input W_xc_static 4D×S, W_hc 4D×D.
-    Differs: from torch.nn.LSTM: the order of the gates, cont (0 where a sequence begins), and the state is carried from
-    batch to batch. ONNX begins every run with a state of zeros: for a longer sequence set expose_hidden. No gradient
-    goes into or comes from an exposed state.
-    """
-
-    type = "LSTM"
-    letter, states, gates = "c", 2, 4
-    examples = _examples(2)

@@ -1,0 +1,162 @@
+"""S"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from prototxt_gen.common.errors import UnsupportedError
+from prototxt_gen.ir import Layer, Shape
+from prototxt_gen.layers.base import LayerType, exactly
+from prototxt_gen.layers.loss_base import legacy_size
+from prototxt_gen.schema.message import Message, boolean, float32, repeated, uint32
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import nn
+
+    from prototxt_gen.layers.onnx_graph import OnnxGraph
+
+
+Size = tuple[float, float]
+"""Width, height."""
+
+
+class PriorBoxParameter(Message, field="prior_box_param", number=203):
+    """SSD's, with the width and height of PriorBoxClustered, which only Intel's fork has."""
+
+    min_size = repeated(float32(1))
+    max_size = repeated(float32(2))
+    aspect_ratio = repeated(float32(3))
+    flip = boolean(4, True)
+    clip = boolean(5)
+    variance = repeated(float32(6))
+    img_size = uint32(7)
+    img_h = uint32(8)
+    img_w = uint32(9)
+    step = float32(10)
+    step_h = float32(11)
+    step_w = float32(12)
+    offset = float32(13, 0.5)
+    tf = boolean(17)
+    """Of Synopsys, as yx_order: the box of max_size last, and the first one of a min_size of 60 smaller."""
+    yx_order = boolean(18)
+    width = repeated(float32(14))
+    height = repeated(float32(15))
+
+
+def _two(layer: Layer, p: PriorBoxParameter, name: str, one: str) -> Size:
+    """Return (width, height) of `img` or `step`, (0, 0) where neither form is set."""
+    h, w = f"{name}_h", f"{name}_w"
+    if p.has(h) or p.has(w):
+        if p.has(one):
+            raise layer.error(f"it takes {one} or {h} and {w}, not both")
+        found = (getattr(p, w), getattr(p, h))
+    else:
+        found = (getattr(p, one),) * 2
+    if min(found) <= 0 and any(map(p.has, (h, w, one))):
+        raise layer.error(f"{one}, {h} and {w} must be more than 0")
+    return found
+
+
+def all_positive(numbers: Sequence[float]) -> bool:
+    """Whether all are numbers above 0; neither infinity nor nan is one."""
+    return all(0 < number < math.inf for number in numbers)
+
+
+def variances(layer: Layer, p: PriorBoxParameter) -> tuple[float, ...]:
+    """Return the four variances."""
+    if len(p.variance) not in (0, 1, 4) or any(v <= 0 for v in p.variance):
+        raise layer.error(f"variance must be one or four positive numbers, not {list(p.variance)}")
+    return p.variance if len(p.variance) == 4 else (p.variance or (0.1,)) * 4
+
+
+def _as_tensorflow(p: PriorBoxParameter, corners: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Return H×W×boxes×4 corners with what `tf` and `yx_order` change. Source: synopsys-caffe's Forward_cpu."""
+    each = corners.shape[2] // max(1, len(p.min_size))
+    for index, size in enumerate(p.min_size):
+        if p.tf and math.trunc(size) == 60:
+            corners[:, :, index * each] += (0.05, 0.05, -0.05, -0.05)
+    return corners[..., [1, 0, 3, 2]] if p.yx_order else corners
+
+
+class PriorBoxBase(LayerType):
+    """What both share: boxes centred on each position of the first bottom, in units of the image, and variances."""
+
+    params = (PriorBoxParameter,)
+    bottoms = exactly(2)
+
+    def box_sizes(self, layer: Layer) -> list[Size]:
+        """Return the sizes of the boxes at each position, in pixels."""
+        raise NotImplementedError
+
+    def shapes(self, layer: Layer, bottoms: Sequence[Shape]) -> Sequence[Shape]:
+        p = layer.get(PriorBoxParameter)
+        _two(layer, p, "img", "img_size")
+        _two(layer, p, "step", "step")
+        variances(layer, p)
+        count = legacy_size(layer, bottoms[0], 2) * legacy_size(layer, bottoms[0], 3) * len(self.box_sizes(layer))
+        return [(1, 2, 4 * count)]
+
+    def compute(self, layer: Layer, feature: tuple[int, int], image: tuple[int, int]) -> np.ndarray[Any, Any]:
+        """Return the top, 1×2×4P, for a first bottom and an image of these heights and widths.
+
+        Source: prior_box_layer.cpp PriorBoxLayer::Forward_cpu: centres and sizes in float32, corners in float64.
+        """
+        import numpy as np
+
+        p = layer.get(PriorBoxParameter)
+        set_image, set_step = _two(layer, p, "img", "img_size"), _two(layer, p, "step", "step")
+        image_size = np.array(set_image if set_image[0] else image[::-1], dtype="float64")
+        cells = np.array(feature[::-1], dtype="float32")
+        step = np.array(set_step, dtype="float32") if set_step[0] else image_size.astype("float32") / cells
+        y, x = np.indices(feature, dtype="float32")
+        centers = ((np.stack([x, y], -1) + np.float32(p.offset)) * step)[:, :, None].astype("float64")
+        half = np.array(self.box_sizes(layer), dtype="float32").astype("float64") / 2
+        corners = np.concatenate([(centers - half) / image_size, (centers + half) / image_size], -1)
+        corners = self._clipped(layer, _as_tensorflow(p, corners).astype("float32"))
+        spread = np.broadcast_to(np.array(variances(layer, p), dtype="float32"), corners.shape)
+        return np.stack([corners.reshape(-1), spread.reshape(-1)])[None]
+
+    def _clipped(self, layer: Layer, corners: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        """Return the boxes, cut at the image's edges where `clip` says so."""
+        p = layer.get(PriorBoxParameter)
+        inside = corners.clip(0, 1)
+        if not p.has("clip") and (inside != corners).any():
+            raise UnsupportedError(
+                f"layer {layer.name!r} ({layer.type}): boxes reach beyond the image and clip is not given; without it "
+                "SSD leaves them (clip: false), its first version and heirs cut them (clip: true): say which"
+            )
+        return inside if p.clip else corners
+
+    def torch(self, layer: Layer, bottoms: Sequence[Shape]) -> nn.Module:
+        import torch
+        from torch import Tensor, nn
+
+        layer_type = self
+        self.compute(layer, _height_width(bottoms[0]), _height_width(bottoms[1]))  # refuses now, not when it runs
+
+        class Priors(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.made: dict[tuple[tuple[int, int], tuple[int, int]], Tensor] = {}
+
+            def forward(self, feature: Tensor, image: Tensor) -> Tensor:
+                sizes = (_height_width(feature.shape), _height_width(image.shape))
+                if sizes not in self.made:
+                    self.made = {sizes: torch.from_numpy(layer_type.compute(layer, *sizes))}
+                return self.made[sizes].to(feature.device, copy=True)
+
+        return Priors()
+
+    def onnx(
+        self, g: OnnxGraph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, np.ndarray[Any, Any]]
+    ) -> str | Sequence[str]:
+        feature, image = (_height_width(g.shape(bottom)) for bottom in bottoms)
+        return g.op("Identity", self.compute(layer, feature, image))
+
+
+def _height_width(shape: Sequence[int]) -> tuple[int, int]:
+    height, width = ([*shape, 1, 1, 1])[2:4]
+    return height, width

@@ -1,0 +1,78 @@
+"""P"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from prototxt_gen.ir import Layer, Shape
+from prototxt_gen.layers.base import LayerType, exactly, show_all
+from prototxt_gen.layers.example import Example, labels, literal, normal, probabilities
+from prototxt_gen.layers.loss_base import legacy_size
+from prototxt_gen.schema.message import Message, int32, uint32
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+class BoxAnnotatorOHEMParameter(Message, field="box_annotator_ohem_param", number=152):
+    roi_per_img = uint32(1)
+    ignore_label = int32(2, -1)
+
+
+class BoxAnnotatorOHEM(LayerType):
+    """Keeps the labels and box weights of the regions of greatest loss in each image; ignores the others.
+
+    Source: intel/caffe src/caffe/layers/box_annotator_ohem_layer.cpp (R-FCN's).
+    Shape: R×5 regions, R losses, R labels, R×B weights → R labels, R×B weights; all may have heights and widths.
+    Blobs: none.
+    Differs: PyTorch has none. Of equal losses the first count; Caffe leaves that to the C++ library's sort.
+    """
+
+    type = "BoxAnnotatorOHEM"
+    params = (BoxAnnotatorOHEMParameter,)
+    bottoms = exactly(4)
+    tops = exactly(2)
+
+    def shapes(self, layer: Layer, bottoms: Sequence[Shape]) -> Sequence[Shape]:
+        if layer.get(BoxAnnotatorOHEMParameter).roi_per_img < 1:
+            raise layer.error("it needs roi_per_img, at least 1")
+        full = [tuple(legacy_size(layer, bottom, axis) for axis in range(4)) for bottom in bottoms]
+        count, channels, height, width = full[0]
+        wanted = [(count, c, height, width) for c in (5, 1, 1, full[3][1])]
+        if full != wanted or channels != 5:
+            raise layer.error(
+                f"its bottoms are {show_all(bottoms)}; it needs R×5, R×1, R×1 and R×B of one height, width"
+            )
+        return [wanted[1], wanted[3]]
+
+    def torch(self, layer: Layer, bottoms: Sequence[Shape]) -> nn.Module:
+        import torch
+        from torch import Tensor, nn
+
+        p = layer.get(BoxAnnotatorOHEMParameter)
+
+        class BoxAnnotatorOHEM(nn.Module):
+            @torch.no_grad()
+            def forward(self, regions: Tensor, loss: Tensor, label: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+                images, kept = regions.reshape(len(loss), 5, -1)[:, 0].reshape(-1).long(), loss.new_zeros(loss.numel())
+                order = loss.reshape(-1).argsort(descending=True, stable=True)
+                for image in sorted(set(images.tolist())):
+                    kept[order[images[order] == image][: p.roi_per_img]] = 1
+                shape = (*loss.shape, 1, 1, 1)[:4]
+                chosen = kept.reshape(len(loss), 1, *shape[2:]) > 0
+                labels = torch.where(chosen, label.reshape(chosen.shape), float(p.ignore_label))
+                return labels, weight.reshape(len(loss), -1, *shape[2:]) * chosen
+
+        return BoxAnnotatorOHEM()
+
+    examples = (
+        Example(
+            "two images",
+            ((5, 5), (5, 1, 1, 1), (5, 1), (5, 8, 1, 1)),
+            "box_annotator_ohem_param { roi_per_img: 2 }",
+            2,
+            draws=(literal([[i, 0, 0, 4, 4] for i in (0, 1, 0, 0, 1)]), probabilities, labels(3), normal),
+            gradients=False,
+        ),
+    )
