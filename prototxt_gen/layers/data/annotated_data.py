@@ -1,4 +1,4 @@
-"""AnnotatedData (SSD): images with boxes, from an LMDB."""
+"""Layer type AnnotatedData (SSD): images and their boxes from a database."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class BatchSampler(Message):
 
 
 class AnnotatedDataParameter(Message, field="annotated_data_param", number=200):
-    """Of weiliu89/caffe, branch ssd."""
+    """The parameters of AnnotatedData in weiliu89/caffe, branch ssd."""
 
     batch_sampler = repeated(message(1, BatchSampler))
     label_map_file = string(2)
@@ -45,13 +45,13 @@ class AnnotatedDataParameter(Message, field="annotated_data_param", number=200):
 
 
 class AnnotatedData(LayerType):
-    """Images, sampled and transformed, and the boxes in them.
+    """Read images and the boxes in them from a database; sample and transform them.
 
     Source: weiliu89/caffe (branch ssd) src/caffe/layers/annotated_data_layer.cpp AnnotatedDataLayer::DataLayerSetUp.
-    Shape: N×C×H×W, known as for Data, and 1×1×boxes×8. The boxes of a batch are as many as its images happen to have:
-    here 1, the fewest Caffe makes layer type for.
+    Shape: N×C×H×W, known as for Data; 1×1×G×8, where G is the number of boxes in the batch. G depends on the images;
+        the declared shape has G = 1, the smallest number in Caffe.
     Blobs: none.
-    Differs: an input of the module, of the graph.
+    Differs: its tops are inputs of the PyTorch module and of the ONNX model.
     """
 
     type = "AnnotatedData"

@@ -1,4 +1,4 @@
-"""Data: images and labels from an LMDB or LevelDB."""
+"""Layer type Data: images and labels from an LMDB or LevelDB."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from prototxt_gen.schema.message import Message, boolean, enum, float32, string,
 
 
 class DataParameter(Message, field="data_param", number=107):
-    """scale, mean_file, crop_size and mirror are those of old files; they belong in transform_param."""
+    """Fields scale, mean_file, crop_size and mirror are deprecated; they belong in transform_param."""
 
     source = string(1)
     scale = float32(2, 1.0)
@@ -27,13 +27,14 @@ class DataParameter(Message, field="data_param", number=107):
 
 
 class Data(LayerType):
-    """Images from a data base, transformed, and their labels.
+    """Read images and their labels from a database; transform the images.
 
     Source: src/caffe/layers/data_layer.cpp DataLayer::DataLayerSetUp, data_transformer.cpp.
-    Shape: N×C×H×W, and N labels. Known where transform_param tells C (several mean values, force_color, force_gray) and
-    H×W (a crop, or SSD's resize_param); an image stored as bare pixels keeps its channels whatever is forced.
+    Shape: N×C×H×W and N labels. C is known if transform_param has several mean values, force_color or force_gray; H×W
+        is known if it has a crop, or SSD's resize_param. Images stored as raw pixels keep their channels whatever
+        force_color and force_gray say.
     Blobs: none.
-    Differs: an input of the module, of the graph.
+    Differs: its tops are inputs of the PyTorch module and of the ONNX model.
     """
 
     type = "Data"

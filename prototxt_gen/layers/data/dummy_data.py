@@ -1,4 +1,4 @@
-"""DummyData: blobs made by fillers."""
+"""Layer type DummyData: blobs filled by fillers."""
 
 from __future__ import annotations
 
@@ -31,31 +31,32 @@ class DummyDataParameter(Message, field="dummy_data_param", number=109):
 
 
 def fillers(layer: Layer) -> tuple[FillerParameter, ...]:
-    """Return the filler of each top."""
+    """Return the filler of each top. Raises NetError if their number does not fit."""
     given, tops = layer.get(DummyDataParameter).data_filler or (CONSTANT_ZERO,), len(layer.tops)
     if len(given) not in (1, tops):
-        raise layer.error(f"it has {len(given)} data fillers for {tops} tops; it takes none, one for all, or one each")
+        raise layer.error(f"it has {len(given)} data_filler for {tops} tops; it needs none, one, or one for each top")
     return given * tops if len(given) == 1 else given
 
 
 def _constants(layer: Layer) -> Iterator[float]:
-    """Yield the number each top is full of, or raise UnsupportedError where one is drawn at random."""
+    """Yield the constant value of each top. Raises UnsupportedError if a filler is random."""
     for filler in fillers(layer):
         if filler.type != "constant":
             raise UnsupportedError(
-                f"layer {layer.name!r} ({layer.type}): filler {filler.type!r} draws new numbers at every pass; "
+                f"layer {layer.name!r} ({layer.type}): filler {filler.type!r} draws new numbers in every forward pass; "
                 "make its top an input of the net"
             )
         yield filler.value
 
 
 class DummyData(LayerType):
-    """Tops full of what their fillers make: a constant, or random numbers, drawn anew at every pass.
+    """Fill each top by its filler: with a constant, or with random numbers that are drawn again in every forward pass.
 
     Source: src/caffe/layers/dummy_data_layer.cpp DummyDataLayer::LayerSetUp, Forward_cpu.
-    Shape: shape, or num, channels, height and width; one for all tops, or one each.
+    Shape: given by shape, or by num, channels, height and width; one for all tops, or one for each.
     Blobs: none.
-    Differs: with constant fillers a constant of the module, of the graph; random ones must come from outside.
+    Differs: constant fillers become constants of the PyTorch module and the ONNX model; a top with a random filler must
+        be an input.
     """
 
     type = "DummyData"
@@ -70,14 +71,14 @@ class DummyData(LayerType):
         if not any(getattr(p, name) for name in _SIZES):
             return self._each(layer, "shape", [shape.dim for shape in p.shape], tops)
         if p.shape:
-            raise layer.error("it has shape and num, channels, height, width; it takes one of the two")
+            raise layer.error("it has both shape and num, channels, height or width; only one form is allowed")
         sizes = [self._each(layer, name, getattr(p, name), tops) for name in _SIZES]
         return list(zip(*sizes, strict=True))
 
     def _each(self, layer: Layer, name: str, given: Sequence[Any], tops: int) -> Sequence[Any]:
-        """Return one value for each top."""
+        """Return one value for each top. Raises NetError if their number does not fit."""
         if len(given) not in (1, tops):
-            raise layer.error(f"it has {name} {len(given)} times for {tops} tops; it takes one for all, or one each")
+            raise layer.error(f"it has {len(given)} {name} for {tops} tops; it needs one, or one for each top")
         return list(given) * tops if len(given) == 1 else given
 
     def torch(self, layer: Layer, bottoms: Sequence[Shape]) -> nn.Module:
@@ -102,8 +103,8 @@ class DummyData(LayerType):
     ) -> str | Sequence[str]:
         import numpy as np
 
-        made = zip(self.shapes(layer, ()), _constants(layer), strict=True)
-        return [g.op("Identity", np.full(shape, constant, dtype=np.float32)) for shape, constant in made]
+        tops = zip(self.shapes(layer, ()), _constants(layer), strict=True)
+        return [g.op("Identity", np.full(shape, constant, dtype=np.float32)) for shape, constant in tops]
 
     examples = (
         Example("zeros", (), "dummy_data_param { shape { dim: 2 dim: 3 } }", gradients=False),

@@ -1,4 +1,4 @@
-"""HDF5Data"""
+"""Layer type HDF5Data: blobs from HDF5 files."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from prototxt_gen.ir import Layer, Shape
 from prototxt_gen.layers.base import Arity, LayerType, exactly
-from prototxt_gen.layers.data._image_shape import need_batch, unknown
+from prototxt_gen.layers.data._image_shape import check_batch_size, unknown_shape_error
 from prototxt_gen.schema.message import Message, boolean, string, uint32
 
 if TYPE_CHECKING:
@@ -21,12 +21,12 @@ class HDF5DataParameter(Message, field="hdf5_data_param", number=112):
 
 
 class HDF5Data(LayerType):
-    """For each top, rows of the data set of its name, from the HDF5 files that `source` lists.
+    """Read each top from the data set of its name, in the HDF5 files that `source` lists.
 
     Source: src/caffe/layers/hdf5_data_layer.cpp HDF5DataLayer::LayerSetUp.
-    Shape: N×…, the rest as in the first file, so never known from the prototxt.
+    Shape: N×…; the axes after the first are as in the first file, so the prototxt never specifies them.
     Blobs: none.
-    Differs: an input of the module, of the graph.
+    Differs: its tops are inputs of the PyTorch module and of the ONNX model.
     """
 
     type = "HDF5Data"
@@ -37,6 +37,6 @@ class HDF5Data(LayerType):
 
     def shapes(self, layer: Layer, bottoms: Sequence[Shape]) -> Sequence[Shape]:
         if layer.params.has("transform_param"):
-            raise layer.error("it does not transform data; take transform_param away")
-        need_batch(layer, layer.get(HDF5DataParameter).batch_size)
-        raise unknown(layer, "the shape of its tops is")
+            raise layer.error("it does not transform data; remove transform_param")
+        check_batch_size(layer, layer.get(HDF5DataParameter).batch_size)
+        raise unknown_shape_error(layer, "the shape of its tops is")

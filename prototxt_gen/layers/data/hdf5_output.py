@@ -1,4 +1,4 @@
-"""HDF5Output"""
+"""Layer type HDF5Output: blobs written to an HDF5 file."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ class HDF5OutputParameter(Message, field="hdf5_output_param", number=113):
 
 
 class HDF5Output(LayerType):
-    """Writes its bottoms to an HDF5 file, as data sets `data` and `label`.
+    """Write the two bottoms to an HDF5 file, as data sets `data` and `label`.
 
     Source: src/caffe/layers/hdf5_output_layer.cpp HDF5OutputLayer::Forward_cpu, SaveBlobs.
-    Shape: no tops; the bottoms have the same batch and at most four axes.
+    Shape: no tops; the bottoms have equal batch sizes and at most four axes.
     Blobs: none.
-    Differs: a module or graph writes no files; it is refused, never skipped.
+    Differs: conversion to PyTorch and ONNX is refused, because their models cannot write files.
     """
 
     type = "HDF5Output"
@@ -40,13 +40,13 @@ class HDF5Output(LayerType):
             if len(bottom) > 4:
                 raise layer.error(f"its bottom {show(bottom)} has more than four axes")
         if (*bottoms[0], 1)[0] != (*bottoms[1], 1)[0]:
-            raise layer.error(f"bottoms are {show_all(bottoms)}; it needs the same batch")
+            raise layer.error(f"bottoms are {show_all(bottoms)}; it needs equal batch sizes")
         return []
 
     def _refusal(self, layer: Layer) -> UnsupportedError:
         file = layer.get(HDF5OutputParameter).file_name
         return UnsupportedError(
-            f"layer {layer.name!r} ({layer.type}): it writes {file!r}, which a converted net cannot; take it out"
+            f"layer {layer.name!r} ({layer.type}): it writes {file!r}, which a converted net cannot; remove the layer"
         )
 
     def torch(self, layer: Layer, bottoms: Sequence[Shape]) -> nn.Module:

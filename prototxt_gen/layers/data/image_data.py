@@ -1,4 +1,4 @@
-"""ImageData"""
+"""Layer type ImageData: images from files that a text file lists."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from prototxt_gen.schema.message import Message, boolean, enum, float32, int32, 
 
 
 class ImageDataParameter(Message, field="image_data_param", number=115):
-    """scale, mean_file, crop_size and mirror are those of old files; ignore_label and label_type are PSPNet's."""
+    """Fields scale, mean_file, crop_size and mirror are deprecated; ignore_label and label_type are PSPNet's."""
 
     source = string(1)
     scale = float32(2, 1.0)
@@ -30,22 +30,25 @@ class ImageDataParameter(Message, field="image_data_param", number=115):
     label_type = enum(16, "NONE", "IMAGE", "PIXEL", default="IMAGE")
 
 
-def listed_images(layer: Layer) -> Shape:
-    """Return N×C×H×W of the images. Source: src/caffe/layers/image_data_layer.cpp ImageDataLayer::DataLayerSetUp."""
+def image_data_shape(layer: Layer) -> Shape:
+    """Return N×C×H×W of the images. Raises UnsupportedError if the prototxt does not specify their size.
+
+    Source: src/caffe/layers/image_data_layer.cpp ImageDataLayer::DataLayerSetUp.
+    """
     p = layer.get(ImageDataParameter)
     if bool(p.new_height) != bool(p.new_width):
-        raise layer.error("new_height and new_width must be given together")
+        raise layer.error("new_height and new_width must both be given, or neither")
     return image_shape(layer, p.batch_size, 3 if p.is_color else 1, p.new_height, p.new_width)
 
 
 class ImageData(LayerType):
-    """Images from files, resized and transformed, and a label each.
+    """Read images from listed files; resize and transform them; read one label for each.
 
     Source: src/caffe/layers/image_data_layer.cpp ImageDataLayer::DataLayerSetUp.
-    Shape: N×3×H×W, or N×1×H×W for is_color: false, and N labels. H×W is known where there is a crop, or new_height and
-    new_width.
+    Shape: N×3×H×W, or N×1×H×W if is_color is false; N labels. H×W is known if there is a crop, or new_height and
+        new_width.
     Blobs: none.
-    Differs: an input of the module, of the graph.
+    Differs: its tops are inputs of the PyTorch module and of the ONNX model.
     """
 
     type = "ImageData"
@@ -56,5 +59,5 @@ class ImageData(LayerType):
     labels = True
 
     def shapes(self, layer: Layer, bottoms: Sequence[Shape]) -> Sequence[Shape]:
-        images = listed_images(layer)
+        images = image_data_shape(layer)
         return [images, images[:1]]

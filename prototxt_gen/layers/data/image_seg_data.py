@@ -1,4 +1,4 @@
-"""ImageSegData"""
+"""Layer type ImageSegData (PSPNet, DeepLab): images and label images from files that a text file lists."""
 
 from __future__ import annotations
 
@@ -6,17 +6,18 @@ from collections.abc import Sequence
 
 from prototxt_gen.ir import Layer, Shape
 from prototxt_gen.layers.base import Arity, LayerType, exactly
-from prototxt_gen.layers.data.image_data import ImageDataParameter, listed_images
+from prototxt_gen.layers.data.image_data import ImageDataParameter, image_data_shape
 from prototxt_gen.schema.caffe_proto import TransformationParameter
 
 
 class ImageSegData(LayerType):
-    """Images from files, a label for each pixel, and the sizes the images had.
+    """Read images and label images (a label for each pixel) from listed files; transform both in the same way.
 
     Source: hszhao/PSPNet src/caffe/layers/image_seg_data_layer.cpp ImageSegDataLayer::DataLayerSetUp.
-    Shape: N×C×H×W, N×1×H×W, N×1×1×2; Caffe makes up the names of tops that are left out.
+    Shape: images N×C×H×W, labels N×1×H×W, original image sizes N×1×1×2. If the prototxt omits tops, Caffe names them
+        itself.
     Blobs: none.
-    Differs: an input of the module, of the graph.
+    Differs: its tops are inputs of the PyTorch module and of the ONNX model.
     """
 
     type = "ImageSegData"
@@ -27,6 +28,6 @@ class ImageSegData(LayerType):
 
     def shapes(self, layer: Layer, bottoms: Sequence[Shape]) -> Sequence[Shape]:
         if layer.get(TransformationParameter).has("mean_file"):
-            raise layer.error("it takes no mean_file")
-        images = listed_images(layer)
+            raise layer.error("mean_file is not allowed")
+        images = image_data_shape(layer)
         return [images, (images[0], 1, *images[2:]), (images[0], 1, 1, 2)][: len(layer.tops)]

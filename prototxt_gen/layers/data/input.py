@@ -1,4 +1,4 @@
-"""Input: blobs that whoever runs the net fills."""
+"""Layer type Input: blobs that the calling program fills."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from prototxt_gen.ir import Layer, Shape
 from prototxt_gen.layers.base import Arity, LayerType, exactly
-from prototxt_gen.layers.data._image_shape import unknown
+from prototxt_gen.layers.data._image_shape import unknown_shape_error
 from prototxt_gen.schema.caffe_proto import BlobShape
 from prototxt_gen.schema.message import Message, message, repeated
 
@@ -16,12 +16,12 @@ class InputParameter(Message, field="input_param", number=143):
 
 
 class Input(LayerType):
-    """Tops of a given shape, filled from outside.
+    """Declare blobs of given shapes that the calling program fills.
 
     Source: src/caffe/layers/input_layer.cpp InputLayer::LayerSetUp.
-    Shape: one shape for all tops, or one each; without any, Caffe leaves them to whoever runs the net.
+    Shape: one shape for all tops, or one for each. Without a shape, Caffe expects the calling program to set it.
     Blobs: none.
-    Differs: an input of the module, of the graph.
+    Differs: its tops are inputs of the PyTorch module and of the ONNX model.
     """
 
     type = "Input"
@@ -33,7 +33,7 @@ class Input(LayerType):
     def shapes(self, layer: Layer, bottoms: Sequence[Shape]) -> Sequence[Shape]:
         given, tops = layer.get(InputParameter).shape, len(layer.tops)
         if not given:
-            raise unknown(layer, "it declares no shape: that is")
+            raise unknown_shape_error(layer, "the shape of its tops is")
         if len(given) not in (1, tops):
-            raise layer.error(f"it has {len(given)} shapes for {tops} tops; it takes one for all, or one each")
+            raise layer.error(f"it has {len(given)} shapes for {tops} tops; it needs one, or one for each top")
         return [given[0 if len(given) == 1 else index].dim for index in range(tops)]

@@ -1,4 +1,4 @@
-"""MemoryData: images and labels handed over by the program around the net."""
+"""Layer type MemoryData: images and labels from the memory of the calling program."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ class MemoryDataParameter(Message, field="memory_data_param", number=119):
 
 
 class MemoryData(LayerType):
-    """Images and labels from memory.
+    """Read images and labels from arrays in memory that the calling program supplies.
 
     Source: src/caffe/layers/memory_data_layer.cpp MemoryDataLayer::DataLayerSetUp.
-    Shape: N×C×H×W, and N labels.
+    Shape: N×C×H×W and N labels.
     Blobs: none.
-    Differs: an input of the module, of the graph.
+    Differs: its tops are inputs of the PyTorch module and of the ONNX model.
     """
 
     type = "MemoryData"

@@ -1,4 +1,4 @@
-"""VideoData (SSD): frames of a video or a camera."""
+"""Layer type VideoData (SSD): frames of a video or a camera."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from prototxt_gen.schema.message import Message, enum, int32, string, uint32
 
 
 class VideoDataParameter(Message, field="video_data_param", number=207):
-    """Of weiliu89/caffe, branch ssd. yjxiong/caffe gives these numbers to other fields; its VideoData is refused."""
+    """The parameters in weiliu89/caffe, branch ssd. VideoData of yjxiong/caffe has other fields and is refused."""
 
     video_type = enum(1, "WEBCAM", "VIDEO")
     device_id = int32(2)
@@ -22,12 +22,12 @@ class VideoDataParameter(Message, field="video_data_param", number=207):
 
 
 class VideoData(LayerType):
-    """Frames of a video file or a camera, transformed.
+    """Read frames from a video file or a camera; transform them.
 
     Source: weiliu89/caffe (branch ssd) src/caffe/layers/video_data_layer.cpp VideoDataLayer::DataLayerSetUp.
-    Shape: N×3×H×W, H×W known where transform_param has a crop or resizes, and N labels.
+    Shape: N×3×H×W and N labels. H×W is known if transform_param has a crop or resize_param.
     Blobs: none.
-    Differs: an input of the module, of the graph.
+    Differs: its tops are inputs of the PyTorch module and of the ONNX model.
     """
 
     type = "VideoData"

@@ -1,4 +1,4 @@
-"""WindowData: windows cut out of images, for R-CNN."""
+"""Layer type WindowData (R-CNN): windows cut out of images."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from prototxt_gen.schema.message import Message, boolean, float32, string, uint3
 
 
 class WindowDataParameter(Message, field="window_data_param", number=129):
-    """scale, mean_file, crop_size and mirror are those of old files; they belong in transform_param."""
+    """Fields scale, mean_file, crop_size and mirror are deprecated; they belong in transform_param."""
 
     source = string(1)
     scale = float32(2, 1.0)
@@ -30,12 +30,12 @@ class WindowDataParameter(Message, field="window_data_param", number=129):
 
 
 class WindowData(LayerType):
-    """Foreground and background windows of images, warped to squares, and the class of each.
+    """Read foreground and background windows of images, each warped to a square, and the class of each.
 
     Source: src/caffe/layers/window_data_layer.cpp WindowDataLayer::DataLayerSetUp.
-    Shape: N×C×crop_size×crop_size, and N labels. C is the source's; known where there are several mean values.
+    Shape: N×C×crop_size×crop_size and N labels. C is known if there are several mean values.
     Blobs: none.
-    Differs: an input of the module, of the graph.
+    Differs: its tops are inputs of the PyTorch module and of the ONNX model.
     """
 
     type = "WindowData"

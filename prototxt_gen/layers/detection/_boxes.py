@@ -1,6 +1,6 @@
-"""Boxes of the SSD layers in NumPy, float32: coding, overlaps, matching, suppression. A box is xmin, ymin, xmax, ymax.
+"""Boxes of the SSD layers as float32 NumPy arrays: encoding, overlaps, matching, non-maximum suppression.
 
-Source: weiliu89/caffe (branch ssd) src/caffe/util/bbox_util.cpp.
+A box is xmin, ymin, xmax, ymax. Source: weiliu89/caffe (branch ssd) src/caffe/util/bbox_util.cpp.
 """
 
 from __future__ import annotations
@@ -12,21 +12,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats: TypeAlias = Any
-"""An array of float32: NDArray[np.float32], which the checker loses in every second operation."""
+"""A float32 array. It is not declared as NDArray[np.float32], because NumPy's types lose the float32 in arithmetic."""
 Ints = NDArray[np.int64]
 
-ALL = -(2.0**128 - 2.0**104)
-"""-FLT_MAX, the threshold that every score passes."""
+LOWEST = -(2.0**128 - 2.0**104)
+"""-FLT_MAX, a threshold that every score exceeds."""
 UNMATCHED, IGNORED = -1, -2
+"""Indices, in place of that of a ground truth box, of priors without a match and of priors outside the image."""
 
 
 def sizes(boxes: Floats) -> Floats:
-    """Return width and height."""
+    """Return the width and height of each box."""
     return boxes[..., 2:] - boxes[..., :2]
 
 
 def decode(code_type: str, loc: Floats, priors: Floats, variances: Floats | None) -> Floats:
-    """Return the boxes that `loc` describes relative to priors; variances None: they are in `loc` already.
+    """Return the boxes encoded by `loc` relative to the priors. Variances None: `loc` already includes them.
 
     Shapes: loc …×P×4, priors and variances P×4. Source: DecodeBBox.
     """
@@ -43,7 +44,10 @@ def decode(code_type: str, loc: Floats, priors: Floats, variances: Floats | None
 
 
 def encode(code_type: str, boxes: Floats, priors: Floats, variances: Floats | None) -> Floats:
-    """The inverse of `decode`, for boxes and priors of one shape. Source: EncodeBBox."""
+    """Return the encoding of boxes relative to priors of the same shape: the inverse of `decode`.
+
+    Source: EncodeBBox.
+    """
     divisor = np.float32(1) if variances is None else variances
     if code_type == "CORNER":
         return (boxes - priors) / divisor
@@ -55,32 +59,32 @@ def encode(code_type: str, boxes: Floats, priors: Floats, variances: Floats | No
 
 
 def areas(boxes: Floats) -> Floats:
-    """Return the areas, 0 for boxes that are inside out. Source: BBoxSize."""
+    """Return the area of each box; 0 if its maximum is less than its minimum on an axis. Source: BBoxSize."""
     size = sizes(boxes)
     return np.where((size < 0).any(-1), np.float32(0), size[..., 0] * size[..., 1])
 
 
 def overlaps(a: Floats, b: Floats) -> Floats:
-    """Return the intersections over unions of broadcast boxes. Source: JaccardOverlap."""
+    """Return the intersection over union of each pair of broadcast boxes. Source: JaccardOverlap."""
     size = np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2])
     shared = size[..., 0] * size[..., 1]
     with np.errstate(all="ignore"):
-        found = shared / (areas(a) + areas(b) - shared)
-    return np.where((size > 0).all(-1), found, np.float32(0))
+        ratio = shared / (areas(a) + areas(b) - shared)
+    return np.where((size > 0).all(-1), ratio, np.float32(0))
 
 
 def by_score(scores: Floats) -> Ints:
-    """Return the order of falling scores; equal ones stay in place."""
+    """Return the indices that sort by falling score; equal scores keep their order."""
     return np.argsort(-scores, kind="stable")
 
 
-def suppress(
-    boxes: Floats, scores: Floats, *, threshold: float = ALL, overlap: float, top_k: int = -1, eta: float = 1.0
+def kept_after_nms(
+    boxes: Floats, scores: Floats, *, threshold: float = LOWEST, overlap: float, top_k: int = -1, eta: float = 1.0
 ) -> list[int]:
-    """Return the indices of the boxes that non-maximum suppression keeps, by falling score. Source: ApplyNMSFast.
+    """Return the indices of the boxes kept by non-maximum suppression, by falling score. Source: ApplyNMSFast.
 
-    Only scores above `threshold` and, of those, the `top_k` greatest take part (-1: all). With eta below 1 the allowed
-    overlap shrinks with each box kept, while it is above 0.5.
+    Only scores above `threshold` and, of these, the `top_k` greatest are used (-1: all). If eta is less than 1, the
+    allowed overlap is multiplied by eta after each kept box, as long as it is above 0.5.
     """
     candidates = np.flatnonzero(scores > np.float32(threshold))
     candidates = candidates[by_score(scores[candidates])]
@@ -99,10 +103,11 @@ def suppress(
 def match(
     truth: Floats, boxes: Floats, *, threshold: float | None, ignore_crossing: bool = False
 ) -> tuple[Ints, Floats]:
-    """Return for each of P boxes the index of its ground truth (UNMATCHED, IGNORED: none) and its greatest overlap.
+    """Return for each of P boxes the index of its ground truth box and its greatest overlap.
 
-    Each ground truth first gets the free box it overlaps most; then each other box the ground truth it overlaps most,
-    if at least by `threshold` (None: not at all). Source: MatchBBox.
+    An index of UNMATCHED or IGNORED means that the box has no ground truth. Each ground truth box first gets the free
+    box that it overlaps most. Then each remaining box gets the ground truth box that it overlaps most, if the overlap
+    is at least `threshold` (None: none). Source: MatchBBox.
     """
     indices = np.full(len(boxes), UNMATCHED)
     table = overlaps(boxes[:, None], truth[None]) if len(truth) else np.zeros((len(boxes), 0), "float32")
@@ -118,17 +123,21 @@ def match(
 
 
 def _match_each_truth(table: Floats, indices: Ints, best: Floats) -> None:
-    left = table.copy()
+    """Give each ground truth box the free box that it overlaps most; changes `indices` and `best` in place."""
+    remaining = table.copy()
     for _ in range(table.shape[1]):
-        box, truth = np.unravel_index(left.argmax(), left.shape)
-        if left[box, truth] < 0:
+        box, truth = np.unravel_index(remaining.argmax(), remaining.shape)
+        if remaining[box, truth] < 0:
             break
-        indices[box], best[box] = truth, left[box, truth]
-        left[box], left[:, truth] = -1, -1
+        indices[box], best[box] = truth, remaining[box, truth]
+        remaining[box], remaining[:, truth] = -1, -1
 
 
 def ground_truth(rows: Floats, *, difficult: bool) -> dict[int, tuple[Ints, Floats]]:
-    """Return labels and boxes by image, of rows image, label, instance, box (4), difficult. Source: GetGroundTruth."""
+    """Return labels and boxes by image, given rows of image, label, instance, box (4 numbers), difficult.
+
+    Source: GetGroundTruth.
+    """
     rows = rows.reshape(-1, 8)
     rows = rows[rows[:, 0].astype(int) != -1]
     rows = rows if difficult else rows[rows[:, 7] == 0]
@@ -145,5 +154,6 @@ def split_priors(blob: NDArray[Any]) -> tuple[Floats, Floats]:
     return two[0], two[1]
 
 
-def flat(indices: Sequence[int]) -> Ints:
+def as_indices(indices: Sequence[int]) -> Ints:
+    """Return the numbers as an int64 array, also if there are none."""
     return np.asarray(indices, dtype="int64")

@@ -1,4 +1,4 @@
-"""Which priors MultiBoxLoss learns from, and what: matching and mining, in NumPy.
+"""Matching and mining of MultiBoxLoss in NumPy: which priors are trained, and with which targets.
 
 Source: weiliu89/caffe (branch ssd) src/caffe/util/bbox_util.cpp, multibox_loss_layer.cpp.
 """
@@ -18,31 +18,32 @@ if TYPE_CHECKING:
     from prototxt_gen.layers.detection._ssd_parameters import MultiBoxLossParameter
 
 Matches = dict[int, tuple[Ints, Floats]]
-"""By location class (0 where all share): for each prior, the index of its ground truth and its greatest overlap."""
-LEAST = np.float32(2.0**-126)
+"""By location class (0 if all classes share locations): each prior's ground truth index and its greatest overlap."""
+FLT_MIN = np.float32(2.0**-126)
 
 
 @dataclass(frozen=True)
-class Chosen:
-    """What the two losses are taken of, for M matches and R rows of scores."""
+class TrainingTargets:
+    """Targets of the two losses: for M matched locations and for R rows of scores."""
 
     priors: int
-    places: Ints
+    """P, the number of priors."""
+    locations: Ints
     """M×3: image, prior, location class."""
     targets: Floats
     """M×4: the encoded ground truth."""
     inside: Floats
-    """M×4: which coordinates learn."""
-    spread: Floats
+    """M×4: whether a coordinate is trained."""
+    variances: Floats
     """M×4: the variances of the matched priors."""
     rows: Ints
-    """R: image·P + prior."""
+    """R rows of scores: image·P + prior."""
     labels: Floats
     """R int64 labels for SOFTMAX, R×C float32 targets for LOGISTIC."""
 
 
 class _Image:
-    """One image's predictions and ground truth, its matches and its mined negatives."""
+    """Predictions and ground truth of one image, its matches and its mined negatives."""
 
     def __init__(
         self,
@@ -54,7 +55,7 @@ class _Image:
         truth: tuple[Ints, Floats] | None,
     ) -> None:
         self.layer, self.p, self.loc, self.conf, self.truth = layer, p, loc, conf, truth
-        self.priors, self.spread = priors
+        self.priors, self.variances = priors
         self.matches: Matches = {} if truth is None else self._match(*truth)
         self.negatives: Ints = np.zeros(0, dtype="int64")
         if p.mining_type != "NONE" and truth is not None:
@@ -62,25 +63,25 @@ class _Image:
 
     def decoded(self, label: int) -> Floats:
         """Return the predicted boxes of a location class, P×4."""
-        spread = None if self.p.encode_variance_in_target else self.spread
-        return _boxes.decode(self.p.code_type, self.loc[:, label], self.priors, spread)
+        variances = None if self.p.encode_variance_in_target else self.variances
+        return _boxes.decode(self.p.code_type, self.loc[:, label], self.priors, variances)
 
     def _match(self, labels: Ints, truth: Floats) -> Matches:
-        """Source: FindMatches."""
+        """Return the matches of each location class. Source: FindMatches."""
         p = self.p
         classes = [0] if p.share_location else [c for c in range(p.num_classes) if c != p.background_label_id]
         if p.use_prior_for_matching:
             indices, best = self._match_boxes(truth, self.priors)
             if p.share_location:
                 return {0: (indices, best)}
-            owner = np.where(indices >= 0, labels[indices], UNMATCHED)
-            return {c: (np.where(owner == c, indices, UNMATCHED), best) for c in classes}
-        found: Matches = {}
+            matched_label = np.where(indices >= 0, labels[indices], UNMATCHED)
+            return {c: (np.where(matched_label == c, indices, UNMATCHED), best) for c in classes}
+        matches: Matches = {}
         for c in classes:
-            own = np.arange(len(labels)) if p.share_location else np.flatnonzero(labels == c)
-            indices, best = self._match_boxes(truth[own], self.decoded(c))
-            found[c] = (np.where(indices >= 0, own[indices] if len(own) else indices, indices), best)
-        return found
+            of_class = np.arange(len(labels)) if p.share_location else np.flatnonzero(labels == c)
+            indices, best = self._match_boxes(truth[of_class], self.decoded(c))
+            matches[c] = (np.where(indices >= 0, of_class[indices] if len(of_class) else indices, indices), best)
+        return matches
 
     def _match_boxes(self, truth: Floats, candidates: Floats) -> tuple[Ints, Floats]:
         p = self.p
@@ -88,9 +89,9 @@ class _Image:
         return _boxes.match(truth, candidates, threshold=threshold, ignore_crossing=p.ignore_cross_boundary_bbox)
 
     def _mine(self) -> None:
-        """Choose negatives, or unmatch all but the hardest examples. Source: MineHardExamples."""
+        """Select the negatives; with HARD_EXAMPLE also remove all matches but the hardest. Source: MineHardExamples."""
         p, (indices, best) = self.p, self.matches[0]
-        loss = self._score_loss(indices)
+        loss = self._confidence_loss(indices)
         if p.mining_type == "MAX_NEGATIVE":
             eligible = np.flatnonzero((indices == UNMATCHED) & (best < np.float32(p.neg_overlap)))
             count = int(np.float32((indices >= 0).sum()) * np.float32(p.neg_pos_ratio))
@@ -103,86 +104,95 @@ class _Image:
             easy = np.setdiff1d(np.flatnonzero(indices >= 0), hardest)
             indices[easy] = UNMATCHED
 
-    def _score_loss(self, indices: Ints) -> Floats:
+    def _confidence_loss(self, indices: Ints) -> Floats:
         """Return the confidence loss of each prior. Source: ComputeConfLoss."""
         assert self.truth is not None
-        wanted = np.where(indices >= 0, self.truth[0][indices], self.p.background_label_id)
+        labels = np.where(indices >= 0, self.truth[0][indices], self.p.background_label_id)
         if self.p.conf_loss_type == "SOFTMAX":
             powers = np.exp(self.conf - self.conf.max(1, keepdims=True))
-            chance = np.take_along_axis(powers, wanted[:, None], 1)[:, 0] / powers.sum(1)
-            return -np.log(np.maximum(chance, LEAST))
-        hit = np.arange(self.p.num_classes) == wanted[:, None]
-        each = np.log1p(np.exp(-np.abs(self.conf))) + self.conf * ((self.conf >= 0).astype("float32") - hit)
+            probability = np.take_along_axis(powers, labels[:, None], 1)[:, 0] / powers.sum(1)
+            return -np.log(np.maximum(probability, FLT_MIN))
+        one_hot = np.arange(self.p.num_classes) == labels[:, None]
+        each = np.log1p(np.exp(-np.abs(self.conf))) + self.conf * ((self.conf >= 0).astype("float32") - one_hot)
         return each.sum(1)
 
     def _location_loss(self, indices: Ints) -> Floats:
-        """Return the localization loss of each prior, 0 where it has no match. Source: ComputeLocLoss."""
+        """Return the location loss of each prior, 0 if it has no match. Source: ComputeLocLoss."""
         out = np.zeros(len(indices), dtype="float32")
         matched = np.flatnonzero(indices >= 0)
-        wanted, inside, spread = self.targets(0, matched)
-        gap = np.abs(np.where(inside, self.loc[matched, 0], wanted) - wanted)
+        targets, inside, variances = self.targets(0, matched)
+        error = np.abs(np.where(inside, self.loc[matched, 0], targets) - targets)
         if self.p.encode_variance_in_target:
-            gap = gap / spread
-        smooth = np.where((gap < 1) | (self.p.loc_loss_type == "L2"), gap * gap / 2, gap - np.float32(0.5))
+            error = error / variances
+        smooth = np.where((error < 1) | (self.p.loc_loss_type == "L2"), error * error / 2, error - np.float32(0.5))
         out[matched] = smooth.sum(1)
         return out
 
     def targets(self, label: int, matched: Ints) -> tuple[Floats, Floats, Floats]:
-        """Return encoded ground truth, which coordinates learn, variances; M×4 each. Source: EncodeLocPrediction."""
+        """Return the encoded ground truth, which coordinates are trained, and the variances; M×4 each.
+
+        Source: EncodeLocPrediction.
+        """
         assert self.truth is not None
         p, truth = self.p, self.truth[1][self.matches[label][0][matched]]
-        priors, spread = self.priors[matched], self.spread[matched]
+        priors, variances = self.priors[matched], self.variances[matched]
         if p.code_type == "CENTER_SIZE" and (_boxes.sizes(truth) <= 0).any():
-            raise self.layer.error("a box of the ground truth has no width or no height")
-        wanted = _boxes.encode(p.code_type, truth, priors, None if p.encode_variance_in_target else spread)
-        where = priors if p.use_prior_for_matching else self.decoded(label)[matched]
-        inside = (where >= 0) & (where <= 1) if p.bp_inside else np.ones(where.shape, dtype=bool)
-        return wanted.astype("float32"), inside, spread
+            raise self.layer.error("a ground truth box has no width or no height")
+        encoded = _boxes.encode(p.code_type, truth, priors, None if p.encode_variance_in_target else variances)
+        boxes = priors if p.use_prior_for_matching else self.decoded(label)[matched]
+        inside = (boxes >= 0) & (boxes <= 1) if p.bp_inside else np.ones(boxes.shape, dtype=bool)
+        return encoded.astype("float32"), inside, variances
 
 
-def choose(layer: Layer, p: MultiBoxLossParameter, loc: Floats, conf: Floats, prior: Floats, truth: Floats) -> Chosen:
-    """Match and mine all images."""
+def training_targets(
+    layer: Layer, p: MultiBoxLossParameter, loc: Floats, conf: Floats, prior: Floats, truth: Floats
+) -> TrainingTargets:
+    """Match priors with ground truth and mine negatives in all images; return the targets of the losses.
+
+    Raises NetError if a prior has no area or a label is not valid.
+    """
     priors = _boxes.split_priors(prior)
     count, classes = len(priors[0]), 1 if p.share_location else p.num_classes
     if p.code_type != "CORNER" and (_boxes.sizes(priors[0]) <= 0).any():
-        raise layer.error("one of its priors has no width or no height")
+        raise layer.error("a prior has no width or no height")
     by_image = _boxes.ground_truth(truth, difficult=p.use_difficult_gt)
     _check_labels(layer, p, by_image)
     loc, conf = loc.reshape(len(loc), count, classes, 4), conf.reshape(len(conf), count, p.num_classes)
     images = [_Image(layer, p, loc[i], conf[i], priors, by_image.get(i)) for i in range(len(loc))]
-    places, (wanted, inside, spread) = _locations(images)
-    rows, labels = _scores(p, images) if p.mining_type != "NONE" else _all_scores(p, images)
-    return Chosen(count, places, wanted, inside, spread, rows, labels)
+    locations, (targets, inside, variances) = _locations(images)
+    rows, labels = _mined_scores(p, images) if p.mining_type != "NONE" else _all_scores(p, images)
+    return TrainingTargets(count, locations, targets, inside, variances, rows, labels)
 
 
 def _check_labels(layer: Layer, p: MultiBoxLossParameter, by_image: dict[int, tuple[Ints, Floats]]) -> None:
     for labels, _ in by_image.values():
         for label in np.unique(labels).tolist():
             if label == p.background_label_id or not 0 <= label < p.num_classes:
-                raise layer.error(f"its ground truth has label {label}, the background or none of its classes")
+                raise layer.error(f"its ground truth has label {label}, which is the background or not a class")
 
 
 def _locations(images: list[_Image]) -> tuple[Ints, list[Floats]]:
-    places = [np.zeros((0, 3), dtype="int64")]
+    """Return the matched locations of all images, and their targets, inside flags and variances."""
+    locations = [np.zeros((0, 3), dtype="int64")]
     targets = [(np.zeros((0, 4), "float32"), np.zeros((0, 4), bool), np.zeros((0, 4), "float32"))]
     for i, image in enumerate(images):
         for label, (indices, _) in image.matches.items():
             matched = np.flatnonzero(indices >= 0)
-            places.append(np.column_stack([np.full(len(matched), i), matched, np.full(len(matched), label)]))
+            locations.append(np.column_stack([np.full(len(matched), i), matched, np.full(len(matched), label)]))
             targets.append(image.targets(label, matched))
-    return np.concatenate(places), [np.concatenate(parts) for parts in zip(*targets, strict=True)]
+    return np.concatenate(locations), [np.concatenate(parts) for parts in zip(*targets, strict=True)]
 
 
 def _label(p: MultiBoxLossParameter, image: _Image, indices: Ints) -> Ints:
-    """Return the label that each matched prior is to have."""
+    """Return the target label of each matched prior."""
     assert image.truth is not None
     if p.map_object_to_agnostic:
         return np.full(len(indices), p.background_label_id + 1)
     return image.truth[0][indices]
 
 
-def _scores(p: MultiBoxLossParameter, images: list[_Image]) -> tuple[Ints, Floats]:
-    """Return the rows and labels of the matched and the mined priors. Source: EncodeConfPrediction."""
+def _mined_scores(p: MultiBoxLossParameter, images: list[_Image]) -> tuple[Ints, Floats]:
+    """Return the rows and the targets of the matched and the mined priors. Source: EncodeConfPrediction."""
     rows, labels = [np.zeros(0, dtype="int64")], [np.zeros(0, dtype="int64")]
     for i, image in enumerate(images):
         for indices, _ in image.matches.values():
@@ -196,23 +206,26 @@ def _scores(p: MultiBoxLossParameter, images: list[_Image]) -> tuple[Ints, Float
     if p.conf_loss_type == "SOFTMAX":
         return row, label
     targets = np.full((len(row), p.num_classes), p.background_label_id, dtype="float32")
-    known = label < p.num_classes
-    targets[np.flatnonzero(known), label[known]] = 1
+    valid = label < p.num_classes
+    targets[np.flatnonzero(valid), label[valid]] = 1
     return row, targets
 
 
 def _all_scores(p: MultiBoxLossParameter, images: list[_Image]) -> tuple[Ints, Floats]:
-    """Return all rows; a label is written to where Caffe writes it, in LOGISTIC one column further with each image."""
+    """Return all rows and their targets, each label written where Caffe writes it.
+
+    With LOGISTIC, Caffe writes it one column further to the right with each image.
+    """
     count = len(images[0].priors)
     rows = np.arange(len(images) * count)
     softmax = p.conf_loss_type == "SOFTMAX"
-    wanted = np.full(len(rows) * (1 if softmax else p.num_classes), p.background_label_id, dtype="int64")
+    targets = np.full(len(rows) * (1 if softmax else p.num_classes), p.background_label_id, dtype="int64")
     for i, image in enumerate(images):
         for indices, _ in image.matches.values():
             matched = np.flatnonzero(indices >= 0)
             labels = _label(p, image, indices[matched])
             if softmax:
-                wanted[i * count + matched] = labels
+                targets[i * count + matched] = labels
             else:
-                wanted[i * count + matched * p.num_classes + labels] = 1
-    return rows, wanted if softmax else wanted.reshape(-1, p.num_classes).astype("float32")
+                targets[i * count + matched * p.num_classes + labels] = 1
+    return rows, targets if softmax else targets.reshape(-1, p.num_classes).astype("float32")

@@ -1,4 +1,4 @@
-"""S"""
+"""Parameters and computation that PriorBox and PriorBoxClustered share."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Size = tuple[float, float]
 
 
 class PriorBoxParameter(Message, field="prior_box_param", number=203):
-    """SSD's, with the width and height of PriorBoxClustered, which only Intel's fork has."""
+    """SSD's parameters, with the width and height of PriorBoxClustered, which only Intel's fork has."""
 
     min_size = repeated(float32(1))
     max_size = repeated(float32(2))
@@ -40,40 +40,46 @@ class PriorBoxParameter(Message, field="prior_box_param", number=203):
     step_w = float32(12)
     offset = float32(13, 0.5)
     tf = boolean(17)
-    """Of Synopsys, as yx_order: the box of max_size last, and the first one of a min_size of 60 smaller."""
+    """Field of Synopsys, as is yx_order: max_size's box comes last; the first box of a min_size of 60 is smaller."""
     yx_order = boolean(18)
     width = repeated(float32(14))
     height = repeated(float32(15))
 
 
-def _two(layer: Layer, p: PriorBoxParameter, name: str, one: str) -> Size:
-    """Return (width, height) of `img` or `step`, (0, 0) where neither form is set."""
+def _width_height(layer: Layer, p: PriorBoxParameter, name: str, one: str) -> Size:
+    """Return (width, height) of `img` or `step`; (0, 0) if neither form of the field is set.
+
+    Raises NetError if both forms are set or a value is not positive.
+    """
     h, w = f"{name}_h", f"{name}_w"
     if p.has(h) or p.has(w):
         if p.has(one):
-            raise layer.error(f"it takes {one} or {h} and {w}, not both")
+            raise layer.error(f"it needs either {one}, or {h} and {w}, not both")
         found = (getattr(p, w), getattr(p, h))
     else:
         found = (getattr(p, one),) * 2
     if min(found) <= 0 and any(map(p.has, (h, w, one))):
-        raise layer.error(f"{one}, {h} and {w} must be more than 0")
+        raise layer.error(f"{one}, {h} and {w} must be greater than 0")
     return found
 
 
 def all_positive(numbers: Sequence[float]) -> bool:
-    """Whether all are numbers above 0; neither infinity nor nan is one."""
+    """Whether all numbers are above 0 and finite."""
     return all(0 < number < math.inf for number in numbers)
 
 
 def variances(layer: Layer, p: PriorBoxParameter) -> tuple[float, ...]:
-    """Return the four variances."""
+    """Return the four variances. Raises NetError if their number is wrong."""
     if len(p.variance) not in (0, 1, 4) or any(v <= 0 for v in p.variance):
         raise layer.error(f"variance must be one or four positive numbers, not {list(p.variance)}")
     return p.variance if len(p.variance) == 4 else (p.variance or (0.1,)) * 4
 
 
 def _as_tensorflow(p: PriorBoxParameter, corners: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Return H×W×boxes×4 corners with what `tf` and `yx_order` change. Source: synopsys-caffe's Forward_cpu."""
+    """Return the corners, H×W×boxes×4, with the changes of `tf` and `yx_order`.
+
+    Source: synopsys-caffe's Forward_cpu.
+    """
     each = corners.shape[2] // max(1, len(p.min_size))
     for index, size in enumerate(p.min_size):
         if p.tf and math.trunc(size) == 60:
@@ -82,7 +88,7 @@ def _as_tensorflow(p: PriorBoxParameter, corners: np.ndarray[Any, Any]) -> np.nd
 
 
 class PriorBoxBase(LayerType):
-    """What both share: boxes centred on each position of the first bottom, in units of the image, and variances."""
+    """Base of both types: boxes around each position of the first bottom, relative to the image size, and variances."""
 
     params = (PriorBoxParameter,)
     bottoms = exactly(2)
@@ -93,21 +99,21 @@ class PriorBoxBase(LayerType):
 
     def shapes(self, layer: Layer, bottoms: Sequence[Shape]) -> Sequence[Shape]:
         p = layer.get(PriorBoxParameter)
-        _two(layer, p, "img", "img_size")
-        _two(layer, p, "step", "step")
+        _width_height(layer, p, "img", "img_size")
+        _width_height(layer, p, "step", "step")
         variances(layer, p)
         count = legacy_size(layer, bottoms[0], 2) * legacy_size(layer, bottoms[0], 3) * len(self.box_sizes(layer))
         return [(1, 2, 4 * count)]
 
     def compute(self, layer: Layer, feature: tuple[int, int], image: tuple[int, int]) -> np.ndarray[Any, Any]:
-        """Return the top, 1×2×4P, for a first bottom and an image of these heights and widths.
+        """Return the top, 1×2×4P, given height and width of the first bottom and of the image.
 
         Source: prior_box_layer.cpp PriorBoxLayer::Forward_cpu: centres and sizes in float32, corners in float64.
         """
         import numpy as np
 
         p = layer.get(PriorBoxParameter)
-        set_image, set_step = _two(layer, p, "img", "img_size"), _two(layer, p, "step", "step")
+        set_image, set_step = _width_height(layer, p, "img", "img_size"), _width_height(layer, p, "step", "step")
         image_size = np.array(set_image if set_image[0] else image[::-1], dtype="float64")
         cells = np.array(feature[::-1], dtype="float32")
         step = np.array(set_step, dtype="float32") if set_step[0] else image_size.astype("float32") / cells
@@ -120,13 +126,16 @@ class PriorBoxBase(LayerType):
         return np.stack([corners.reshape(-1), spread.reshape(-1)])[None]
 
     def _clipped(self, layer: Layer, corners: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        """Return the boxes, cut at the image's edges where `clip` says so."""
+        """Return the boxes, clipped to the image if `clip` is true.
+
+        Raises UnsupportedError if a box reaches beyond the image and `clip` is not given.
+        """
         p = layer.get(PriorBoxParameter)
         inside = corners.clip(0, 1)
         if not p.has("clip") and (inside != corners).any():
             raise UnsupportedError(
-                f"layer {layer.name!r} ({layer.type}): boxes reach beyond the image and clip is not given; without it "
-                "SSD leaves them (clip: false), its first version and heirs cut them (clip: true): say which"
+                f"layer {layer.name!r} ({layer.type}): boxes reach beyond the image and clip is not given; its default "
+                "is false in SSD, but true in SSD's first version and in some forks: set clip to true or false"
             )
         return inside if p.clip else corners
 
@@ -135,18 +144,19 @@ class PriorBoxBase(LayerType):
         from torch import Tensor, nn
 
         layer_type = self
-        self.compute(layer, _height_width(bottoms[0]), _height_width(bottoms[1]))  # refuses now, not when it runs
+        # raises an error now instead of in the first forward pass
+        self.compute(layer, _height_width(bottoms[0]), _height_width(bottoms[1]))
 
         class Priors(nn.Module):
             def __init__(self) -> None:
                 super().__init__()
-                self.made: dict[tuple[tuple[int, int], tuple[int, int]], Tensor] = {}
+                self.cache: dict[tuple[tuple[int, int], tuple[int, int]], Tensor] = {}
 
             def forward(self, feature: Tensor, image: Tensor) -> Tensor:
                 sizes = (_height_width(feature.shape), _height_width(image.shape))
-                if sizes not in self.made:
-                    self.made = {sizes: torch.from_numpy(layer_type.compute(layer, *sizes))}
-                return self.made[sizes].to(feature.device, copy=True)
+                if sizes not in self.cache:
+                    self.cache = {sizes: torch.from_numpy(layer_type.compute(layer, *sizes))}
+                return self.cache[sizes].to(feature.device, copy=True)
 
         return Priors()
 

@@ -12,7 +12,7 @@ from prototxt_gen.schema.message import Message, boolean, enum, float32, int32, 
 
 
 def code_type_field(number: int) -> Any:
-    """The enum field PriorBoxParameter.CodeType of DetectionOutput and MultiBoxLoss."""
+    """Return an enum field of type PriorBoxParameter.CodeType."""
     return enum(number, "CORNER", "CENTER_SIZE", "CORNER_SIZE", first=1)
 
 
@@ -23,7 +23,7 @@ class NonMaximumSuppressionParameter(Message):
 
 
 class SaveOutputParameter(Message):
-    """Where Caffe writes the detections as a file besides; it does not change the top."""
+    """Where Caffe also writes the detections to files. These fields do not change the top."""
 
     output_directory = string(1)
     output_name_prefix = string(2)

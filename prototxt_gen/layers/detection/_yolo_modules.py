@@ -1,4 +1,4 @@
-"""PyTorch modules of the detections of YOLO: boxes of all scales and images, one suppression for all of them."""
+"""PyTorch modules of the detections of YOLO v2 and v3: one non-maximum suppression over all scales and images."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ import torch
 from torch import Tensor, nn
 
 
-def suppressed(boxes: Tensor, scores: Tensor, threshold: float) -> list[int]:
-    """Return the places of the boxes, centre and size, that no better one that is kept overlaps by `threshold`.
+def kept_after_nms(boxes: Tensor, scores: Tensor, threshold: float) -> list[int]:
+    """Return the indices of the boxes (centre and size) that non-maximum suppression keeps, by falling score.
 
-    Source: eric612/MobileNet-YOLO src/caffe/layers/yolov3_detection_output_layer.cpp ApplyNms, box_iou.
+    A box is dropped if it overlaps a kept box with a better score by at least `threshold`. Source:
+    eric612/MobileNet-YOLO src/caffe/layers/yolov3_detection_output_layer.cpp ApplyNms, box_iou.
     """
     low, high, areas = boxes[:, :2] - boxes[:, 2:] / 2, boxes[:, :2] + boxes[:, 2:] / 2, boxes[:, 2] * boxes[:, 3]
     kept: list[int] = []
@@ -23,9 +24,12 @@ def suppressed(boxes: Tensor, scores: Tensor, threshold: float) -> list[int]:
     return kept
 
 
-def rows_of(boxes: Tensor, labels: Tensor, scores: Tensor, threshold: float, images: int) -> Tensor:
-    """Return the 1×1×M×7 top for candidates in Caffe's order, or a row image, -1, … for each image."""
-    kept = suppressed(boxes, scores, threshold)
+def detection_rows(boxes: Tensor, labels: Tensor, scores: Tensor, threshold: float, images: int) -> Tensor:
+    """Return the 1×1×M×7 top for candidates in Caffe's order.
+
+    If no candidate is kept, it has one row (image, -1, -1, -1, -1, -1, -1) for each image.
+    """
+    kept = kept_after_nms(boxes, scores, threshold)
     if not kept:
         none = boxes.new_full((images, 7), -1.0)
         none[:, 0] = torch.arange(images)
@@ -36,29 +40,33 @@ def rows_of(boxes: Tensor, labels: Tensor, scores: Tensor, threshold: float, ima
     return torch.cat([*firsts, *corners], 1)[None, None]
 
 
-class Scales(nn.Module):
-    """`anchors` holds for each bottom the anchors' sizes, `scales` how many pixels a cell has in their unit."""
+class YoloModule(nn.Module):
+    """Base class of the two modules.
+
+    `anchors` holds the anchor sizes of each bottom, `scales` the size of a cell in their unit.
+    """
 
     def __init__(
         self,
         anchors: Sequence[Sequence[tuple[float, float]]],
         scales: Sequence[int],
         classes: int,
-        least: float,
-        threshold: float,
+        confidence_threshold: float,
+        nms_threshold: float,
     ) -> None:
         super().__init__()
-        self.anchors, self.scales, self.classes, self.least, self.threshold = anchors, scales, classes, least, threshold
+        self.anchors, self.scales, self.classes = anchors, scales, classes
+        self.confidence_threshold, self.nms_threshold = confidence_threshold, nms_threshold
 
     @torch.no_grad()
     def forward(self, *bottoms: Tensor) -> Tensor:
         each = zip(bottoms, self.anchors, self.scales, strict=True)
         parts = [self.decoded(x.float(), anchors, scale) for x, anchors, scale in each]
-        boxes, objects, classes = (torch.cat(some) for some in zip(*parts, strict=True))
-        return rows_of(*self.candidates(boxes, objects, classes), self.threshold, len(bottoms[0]))
+        boxes, objects, classes = (torch.cat(part) for part in zip(*parts, strict=True))
+        return detection_rows(*self.candidates(boxes, objects, classes), self.nms_threshold, len(bottoms[0]))
 
     def decoded(self, x: Tensor, anchors: Sequence[tuple[float, float]], scale: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Return boxes as centre and size, logits of being an object, and of classes, by image, cell, anchor."""
+        """Return boxes (centre and size), objectness logits and class logits, ordered by image, cell and anchor."""
         batch, _, high, wide = x.shape
         cells = x.reshape(batch, len(anchors), -1, high * wide).permute(0, 3, 1, 2)
         rows, columns = torch.meshgrid(torch.arange(high), torch.arange(wide), indexing="ij")
@@ -74,24 +82,25 @@ class Scales(nn.Module):
         )
 
     def candidates(self, boxes: Tensor, objects: Tensor, classes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return boxes, labels and scores of the detections before non-maximum suppression."""
         raise NotImplementedError
 
 
-class Yolov3Detections(Scales):
-    """Each class of a box by itself."""
+class Yolov3Detections(YoloModule):
+    """Each class of a box with a score above the threshold is a detection."""
 
     def candidates(self, boxes: Tensor, objects: Tensor, classes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        # in double, as half of it is in Caffe: other runtimes then sort near ties alike
+        # in float64, as half of this is in Caffe, so that all runtimes sort nearly equal scores alike
         scores = (classes.double().sigmoid() * objects.double().sigmoid()[:, None]).to(boxes)
-        which, labels = (scores > self.least).nonzero(as_tuple=True)
+        which, labels = (scores > self.confidence_threshold).nonzero(as_tuple=True)
         return boxes[which], labels.to(boxes), scores[which, labels]
 
 
-class YoloDetections(Scales):
-    """The best class of each box."""
+class YoloDetections(YoloModule):
+    """The best class of each box is a detection if its score is at least the threshold."""
 
     def candidates(self, boxes: Tensor, objects: Tensor, classes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         best, labels = classes.double().softmax(-1).max(-1)
         scores = (objects.double().sigmoid() * best).to(boxes)
-        which = scores >= self.least
+        which = scores >= self.confidence_threshold
         return boxes[which], labels[which].to(boxes), scores[which]

@@ -1,4 +1,4 @@
-"""P"""
+"""Layer type BoxAnnotatorOHEM (R-FCN): the selection of hard examples."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ class BoxAnnotatorOHEMParameter(Message, field="box_annotator_ohem_param", numbe
 
 
 class BoxAnnotatorOHEM(LayerType):
-    """Keeps the labels and box weights of the regions of greatest loss in each image; ignores the others.
+    """Keep the labels and box weights of the regions with the greatest loss in each image; the others are ignored.
 
     Source: intel/caffe src/caffe/layers/box_annotator_ohem_layer.cpp (R-FCN's).
-    Shape: R×5 regions, R losses, R labels, R×B weights → R labels, R×B weights; all may have heights and widths.
+    Shape: regions R×5, losses R, labels R, weights R×B → labels R, weights R×B; all may also have a height and a width.
     Blobs: none.
-    Differs: PyTorch has none. Of equal losses the first count; Caffe leaves that to the C++ library's sort.
+    Differs: PyTorch has no such module. Of equal losses the first are kept; Caffe's choice depends on the C++ library.
     """
 
     type = "BoxAnnotatorOHEM"
@@ -36,13 +36,13 @@ class BoxAnnotatorOHEM(LayerType):
 
     def shapes(self, layer: Layer, bottoms: Sequence[Shape]) -> Sequence[Shape]:
         if layer.get(BoxAnnotatorOHEMParameter).roi_per_img < 1:
-            raise layer.error("it needs roi_per_img, at least 1")
+            raise layer.error("it needs a roi_per_img of at least 1")
         full = [tuple(legacy_size(layer, bottom, axis) for axis in range(4)) for bottom in bottoms]
         count, channels, height, width = full[0]
         wanted = [(count, c, height, width) for c in (5, 1, 1, full[3][1])]
         if full != wanted or channels != 5:
             raise layer.error(
-                f"its bottoms are {show_all(bottoms)}; it needs R×5, R×1, R×1 and R×B of one height, width"
+                f"its bottoms are {show_all(bottoms)}; it needs R×5, R×1, R×1 and R×B with equal heights and widths"
             )
         return [wanted[1], wanted[3]]
 

@@ -1,4 +1,4 @@
-"""DetectionEvaluate."""
+"""Layer type DetectionEvaluate (SSD): detections marked as true or false positives."""
 
 from __future__ import annotations
 
@@ -29,14 +29,16 @@ class DetectionEvaluateParameter(Message, field="detection_evaluate_param", numb
 
 
 class DetectionEvaluate(LayerType):
-    """Marks detections as true or false, for the mean average precision that the solver computes of many batches.
+    """Mark each detection as a true or false positive; from that the solver computes the mean average precision.
 
     Source: weiliu89/caffe (branch ssd) src/caffe/layers/detection_evaluate_layer.cpp.
-    Shape: 1×1×M×7 detections, 1×1×G×8 ground truth → 1×1×(K + M)×5. First K rows -1, label, number of its boxes, -1,
-        -1, one for each class but the background; then rows image, label, score, true, false. A detection row of
-        label -1 has none, so the size is known only after the run.
+    Shape: detections 1×1×M×7, ground truth 1×1×G×8 → 1×1×(K + M)×5. The first K rows, one for each class except the
+        background, are -1, label, number of ground truth boxes, -1, -1. The other rows are image, label, score, true
+        positive, false positive. A detection row of label -1 gives no row, so the size is known only after the forward
+        pass.
     Blobs: none.
-    Differs: PyTorch, ONNX have none. With name_size_file Caffe compares in pixels; that is not done here.
+    Differs: PyTorch and ONNX have no such operator. With name_size_file Caffe compares in pixels; that is not
+        supported.
     """
 
     type = "DetectionEvaluate"
@@ -47,7 +49,7 @@ class DetectionEvaluate(LayerType):
     def shapes(self, layer: Layer, bottoms: Sequence[Shape]) -> Sequence[Shape]:
         p = layer.get(DetectionEvaluateParameter)
         if not p.has("num_classes") or p.overlap_threshold <= 0:
-            raise layer.error("it needs num_classes, and an overlap_threshold of more than 0")
+            raise layer.error("it needs num_classes, and an overlap_threshold greater than 0")
         for bottom, size in zip(bottoms, (7, 8), strict=True):
             if [legacy_size(layer, bottom, axis) for axis in (0, 1, 3)] != [1, 1, size]:
                 raise layer.error(f"its bottom {show(bottom)} is not 1×1×…×{size}")
@@ -60,8 +62,8 @@ class DetectionEvaluate(LayerType):
         p = layer.get(DetectionEvaluateParameter)
         if p.name_size_file:
             raise UnsupportedError(
-                f"layer {layer.name!r} ({layer.type}): with name_size_file it cannot be run here, only without, "
-                "on boxes relative to the image"
+                f"layer {layer.name!r} ({layer.type}): name_size_file is not supported; without it, boxes are relative "
+                "to the image"
             )
 
         class DetectionEvaluate(nn.Module):
@@ -113,7 +115,7 @@ class DetectionEvaluate(LayerType):
 
 
 def evaluate(layer: Layer, p: DetectionEvaluateParameter, found: Floats, truth: Floats) -> Floats:
-    """Return the rows of the top, in NumPy."""
+    """Return the rows of the top, in NumPy. Raises NetError if the background label occurs."""
     import numpy as np
 
     found, truth = found.reshape(-1, 7), truth.reshape(-1, 8)
@@ -142,7 +144,10 @@ def _marked(p: DetectionEvaluateParameter, found: Floats, truth: Floats) -> Iter
 
 
 def _marks(p: DetectionEvaluateParameter, found: Floats, truth: Floats) -> Iterator[tuple[int, int]]:
-    """Yield (true, false) of each detection, best first: (0, 0) where it hit a difficult box that does not count."""
+    """Yield (true positive, false positive) of each detection, best first.
+
+    Both are 0 if the detection hit a difficult box and these are not evaluated.
+    """
     import numpy as np
 
     from prototxt_gen.layers.detection._boxes import overlaps

@@ -1,4 +1,4 @@
-"""DetectionOutput."""
+"""Layer type DetectionOutput (SSD): detections from locations, scores and prior boxes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from prototxt_gen.common.errors import UnsupportedError
 from prototxt_gen.ir import Layer, Shape
 from prototxt_gen.layers.base import Arity, LayerType, show_all
-from prototxt_gen.layers.detection._detection_output_onnx import lower
+from prototxt_gen.layers.detection._detection_output_onnx import write_detection_output
 from prototxt_gen.layers.detection._ssd_parameters import DetectionOutputParameter
 from prototxt_gen.layers.example import Draw, Example, literal, normal, probabilities
 from prototxt_gen.layers.loss_base import legacy_size
@@ -22,20 +22,23 @@ if TYPE_CHECKING:
 
 
 def top_k(p: DetectionOutputParameter) -> int:
-    """Return how many boxes of a class enter the suppression; -1: all."""
+    """Return how many boxes of each class enter non-maximum suppression; -1 means all."""
     return p.nms_param.top_k if p.nms_param.has("top_k") and p.nms_param.top_k >= 0 else -1
 
 
-def threshold(p: DetectionOutputParameter) -> float:
-    """Return the score that a detection must exceed."""
+def score_threshold(p: DetectionOutputParameter) -> float:
+    """Return the score that a detection must exceed; -FLT_MAX if there is no threshold."""
     return p.confidence_threshold if p.has("confidence_threshold") else -3.4028234663852886e38
 
 
 def check_priors(layer: Layer, bottoms: Sequence[Shape], classes: int, share_location: bool) -> None:
-    """Raise an error where loc, conf and prior bottoms do not belong together; MultiBoxLoss has the same."""
+    """Raise NetError if the sizes of the loc, conf and prior bottoms do not fit each other.
+
+    MultiBoxLoss uses the same check.
+    """
     loc, conf, prior = bottoms[:3]
     if legacy_size(layer, loc, 0) != legacy_size(layer, conf, 0):
-        raise layer.error(f"bottoms differ, {show_all((loc, conf))}; it needs one batch size")
+        raise layer.error(f"bottoms differ, {show_all((loc, conf))}; it needs equal batch sizes")
     count = legacy_size(layer, prior, 2) // 4
     for shape, each, what in ((loc, 4 if share_location else 4 * classes, "locations"), (conf, classes, "scores")):
         if legacy_size(layer, shape, 1) != count * each:
@@ -45,8 +48,8 @@ def check_priors(layer: Layer, bottoms: Sequence[Shape], classes: int, share_loc
             )
 
 
-def some_priors(count: int) -> Draw:
-    """Boxes that overlap a good deal, and SSD's variances."""
+def random_priors(count: int) -> Draw:
+    """Return a function that draws priors that overlap each other, with SSD's variances."""
 
     def draw(rng: np.random.Generator, shape: Shape) -> np.ndarray[Any, Any]:
         import numpy as np
@@ -64,20 +67,22 @@ def _example(
     count = 12
     shapes = ((images, count * 4 * (classes if own else 1)), (images, count * classes), (1, 2, count * 4))
     text = f"detection_output_param {{ num_classes: {classes} {params} }}"
-    return Example(name, shapes, text, draws=(normal, scores, some_priors(count)), gradients=False)
+    return Example(name, shapes, text, draws=(normal, scores, random_priors(count)), gradients=False)
 
 
 class DetectionOutput(LayerType):
-    """The detections of SSD: decodes locations against priors, suppresses class by class, keeps the best of an image.
+    """Decode locations relative to prior boxes, suppress overlaps in each class, and keep the best boxes of each image.
 
     Source: weiliu89/caffe (branch ssd) src/caffe/layers/detection_output_layer.cpp, util/bbox_util.cpp.
-    Shape: N×4P (4PC unless share_location), N×PC, 1×2×4P → 1×1×M×7: image, label, score, xmin, ymin, xmax, ymax, sorted
-        by image, label, falling score. M is known only after the run; a declared shape has 1. With no detection at all
-        there is a row image, -1, -1, -1, -1, -1, -1 for each image.
+    Shape: locations N×4P (4PC if share_location is false), scores N×PC, priors 1×2×4P → 1×1×M×7: image, label, score,
+        xmin, ymin, xmax, ymax, sorted by image, label and falling score. M is known only after the forward pass; the
+        declared shape has M = 1. If there is no detection at all, there is one row (image, -1, -1, -1, -1, -1, -1) for
+        each image.
     Blobs: none.
-    Differs: PyTorch has none; the ONNX form is built of TopK and NonMaxSuppression. Equal scores stay in the order of
-        labels and priors; where keep_top_k cuts, Caffe leaves their order to the C++ library. Files are not written.
-        Without nms_param, boxes that overlap by 0.3 are suppressed, as in SSD; brocolli-caffe 9.0.2 suppresses none.
+    Differs: PyTorch has no such module; the ONNX form consists of TopK and NonMaxSuppression. Equal scores keep the
+        order of labels and priors; if keep_top_k drops some of them, Caffe's choice depends on the C++ library. No
+        files are written. Without nms_param, boxes that overlap by 0.3 are suppressed, as in SSD; brocolli-caffe 9.0.2
+        suppresses none.
     """
 
     type = "DetectionOutput"
@@ -90,9 +95,9 @@ class DetectionOutput(LayerType):
         if not p.has("num_classes"):
             raise layer.error("it needs num_classes")
         if p.nms_param.nms_threshold < 0 or not 0 < p.nms_param.eta <= 1:
-            raise layer.error("nms_threshold must not be negative, and eta from above 0 to 1")
+            raise layer.error("nms_threshold must be at least 0, and eta greater than 0 and at most 1")
         if p.share_location and p.background_label_id == -1:
-            raise layer.error("background_label_id -1 needs share_location: false; Caffe stops at the first image")
+            raise layer.error("background_label_id -1 needs share_location: false; otherwise Caffe stops with an error")
         check_priors(layer, bottoms, p.num_classes, p.share_location)
         return [(1, 1, 1, 7)]
 
@@ -114,11 +119,11 @@ class DetectionOutput(LayerType):
         p = layer.get(DetectionOutputParameter)
         if p.nms_param.eta < 1 and p.nms_param.nms_threshold > 0.5:
             raise UnsupportedError(
-                f"layer {layer.name!r} ({layer.type}): ONNX's NonMaxSuppression has no eta; set it to 1 "
-                f"or nms_threshold to at most 0.5, where eta changes nothing"
+                f"layer {layer.name!r} ({layer.type}): ONNX's NonMaxSuppression has no eta; set eta to 1, "
+                f"or nms_threshold to at most 0.5, so that eta has no effect"
             )
         priors = g.shape(bottoms[2])[2] // 4
-        return lower(g, p, bottoms[:3], priors, top_k(p), threshold(p))
+        return write_detection_output(g, p, bottoms[:3], priors, top_k(p), score_threshold(p))
 
     examples = (
         _example(
@@ -166,30 +171,30 @@ class DetectionOutput(LayerType):
 
 
 def detect(layer: Layer, loc: Floats, conf: Floats, prior: Floats) -> Floats:
-    """Return the rows of the top, M×7, in NumPy."""
+    """Return the rows of the top, M×7, in NumPy. Raises NetError if a prior has no width or height."""
     import numpy as np
 
     from prototxt_gen.layers.detection import _boxes
 
     p = layer.get(DetectionOutputParameter)
-    priors, spread = _boxes.split_priors(prior)
+    priors, variances = _boxes.split_priors(prior)
     if p.code_type != "CORNER" and (_boxes.sizes(priors) <= 0).any():
-        raise layer.error("one of its priors has no width or no height")
+        raise layer.error("a prior has no width or no height")
     shape = (len(loc), len(priors), 1 if p.share_location else p.num_classes, 4)
     per_class = loc.reshape(shape).swapaxes(1, 2)
-    decoded = _boxes.decode(p.code_type, per_class, priors, None if p.variance_encoded_in_target else spread)
+    decoded = _boxes.decode(p.code_type, per_class, priors, None if p.variance_encoded_in_target else variances)
     scores = conf.reshape(len(loc), len(priors), p.num_classes).swapaxes(1, 2)
     images = [_detect_one(p, decoded[i], scores[i]) for i in range(len(loc))]
     rows = np.concatenate([np.insert(rows, 0, i, axis=1) for i, rows in enumerate(images)])
     if len(rows):
         return rows
-    nothing = np.full((len(loc), 7), -1, dtype="float32")
-    nothing[:, 0] = np.arange(len(loc))
-    return nothing
+    no_detections = np.full((len(loc), 7), -1, dtype="float32")
+    no_detections[:, 0] = np.arange(len(loc))
+    return no_detections
 
 
 def _detect_one(p: DetectionOutputParameter, decoded: Floats, scores: Floats) -> Floats:
-    """Return the detections of one image, M×6, of boxes (1 or C)×P×4 and scores C×P."""
+    """Return the detections of one image, M×6, given boxes (1 or C)×P×4 and scores C×P."""
     import numpy as np
 
     from prototxt_gen.layers.detection import _boxes
@@ -199,11 +204,11 @@ def _detect_one(p: DetectionOutputParameter, decoded: Floats, scores: Floats) ->
         if label == p.background_label_id:
             continue
         own, nms = decoded[0 if p.share_location else label], p.nms_param
-        kept = _boxes.suppress(
-            own, scores[label], threshold=threshold(p), overlap=nms.nms_threshold, top_k=top_k(p), eta=nms.eta
+        kept = _boxes.kept_after_nms(
+            own, scores[label], threshold=score_threshold(p), overlap=nms.nms_threshold, top_k=top_k(p), eta=nms.eta
         )
         labels = np.full(len(kept), label, dtype="float32")
-        index = _boxes.flat(kept)
+        index = _boxes.as_indices(kept)
         found.append(np.column_stack([labels, scores[label][index], own[index]]))
     rows = np.concatenate(found)
     if 0 <= p.keep_top_k < len(rows):

@@ -1,4 +1,4 @@
-"""MultiBoxLoss."""
+"""Layer type MultiBoxLoss (SSD): the training loss of the detector."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from prototxt_gen.common.errors import UnsupportedError
 from prototxt_gen.ir import Layer, Shape, show
 from prototxt_gen.layers.base import exactly
 from prototxt_gen.layers.detection._ssd_parameters import MultiBoxLossParameter
-from prototxt_gen.layers.detection.detection_output import check_priors, some_priors
+from prototxt_gen.layers.detection.detection_output import check_priors, random_priors
 from prototxt_gen.layers.example import Draw, Example, literal, normal
 from prototxt_gen.layers.loss.softmax_with_loss import cross_entropy
 from prototxt_gen.layers.loss_base import Loss, legacy_size, normalization_mode, normalizer, with_gradient_of
@@ -18,11 +18,11 @@ from prototxt_gen.schema.caffe_proto import LossParameter
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from prototxt_gen.layers.detection._multi_box_matching import Chosen
+    from prototxt_gen.layers.detection._multi_box_matching import TrainingTargets
 
 
-def _boxes(*rows: Sequence[float]) -> Draw:
-    """Ground truth: image, label, instance, xmin, ymin, xmax, ymax, difficult."""
+def _truth_rows(*rows: Sequence[float]) -> Draw:
+    """Ground truth rows: image, label, instance, xmin, ymin, xmax, ymax, difficult."""
     return literal(rows)
 
 
@@ -38,18 +38,21 @@ PRIORS = 20
 def _example(name: str, params: str = "", *, own: bool = False, truth: Sequence[Sequence[float]] = TRUTH) -> Example:
     shapes = ((2, PRIORS * 4 * (3 if own else 1)), (2, PRIORS * 3), (1, 2, PRIORS * 4), (1, 1, len(truth), 8))
     text = params if "{" in params else f"multibox_loss_param {{ num_classes: 3 {params} }}"
-    return Example(name, shapes, text, draws=(normal, normal, some_priors(PRIORS), _boxes(*truth)), gradients=False)
+    return Example(
+        name, shapes, text, draws=(normal, normal, random_priors(PRIORS), _truth_rows(*truth)), gradients=False
+    )
 
 
 class MultiBoxLoss(Loss):
-    """The loss of the SSD detector: matches priors with the ground truth, mines negatives, adds both losses.
+    """Match priors with ground truth, mine negatives, and add the location loss and the confidence loss.
 
     Source: weiliu89/caffe (branch ssd) src/caffe/layers/multibox_loss_layer.cpp, util/bbox_util.cpp.
-    Shape: N×4P (4PC unless share_location), N×PC, 1×2×4P, 1×1×G×8 → scalar; a row of the fourth is image, label,
-        instance, xmin, ymin, xmax, ymax, difficult.
+    Shape: locations N×4P (4PC if share_location is false), scores N×PC, priors 1×2×4P, ground truth 1×1×G×8 → scalar. A
+        row of ground truth is image, label, instance, xmin, ymin, xmax, ymax, difficult.
     Blobs: none.
-    Differs: PyTorch has none. Of equal losses the first priors are mined; Caffe leaves that to the C++ library's sort.
-        With encode_variance_in_target Caffe's gradient of a location is not divided by its variance; nor is it here.
+    Differs: PyTorch has no such module. Of equal losses the first priors are mined; Caffe's choice depends on the C++
+        library. With encode_variance_in_target, Caffe's gradient of a location is not divided by the variance; the same
+        here.
     """
 
     type = "MultiBoxLoss"
@@ -59,7 +62,7 @@ class MultiBoxLoss(Loss):
     def check(self, layer: Layer, bottoms: Sequence[Shape]) -> None:
         p = layer.get(MultiBoxLossParameter)
         if p.num_classes < 1:
-            raise layer.error("it needs num_classes, at least 1")
+            raise layer.error("it needs a num_classes of at least 1")
         if p.has("do_neg_mining") and p.do_neg_mining != (p.mining_type != "NONE"):
             raise layer.error("do_neg_mining and mining_type contradict each other")
         if p.mining_type != "NONE" and not p.share_location:
@@ -72,7 +75,7 @@ class MultiBoxLoss(Loss):
             raise layer.error("sample_size must be at least 1")
         check_priors(layer, bottoms, p.num_classes, p.share_location)
         if legacy_size(layer, bottoms[3], 3) != 8:
-            raise layer.error(f"its ground truth is {show(bottoms[3])}; it needs rows of 8 numbers")
+            raise layer.error(f"its ground truth is {show(bottoms[3])}; it needs rows of 8 elements")
 
     def torch(self, layer: Layer, bottoms: Sequence[Shape]) -> nn.Module:
         from torch import nn
@@ -80,24 +83,24 @@ class MultiBoxLoss(Loss):
         p = layer.get(MultiBoxLossParameter)
         if p.mining_type != "NONE" and p.has("nms_param") and p.nms_param.nms_threshold > 0:
             raise UnsupportedError(
-                f"layer {layer.name!r} ({layer.type}): mining with nms_param cannot be run here; without it, it can"
+                f"layer {layer.name!r} ({layer.type}): mining with nms_param is not supported; without nms_param it is"
             )
         mode = normalization_mode(layer.get(LossParameter))
-        down = (*layer.params.propagate_down, True, True)[:2] if layer.params.propagate_down else (True, True)
+        propagated = (*layer.params.propagate_down, True, True)[:2] if layer.params.propagate_down else (True, True)
 
         class MultiBoxLoss(nn.Module):
             def forward(self, loc: Tensor, conf: Tensor, prior: Tensor, truth: Tensor) -> Tensor:
-                from prototxt_gen.layers.detection._multi_box_matching import choose
+                from prototxt_gen.layers.detection._multi_box_matching import training_targets
 
                 arrays = [bottom.detach().cpu().float().numpy() for bottom in (loc, conf, prior, truth)]
-                chosen = choose(layer, p, *arrays)
+                targets = training_targets(layer, p, *arrays)
                 total = loc.new_zeros(())
-                if down[0]:
-                    total = total + p.loc_weight * _location_loss(p, loc, chosen)
-                if down[1]:
-                    total = total + _confidence_loss(p, conf, chosen)
-                matches = loc.new_tensor(len(chosen.targets))
-                return total / normalizer(mode, len(loc), chosen.priors, matches)
+                if propagated[0]:
+                    total = total + p.loc_weight * _location_loss(p, loc, targets)
+                if propagated[1]:
+                    total = total + _confidence_loss(p, conf, targets)
+                matches = loc.new_tensor(len(targets.targets))
+                return total / normalizer(mode, len(loc), targets.priors, matches)
 
         return MultiBoxLoss()
 
@@ -137,32 +140,32 @@ class MultiBoxLoss(Loss):
     )
 
 
-def _location_loss(p: MultiBoxLossParameter, loc: Tensor, chosen: Chosen) -> Tensor:
-    """Return the summed loss of the matched locations."""
+def _location_loss(p: MultiBoxLossParameter, loc: Tensor, targets: TrainingTargets) -> Tensor:
+    """Return the summed location loss of the matched priors."""
     import torch
     from torch.nn import functional
 
     classes = 1 if p.share_location else p.num_classes
-    image, prior, label = (torch.from_numpy(index).to(loc.device) for index in chosen.places.T)
-    given = loc.reshape(len(loc), -1, classes, 4)[image, prior, label]
-    wanted, inside, spread = (
-        torch.from_numpy(array).to(loc.device) for array in (chosen.targets, chosen.inside, chosen.spread)
+    image, prior, label = (torch.from_numpy(index).to(loc.device) for index in targets.locations.T)
+    predicted = loc.reshape(len(loc), -1, classes, 4)[image, prior, label]
+    encoded, inside, variances = (
+        torch.from_numpy(array).to(loc.device) for array in (targets.targets, targets.inside, targets.variances)
     )
     if p.encode_variance_in_target:
-        given, wanted = with_gradient_of(given / spread, given), wanted / spread
-    given = torch.where(inside, given, wanted)
+        predicted, encoded = with_gradient_of(predicted / variances, predicted), encoded / variances
+    predicted = torch.where(inside, predicted, encoded)
     if p.loc_loss_type == "L2":
-        return (given - wanted).square().sum() / 2
-    return functional.smooth_l1_loss(given, wanted, reduction="sum")
+        return (predicted - encoded).square().sum() / 2
+    return functional.smooth_l1_loss(predicted, encoded, reduction="sum")
 
 
-def _confidence_loss(p: MultiBoxLossParameter, conf: Tensor, chosen: Chosen) -> Tensor:
-    """Return the summed loss of the scores of the matched and the mined priors."""
+def _confidence_loss(p: MultiBoxLossParameter, conf: Tensor, targets: TrainingTargets) -> Tensor:
+    """Return the summed confidence loss of the matched and the mined priors."""
     import torch
     from torch.nn import functional
 
-    rows = conf.reshape(-1, p.num_classes)[torch.from_numpy(chosen.rows).to(conf.device)]
-    labels = torch.from_numpy(chosen.labels).to(conf.device)
+    rows = conf.reshape(-1, p.num_classes)[torch.from_numpy(targets.rows).to(conf.device)]
+    labels = torch.from_numpy(targets.labels).to(conf.device)
     if p.conf_loss_type == "SOFTMAX":
         return cross_entropy(rows, labels).sum()
     return functional.binary_cross_entropy_with_logits(rows, labels, reduction="sum")

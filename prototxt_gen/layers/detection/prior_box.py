@@ -1,4 +1,4 @@
-"""R"""
+"""Layer type PriorBox (SSD): default boxes at each position of a feature map."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def aspect_ratios(p: PriorBoxParameter) -> list[float]:
-    """Return the ratios, 1 first, each once. Source: prior_box_layer.cpp PriorBoxLayer::LayerSetUp."""
+    """Return the ratios, first 1, each only once. Source: prior_box_layer.cpp PriorBoxLayer::LayerSetUp."""
     found = [1.0]
     for ratio in p.aspect_ratio:
         if all(abs(ratio - known) >= 1e-6 for known in found):
@@ -23,16 +23,17 @@ def aspect_ratios(p: PriorBoxParameter) -> list[float]:
 
 
 class PriorBox(PriorBoxBase):
-    """Prior boxes of the SSD detector.
+    """Create the prior boxes of the SSD detector, around each position of the first bottom.
 
-    At each position and for each min_size: a square of that size; a square of √(min_size·max_size) where there is a
-    max_size; one of the same area for each aspect ratio.
+    For each min_size there are: a square of that size; a square of size √(min_size·max_size) if there is a max_size;
+    and a box of the same area for each aspect ratio.
+
     Source: weiliu89/caffe (branch ssd) src/caffe/layers/prior_box_layer.cpp.
-    Shape: N×C×H×W, N×C×H₀×W₀ (the image) → 1×2×4P: boxes, variances.
+    Shape: feature map N×C×H×W, image N×C×H₀×W₀ → 1×2×4P: boxes, variances.
     Blobs: none.
-    Differs: PyTorch, ONNX have none; the ONNX form is a constant for the declared sizes. Sizes are cut to whole pixels.
-        `clip` is false by default as in the SSD repository's last version; its first, and some forks, have true: where
-        it would matter and is not given, it is asked for.
+    Differs: PyTorch and ONNX have no such operator; the ONNX form is a constant for the declared sizes. Sizes are
+        truncated to whole pixels. `clip` is false by default, as in the last version of the SSD repository, but true in
+        its first version and in some forks. If the result depends on it, `clip` must be given.
     """
 
     type = "PriorBox"
@@ -49,17 +50,17 @@ class PriorBox(PriorBoxBase):
 
     def _check_sizes(self, layer: Layer, p: PriorBoxParameter) -> None:
         if not p.min_size or not all_positive(p.min_size):
-            raise layer.error("it needs min_size, more than 0")
+            raise layer.error("it needs a min_size greater than 0")
         if not (all_positive(p.max_size) and all_positive(p.aspect_ratio)):
-            raise layer.error("max_size and aspect_ratio must be numbers more than 0")
+            raise layer.error("max_size and aspect_ratio must be greater than 0 and finite")
         if p.width or p.height:
             raise layer.error("width and height are fields of PriorBoxClustered")
         if p.max_size and len(p.max_size) != len(p.min_size):
             raise layer.error(
-                f"it has {len(p.min_size)} min_size and {len(p.max_size)} max_size; it needs as many or none"
+                f"it has {len(p.min_size)} min_size and {len(p.max_size)} max_size; it needs equally many or none"
             )
         if any(high <= low for high, low in zip(p.max_size, p.min_size, strict=False)):
-            raise layer.error("each max_size must be more than its min_size")
+            raise layer.error("each max_size must be greater than its min_size")
 
     examples = (
         Example(

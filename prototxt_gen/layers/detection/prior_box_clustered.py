@@ -1,4 +1,4 @@
-"""P"""
+"""Layer type PriorBoxClustered (Intel): prior boxes of given widths and heights."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 
 
 class PriorBoxClustered(PriorBoxBase):
-    """Prior boxes of given widths and heights, as found by clustering.
+    """Create prior boxes of the given widths and heights (usually found by clustering) around each position.
 
-    Source: the fork of OpenVINO's training toolbox, by its published models; as OpenCV's PriorBox computes it.
-    Shape: N×C×H×W, N×C×H₀×W₀ (the image) → 1×2×4P: boxes, variances.
+    Source: the fork of OpenVINO's training toolbox, known from its published models; computed as in OpenCV's PriorBox.
+    Shape: feature map N×C×H×W, image N×C×H₀×W₀ → 1×2×4P: boxes, variances.
     Blobs: none.
-    Differs: PyTorch, ONNX have none; the ONNX form is a constant for the declared sizes.
+    Differs: PyTorch and ONNX have no such operator; the ONNX form is a constant for the declared sizes.
     """
 
     type = "PriorBoxClustered"
@@ -27,7 +27,7 @@ class PriorBoxClustered(PriorBoxBase):
         p = layer.get(PriorBoxParameter)
         if not p.width or len(p.width) != len(p.height):
             raise layer.error(
-                f"it has {len(p.width)} width and {len(p.height)} height; it needs as many, and at least one"
+                f"it has {len(p.width)} width and {len(p.height)} height; it needs equally many, and at least one"
             )
         if p.min_size or p.max_size or p.aspect_ratio:
             raise layer.error("min_size, max_size and aspect_ratio are fields of PriorBox")

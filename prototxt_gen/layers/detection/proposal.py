@@ -1,4 +1,4 @@
-"""Proposal."""
+"""Layer type Proposal (PVANet, Faster R-CNN in C++): the regions of a region proposal network."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from prototxt_gen.ir import Layer, Shape
 from prototxt_gen.layers.base import Arity, LayerType, exactly, show_all
-from prototxt_gen.layers.detection._proposal_rules import Rules, plain, positions
+from prototxt_gen.layers.detection._proposal_rules import ProposalRules, as_tuples, shifted_anchors
 from prototxt_gen.layers.example import Example, literal, normal, probabilities
 from prototxt_gen.schema.message import Message, float32, repeated, uint32
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class ProposalParameter(Message, field="proposal_param", number=219):
-    """That of PVANet's C++ layer, with happynear/caffe-windows's number; other forks give it others."""
+    """The parameters of PVANet's C++ layer, with the number of happynear/caffe-windows; it differs in other forks."""
 
     feat_stride = uint32(1, 16)
     base_size = uint32(2, 16)
@@ -33,7 +33,7 @@ class ProposalParameter(Message, field="proposal_param", number=219):
 
 
 def anchors(p: ProposalParameter) -> tuple[tuple[float, ...], ...]:
-    """Return the boxes x1, y1, x2, y2 around the first cell, one for each ratio and scale.
+    """Return the boxes x1, y1, x2, y2 around the first position, one for each ratio and scale.
 
     Source: proposal_layer.cpp generate_anchors.
     """
@@ -47,24 +47,25 @@ def anchors(p: ProposalParameter) -> tuple[tuple[float, ...], ...]:
             sides = [float(side * scale) / p.base_size - 1 + 0.5 for side in (width, width * ratio)]
             half = np.float32(0.5) * np.array([math.trunc(side) for side in sides], dtype="float32")
             out.append(np.concatenate([center - half, center + half]))
-    return plain(np.stack(out))
+    return as_tuples(np.stack(out))
 
 
-def rules_of(p: ProposalParameter) -> Rules:
-    """Return the rules of the C++ layer."""
-    return Rules(anchors(p), p.feat_stride, p.min_size, p.pre_nms_topn, p.post_nms_topn, p.nms_thresh)
+def rules_of(p: ProposalParameter) -> ProposalRules:
+    """Return the settings of the C++ layer."""
+    return ProposalRules(anchors(p), p.feat_stride, p.min_size, p.pre_nms_topn, p.post_nms_topn, p.nms_thresh)
 
 
 class Proposal(LayerType):
-    """The regions that a region proposal network proposes: moves anchors, clips, sorts, suppresses.
+    """Propose regions from the outputs of a region proposal network: move anchors, clip, sort, suppress overlaps.
 
     Source: happynear/caffe-windows src/caffe/layers/proposal_layer.cpp, util/nms.cpp (PVANet's).
-    Shape: scores N×2A×H×W (the latter A count), moves N×4A×H×W, image (height, width, and its scales) → R×5 rows image,
-        x1, y1, x2, y2, and their R scores. R is known only after the run; declared is the most, N·post_nms_topn.
+    Shape: scores N×2A×H×W (only the last A are used), box deltas N×4A×H×W, image info (height, width and two scales) →
+        regions R×5, rows of image, x1, y1, x2, y2; their R scores. R is known only after the forward pass; the declared
+        shape has the maximum, N·post_nms_topn.
     Blobs: none.
-    Differs: PyTorch, ONNX have none. Equal scores stay in the order of positions and anchors; Caffe's sort leaves them
-        in an order of its own. A pixel counts 1 in widths: IoU is not quite ONNX's, which runs a loop of its own here,
-        for the declared number of images.
+    Differs: PyTorch and ONNX have no such operator. Equal scores keep the order of positions and anchors; Caffe's order
+        depends on its sort. Widths include the last pixel, so the overlap is not that of ONNX's NonMaxSuppression; the
+        ONNX form has its own loop, for the declared number of images.
     """
 
     type = "Proposal"
@@ -76,7 +77,7 @@ class Proposal(LayerType):
     def shapes(self, layer: Layer, bottoms: Sequence[Shape]) -> Sequence[Shape]:
         p = layer.get(ProposalParameter)
         if not p.ratio or not p.scale or p.base_size < 1:
-            raise layer.error("it needs ratio and scale, each at least once, and a base_size of at least 1")
+            raise layer.error("it needs at least one ratio, at least one scale, and a base_size of at least 1")
         count = len(p.ratio) * len(p.scale)
         score, move, image = bottoms
         wanted = (score[0], 4 * count, *score[2:]) if len(score) == 4 else None
@@ -89,14 +90,14 @@ class Proposal(LayerType):
         return [(most, 5), (most,)][: len(layer.tops)]
 
     def torch(self, layer: Layer, bottoms: Sequence[Shape]) -> nn.Module:
-        return proposer(rules_of(layer.get(ProposalParameter)), len(layer.tops) == 2)
+        return proposal_module(rules_of(layer.get(ProposalParameter)), len(layer.tops) == 2)
 
     def onnx(
         self, g: OnnxGraph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, Floats]
     ) -> str | Sequence[str]:
-        from prototxt_gen.layers.detection._proposal_onnx import lower
+        from prototxt_gen.layers.detection._proposal_onnx import write_proposal
 
-        return lower(g, rules_of(layer.get(ProposalParameter)), bottoms)[: len(layer.tops)]
+        return write_proposal(g, rules_of(layer.get(ProposalParameter)), bottoms)[: len(layer.tops)]
 
     examples = (
         Example(
@@ -119,8 +120,11 @@ class Proposal(LayerType):
     )
 
 
-def proposer(rules: Rules, with_scores: bool, scores: tuple[int, ...] = (-1,)) -> nn.Module:
-    """Return the module that makes regions, and their scores in this shape if asked for, of scores, moves and image."""
+def proposal_module(rules: ProposalRules, with_scores: bool, scores: tuple[int, ...] = (-1,)) -> nn.Module:
+    """Return a module that computes regions, and with `with_scores` their scores in shape `scores`.
+
+    Its inputs are scores, box deltas and image info.
+    """
     import torch
     from torch import Tensor, nn
 
@@ -134,27 +138,27 @@ def proposer(rules: Rules, with_scores: bool, scores: tuple[int, ...] = (-1,)) -
     return Proposal()
 
 
-def propose(rules: Rules, score: Floats, move: Floats, image: Floats) -> Floats:
-    """Return rows image, x1, y1, x2, y2, score, in NumPy. The first row of `image` counts for all."""
+def propose(rules: ProposalRules, score: Floats, move: Floats, image: Floats) -> Floats:
+    """Return rows of image, x1, y1, x2, y2, score, in NumPy. The first row of the image info is used for all images."""
     import numpy as np
 
     height, width = score.shape[2:]
     count = len(rules.anchors)
-    base = positions(rules, height, width)
+    base = shifted_anchors(rules, height, width)
     out = [np.zeros((0, 6), dtype="float32")]
     for index in range(len(score)):
         moves = move[index].reshape(count, 4, height, width).transpose(2, 3, 0, 1)
-        boxes, large = _moved(rules, base, moves.reshape(-1, 4), image.reshape(-1))
+        boxes, large = _moved_boxes(rules, base, moves.reshape(-1, 4), image.reshape(-1))
         scores = score[index, count:].transpose(1, 2, 0).reshape(-1) * large.astype("float32")
         if rules.drops_small:
             boxes, scores = boxes[large], scores[large]
-        kept = _suppress(rules, boxes, scores)
+        kept = _kept_after_nms(rules, boxes, scores)
         out.append(np.column_stack([np.full(len(kept), index, "float32"), boxes[kept], scores[kept]]))
     return np.concatenate(out)
 
 
-def _moved(rules: Rules, base: Floats, moves: Floats, image: Floats) -> tuple[Floats, Floats]:
-    """Return the moved and clipped boxes, and whether they are large enough. Source: transform_box."""
+def _moved_boxes(rules: ProposalRules, base: Floats, moves: Floats, image: Floats) -> tuple[Floats, Floats]:
+    """Return the boxes moved by the deltas and clipped, and whether each is large enough. Source: transform_box."""
     import numpy as np
 
     sizes = base[:, 2:] - base[:, :2] + 1
@@ -163,12 +167,12 @@ def _moved(rules: Rules, base: Floats, moves: Floats, image: Floats) -> tuple[Fl
         half = np.float32(0.5) * (np.exp(moves[:, 2:]) * sizes)
     limit = np.tile(image[1::-1] - 1, 2)
     boxes = np.maximum(0, np.minimum(np.concatenate([centers - half, centers + half], 1), limit))
-    least = np.float32(rules.min_size) * image[list(rules.scales_at)]
+    least = np.float32(rules.min_size) * image[list(rules.scale_columns)]
     return boxes, (boxes[:, 2:] - boxes[:, :2] + 1 >= least).all(1)
 
 
-def _suppress(rules: Rules, boxes: Floats, scores: Floats) -> list[int]:
-    """Return the kept indices, by falling score. Source: nms.cpp nms_cpu."""
+def _kept_after_nms(rules: ProposalRules, boxes: Floats, scores: Floats) -> list[int]:
+    """Return the indices of the boxes kept by non-maximum suppression, by falling score. Source: nms.cpp nms_cpu."""
     import numpy as np
 
     order = np.argsort(-scores, kind="stable")[: rules.pre_nms_topn]
@@ -183,8 +187,11 @@ def _suppress(rules: Rules, boxes: Floats, scores: Floats) -> list[int]:
     return kept
 
 
-def _overlaps(rules: Rules, box: Floats, others: Floats) -> Floats:
-    """Return the intersections over unions, a pixel counting 1. Source: nms.cpp iou."""
+def _overlaps(rules: ProposalRules, box: Floats, others: Floats) -> Floats:
+    """Return the intersection over union of `box` with each other box; widths include the last pixel.
+
+    Source: nms.cpp iou.
+    """
     import numpy as np
 
     gaps = np.minimum(box[2:], others[:, 2:]) - np.maximum(box[:2], others[:, :2])

@@ -1,4 +1,4 @@
-"""P"""
+"""Layer type PSROIPooling (R-FCN): position-sensitive average pooling of regions."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class PSROIPoolingParameter(Message, field="psroi_pooling_param", number=149):
-    """R-FCN's; every fork gives it another number."""
+    """The parameters of R-FCN; every fork uses another number."""
 
     spatial_scale = float32(1)
     output_dim = int32(2)
@@ -33,13 +33,13 @@ class PSROIPoolingParameter(Message, field="psroi_pooling_param", number=149):
 
 
 class PSROIPooling(RegionPooling):
-    """The average over each cell of a grid laid over each region, each cell from channels of its own.
+    """Divide each region into a grid of cells and return the average of each cell, over the cell's own channels.
 
     Source: intel/caffe src/caffe/layers/psroi_pooling_layer.cpp (R-FCN's).
-    Shape: N×(output_dim·group_size²)×H×W, R×5 → R×output_dim×group_size×group_size.
+    Shape: feature map N×(output_dim·group_size²)×H×W, regions R×5 → R×output_dim×group_size×group_size.
     Blobs: none.
-    Differs: from torchvision.ops.ps_roi_pool, which rounds after scaling. ONNX has nothing like it; there, a region of
-        an image that is not there gives zeros.
+    Differs: torchvision.ops.ps_roi_pool rounds after scaling. ONNX has no such operator; in the ONNX form a region of
+        an image that does not exist gives zeros.
     """
 
     type = "PSROIPooling"
@@ -80,15 +80,15 @@ class PSROIPooling(RegionPooling):
         by_cell = image.reshape(-1, size, size, *image.shape[1:])
 
         def cell(i: int, j: int) -> Tensor:
-            found = by_cell[:, i, j, rows[i][0] : rows[i][1], columns[j][0] : columns[j][1]].flatten(1)
-            return found.sum(1) / max(1, found.shape[1])
+            pixels = by_cell[:, i, j, rows[i][0] : rows[i][1], columns[j][0] : columns[j][1]].flatten(1)
+            return pixels.sum(1) / max(1, pixels.shape[1])
 
         return torch.stack([torch.stack([cell(i, j) for j in range(size)], 1) for i in range(size)], 1)
 
     def onnx(
         self, g: OnnxGraph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, np.ndarray[Any, Any]]
     ) -> str | Sequence[str]:
-        """Sums over cells as products with masks: first over columns, for all regions at once, then over rows."""
+        """Write sums over cells as products with 0/1 masks: over columns for all regions at once, then over rows."""
         p, (_, _, height, width) = layer.get(PSROIPoolingParameter), g.shape(bottoms[0])
         size = p.group_size
         regions = g.op("Reshape", bottoms[1], g.const([-1, 5]))
@@ -103,9 +103,9 @@ class PSROIPooling(RegionPooling):
         count = g.op("Shape", regions, start=0, end=1)
         shape = g.op("Concat", g.const([size, size, -1, p.output_dim, height]), count, axis=0)
         images = g.op("Range", *(g.op("Cast", n, to=1) for n in (_scalar(g, 0), _first(g, bottoms[0]), _scalar(g, 1))))
-        mine = g.op("Cast", g.op("Equal", image, images), to=1)  # R×N
-        mine = g.op("Unsqueeze", g.op("Transpose", mine, perm=[1, 0]), g.const([1, 2]))
-        weights = g.op("Mul", g.op("Unsqueeze", rows, g.const([1, 2, 3])), mine)
+        of_image = g.op("Cast", g.op("Equal", image, images), to=1)  # R×N
+        of_image = g.op("Unsqueeze", g.op("Transpose", of_image, perm=[1, 0]), g.const([1, 2]))
+        weights = g.op("Mul", g.op("Unsqueeze", rows, g.const([1, 2, 3])), of_image)
         total = g.op("ReduceSum", g.op("Mul", g.op("Reshape", summed, shape), weights), g.const([2, 4]), keepdims=0)
         pixels = [g.op("ReduceSum", mask, g.const([1]), keepdims=0) for mask in (rows, columns)]
         area = g.op("Mul", g.op("Unsqueeze", pixels[0], g.const([1])), g.op("Unsqueeze", pixels[1], g.const([0])))
@@ -131,10 +131,10 @@ class PSROIPooling(RegionPooling):
 
 
 def _masks(g: OnnxGraph, p: PSROIPoolingParameter, ends: Sequence[str], limit: int) -> str:
-    """Return for each cell, pixel and region whether it is inside, cells×limit×R of 0 and 1."""
+    """Return a 0/1 mask, cells×limit×R: whether a pixel is inside a cell of a region, along one axis."""
     import numpy as np
 
-    start, end = (_scaled(g, corner, more, p.spatial_scale) for more, corner in enumerate(ends))
+    start, end = (_scaled(g, coordinate, added, p.spatial_scale) for added, coordinate in enumerate(ends))
     cell = g.op("Div", g.op("Max", g.op("Sub", end, start), g.const(0.1)), g.const(float(p.group_size)))
     low, high = (
         g.op("Add", g.op("Mul", np.arange(first, p.group_size + first, dtype="float32"), cell), start)
@@ -146,12 +146,15 @@ def _masks(g: OnnxGraph, p: PSROIPoolingParameter, ends: Sequence[str], limit: i
     return g.op("Transpose", g.op("Cast", inside, to=1), perm=[2, 1, 0])
 
 
-def _scaled(g: OnnxGraph, corner: str, more: int, scale: float) -> str:
-    """Return a corner in the feature map's pixels, R×1: rounded half away from zero, one more for an end, scaled."""
-    exact = g.op("Cast", corner, to=11)
+def _scaled(g: OnnxGraph, coordinate: str, added: int, scale: float) -> str:
+    """Return a coordinate of all regions in pixels of the feature map, R×1.
+
+    It is rounded half away from zero, increased by `added`, and scaled.
+    """
+    exact = g.op("Cast", coordinate, to=11)
     half = g.op("Cast", g.const(0.5), to=11)
     whole = g.op("Mul", g.op("Sign", exact), g.op("Floor", g.op("Add", g.op("Abs", exact), half)))
-    return g.op("Mul", g.op("Add", g.op("Cast", whole, to=1), g.const(float(more))), g.const(scale))
+    return g.op("Mul", g.op("Add", g.op("Cast", whole, to=1), g.const(float(added))), g.const(scale))
 
 
 def _scalar(g: OnnxGraph, number: int) -> str:
@@ -159,5 +162,5 @@ def _scalar(g: OnnxGraph, number: int) -> str:
 
 
 def _first(g: OnnxGraph, value: str) -> str:
-    """Return the size of a value's first axis, without axes."""
+    """Return the size of a value's first axis, as a value without axes."""
     return g.op("Squeeze", g.op("Shape", value, start=0, end=1))

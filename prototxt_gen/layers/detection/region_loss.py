@@ -1,4 +1,4 @@
-"""RegionLoss."""
+"""Layer type RegionLoss (YOLO v2): only its parameters and shape are supported."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ class RegionLossParameter(Message, field="region_loss_param", number=209):
 
 
 class RegionLoss(LayerType):
-    """The loss of YOLO 9000, known here by its parameters and shape only.
+    """Compute the loss of YOLO v2; here only its parameters and its shape are known.
 
     Source: intel/caffe src/caffe/layers/region_loss_layer.cpp.
-    Shape: N×(num·(coords + 1 + num_class))×H×W, N×(5·30) ground truth → scalar.
+    Shape: N×(num·(coords + 1 + num_class))×H×W, ground truth N×(5·30) → scalar.
     Blobs: none.
-    Differs: PyTorch, ONNX have none, and it cannot be run here.
+    Differs: PyTorch and ONNX have no such operator, and it cannot be run here.
     """
 
     type = "RegionLoss"

@@ -1,4 +1,4 @@
-"""R"""
+"""Layer type ROIPooling (Fast R-CNN): maximum pooling of regions."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class ROIPoolingParameter(Message, field="roi_pooling_param", number=8266711):
-    """Fast R-CNN's; other forks give it other numbers. `pooled_size` is Intel's."""
+    """The parameters of Fast R-CNN; other forks use other numbers. `pooled_size` is Intel's."""
 
     pooled_h = uint32(1)
     pooled_w = uint32(2)
@@ -34,13 +34,13 @@ class ROIPoolingParameter(Message, field="roi_pooling_param", number=8266711):
 
 
 class ROIPooling(RegionPooling):
-    """The maximum over each cell of a grid laid over each region.
+    """Divide each region into a grid of cells and return the maximum of each cell.
 
     Source: yjxiong/caffe src/caffe/layers/roi_pooling_layer.cpp (Fast R-CNN's).
-    Shape: N×C×H×W, R×5 → R×C×pooled_h×pooled_w.
+    Shape: feature map N×C×H×W, regions R×5 → R×C×pooled_h×pooled_w.
     Blobs: none.
-    Differs: from torchvision.ops.roi_pool, ONNX MaxRoiPool: not at all. A cell outside the map gives 0. In
-        happynear/caffe-windows the CPU rounds -0.5 up instead of away from zero.
+    Differs: no difference from torchvision.ops.roi_pool or ONNX MaxRoiPool. A cell outside the feature map gives 0. The
+        CPU code of happynear/caffe-windows rounds -0.5 up instead of away from zero.
     """
 
     type = "ROIPooling"
@@ -50,7 +50,7 @@ class ROIPooling(RegionPooling):
         p = layer.get(ROIPoolingParameter)
         height, width = (*p.pooled_size, *p.pooled_size)[:2] if p.pooled_size else (p.pooled_h, p.pooled_w)
         if height < 1 or width < 1 or len(p.pooled_size) > 2:
-            raise layer.error("it needs pooled_h and pooled_w, at least 1")
+            raise layer.error("it needs pooled_h and pooled_w of at least 1")
         return height, width
 
     def shapes(self, layer: Layer, bottoms: Sequence[Shape]) -> Sequence[Shape]:
@@ -72,8 +72,8 @@ class ROIPooling(RegionPooling):
         import torch
 
         def cell(row: Span, column: Span) -> Tensor:
-            found = image[:, row[0] : row[1], column[0] : column[1]].flatten(1)
-            return found.max(1).values if found.shape[1] else image.new_zeros(len(image))
+            pixels = image[:, row[0] : row[1], column[0] : column[1]].flatten(1)
+            return pixels.max(1).values if pixels.shape[1] else image.new_zeros(len(image))
 
         return torch.stack([torch.stack([cell(row, column) for column in columns], 1) for row in rows], 1)
 

@@ -1,4 +1,4 @@
-"""R"""
+"""Layer type YoloDetectionOutput: the detections of YOLO v2."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from prototxt_gen.common.errors import UnsupportedError
 from prototxt_gen.ir import Layer, Shape
 from prototxt_gen.layers.base import Arity, show_all
-from prototxt_gen.layers.detection._yolo_detection_output_onnx import Found
+from prototxt_gen.layers.detection._yolo_detection_output_onnx import YoloSettings
 from prototxt_gen.layers.detection._yolo_detections import YoloDetectionsBase, anchor_sizes, random_logits
 from prototxt_gen.layers.example import Draw, Example, literal
 from prototxt_gen.schema.message import Message, float32, repeated, string, uint32
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class YoloDetectionOutputParameter(Message, field="yolo_detection_output_param", number=601):
-    """`side` and `coords` are read and not used there."""
+    """`side` and `coords` have no effect in Caffe."""
 
     side = uint32(1, 13)
     num_classes = uint32(2, 20)
@@ -36,44 +36,44 @@ def _v2(name: str, shapes: tuple[Shape, ...], params: str, draws: Draw = random_
 
 
 class YoloDetectionOutput(YoloDetectionsBase):
-    """The detections of YOLO v2: each box's best class, if it reaches the threshold, the best of those that overlap.
+    """Decode the boxes of YOLO v2, keep each box's best class if its score is high enough, and suppress overlaps.
 
     Source: eric612/MobileNet-YOLO src/caffe/layers/yolo_detection_output_layer.cpp Forward_cpu, ApplyNms.
-    Shape: N×(num_box·(5 + classes))×S×S, and maybe a second scale → 1×1×M×7: 0, label + 1, score, xmin, ymin, xmax,
-        ymax, by falling score. M is known only after the run; a declared shape has 1. With no detection there is a row
-        image, -1, -1, -1, -1, -1, -1 for each image.
+    Shape: N×(num_box·(5 + classes))×S×S, optionally a second scale → 1×1×M×7: 0, label + 1, score, xmin, ymin, xmax,
+        ymax, by falling score. M is known only after the forward pass; the declared shape has M = 1. If there is no
+        detection, there is one row (image, -1, -1, -1, -1, -1, -1) for each image.
     Blobs: none.
-    Differs: as Yolov3DetectionOutput. Channels of an anchor beyond its classes are not looked at. Planes that are not
-        square, where Caffe takes the wrong cells, are refused.
+    Differs: as Yolov3DetectionOutput. Channels of an anchor after its classes are ignored. Bottoms that are not square
+        are refused, because Caffe reads the wrong cells there.
     """
 
     type = "YoloDetectionOutput"
     params = (YoloDetectionOutputParameter,)
     bottoms = Arity(1, 2)
 
-    def found(self, layer: Layer) -> Found:
+    def settings(self, layer: Layer) -> YoloSettings:
         p, count = layer.get(YoloDetectionOutputParameter), len(layer.bottoms)
         if not p.has("num_classes") or not p.num_box:
-            raise layer.error("it needs num_classes, and num_box of at least 1")
+            raise layer.error("it needs num_classes, and a num_box of at least 1")
         anchors = anchor_sizes(layer, p.biases, range(p.num_box))
         scales = (1,) * count
-        return Found((anchors,) * count, scales, p.num_classes, p.confidence_threshold, p.nms_threshold, False)
+        return YoloSettings((anchors,) * count, scales, p.num_classes, p.confidence_threshold, p.nms_threshold, False)
 
-    def fits(self, channels: int, anchors: int, each: int) -> bool:
+    def has_valid_channels(self, channels: int, anchors: int, each: int) -> bool:
         return channels % anchors == 0 and channels // anchors >= each
 
     def shapes(self, layer: Layer, bottoms: Sequence[Shape]) -> Sequence[Shape]:
         tops = super().shapes(layer, bottoms)
         if any(bottom[2] != bottom[3] for bottom in bottoms):
             raise UnsupportedError(
-                f"layer {layer.name!r} ({layer.type}): its bottoms are {show_all(bottoms)}; it needs square planes"
+                f"layer {layer.name!r} ({layer.type}): its bottoms are {show_all(bottoms)}; they must be square"
             )
         return tops
 
     def torch(self, layer: Layer, bottoms: Sequence[Shape]) -> nn.Module:
         from prototxt_gen.layers.detection._yolo_modules import YoloDetections
 
-        return YoloDetections(*self.found(layer)[:-1])
+        return YoloDetections(*self.settings(layer)[:-1])
 
     examples = (
         _v2("plain", ((1, 16, 3, 3),), "confidence_threshold: 0.2"),

@@ -1,4 +1,4 @@
-"""P"""
+"""Layer type Yolov3DetectionOutput: the detections of YOLO v3."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from prototxt_gen.common.errors import UnsupportedError
 from prototxt_gen.ir import Layer, Shape
 from prototxt_gen.layers.base import Arity
-from prototxt_gen.layers.detection._yolo_detection_output_onnx import Found
+from prototxt_gen.layers.detection._yolo_detection_output_onnx import YoloSettings
 from prototxt_gen.layers.detection._yolo_detections import YoloDetectionsBase, anchor_sizes, random_logits
 from prototxt_gen.layers.example import Draw, Example
 from prototxt_gen.schema.message import Message, boolean, float32, repeated, uint32
@@ -41,33 +41,34 @@ def _v3(name: str, params: str, *, images: int = 1, draws: Draw = random_logits)
 
 
 class Yolov3DetectionOutput(YoloDetectionsBase):
-    """The detections of YOLO v3: every class of every box above the threshold, the best of those that overlap.
+    """Decode the boxes of YOLO v3, keep every class above the score threshold, and apply non-maximum suppression.
 
     Source: eric612/MobileNet-YOLO src/caffe/layers/yolov3_detection_output_layer.cpp Forward_cpu, ApplyNms.
-    Shape: one bottom N×(num_box·(5 + classes))×H×W for each of mask_group_num scales → 1×1×M×7: 0, label + 1, score,
-        xmin, ymin, xmax, ymax, by falling score. M is known only after the run; a declared shape has 1. With no
-        detection there is a row image, -1, -1, -1, -1, -1, -1 for each image.
+    Shape: mask_group_num bottoms N×(num_box·(5 + classes))×H×W, one for each scale → 1×1×M×7: 0, label + 1, score,
+        xmin, ymin, xmax, ymax, by falling score. M is known only after the forward pass; the declared shape has M = 1.
+        If there is no detection, there is one row (image, -1, -1, -1, -1, -1, -1) for each image.
     Blobs: none.
-    Differs: PyTorch has none; the ONNX form is built of NonMaxSuppression. As there, boxes suppress each other across
-        classes, and across images, all of which are called image 0: run one image at a time. Equal scores stay in the
-        order of bottoms, images, cells, anchors, classes; Caffe leaves it to the C++ library. gaussian_box is refused:
-        on the CPU Caffe takes the objectness from memory that it does not write, on the GPU by another formula.
+    Differs: PyTorch has no such module; the ONNX form uses NonMaxSuppression. As in Caffe, boxes of different classes,
+        and even of different images, suppress each other, and all images have the number 0: run one image at a time.
+        Equal scores keep the order of bottoms, images, cells, anchors, classes; Caffe's order depends on the C++
+        library. gaussian_box is refused: Caffe's CPU code reads the objectness from memory that it has not written, and
+        its GPU code uses another formula.
     """
 
     type = "Yolov3DetectionOutput"
     params = (Yolov3DetectionOutputParameter,)
     bottoms = Arity(1)
 
-    def found(self, layer: Layer) -> Found:
+    def settings(self, layer: Layer) -> YoloSettings:
         p, count = layer.get(Yolov3DetectionOutputParameter), len(layer.bottoms)
         if not p.has("num_classes"):
             raise layer.error("it needs num_classes")
         if p.gaussian_box:
             raise UnsupportedError(
-                f"layer {layer.name!r} ({layer.type}): gaussian_box is another thing on Caffe's CPU and GPU"
+                f"layer {layer.name!r} ({layer.type}): gaussian_box is not supported: Caffe's CPU and GPU code differ"
             )
         if count != p.mask_group_num:
-            raise layer.error(f"it takes as many bottoms as mask_group_num says, {p.mask_group_num}, not {count}")
+            raise layer.error(f"it needs mask_group_num bottoms, {p.mask_group_num}, not {count}")
         if len(p.anchors_scale) < count or 0 in p.anchors_scale:
             raise layer.error(f"it needs an anchors_scale of at least 1 for each of its {count} bottoms")
         group = len(p.mask) // count
@@ -75,12 +76,14 @@ class Yolov3DetectionOutput(YoloDetectionsBase):
         if not p.num_box or any(len(mask) != p.num_box for mask in masks):
             raise layer.error(f"its mask has {len(p.mask)} anchors; {count} bottoms need {p.num_box} each")
         anchors = tuple(anchor_sizes(layer, p.biases, mask) for mask in masks)
-        return Found(anchors, p.anchors_scale[:count], p.num_classes, p.confidence_threshold, p.nms_threshold, True)
+        return YoloSettings(
+            anchors, p.anchors_scale[:count], p.num_classes, p.confidence_threshold, p.nms_threshold, True
+        )
 
     def torch(self, layer: Layer, bottoms: Sequence[Shape]) -> nn.Module:
         from prototxt_gen.layers.detection._yolo_modules import Yolov3Detections
 
-        return Yolov3Detections(*self.found(layer)[:-1])
+        return Yolov3Detections(*self.settings(layer)[:-1])
 
     examples = (
         _v3("plain", "confidence_threshold: 0.3"),

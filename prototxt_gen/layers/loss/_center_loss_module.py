@@ -1,4 +1,4 @@
-"""R"""
+"""PyTorch module of CenterLoss, with Caffe's gradients, which are not the derivatives of the loss."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ import torch
 from torch import Tensor, nn
 
 
-class _ToCenters(torch.autograd.Function):
-    """Source: ydwen/caffe-face src/caffe/layers/center_loss_layer.cpp Forward_cpu, Backward_cpu."""
+class _CenterDistance(torch.autograd.Function):
+    """Half the mean squared distance to the centre of the label's class, with Caffe's gradients.
+
+    Source: ydwen/caffe-face src/caffe/layers/center_loss_layer.cpp Forward_cpu, Backward_cpu.
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, center: Tensor, labels: Tensor) -> Tensor:
@@ -27,11 +30,13 @@ class _ToCenters(torch.autograd.Function):
 
 
 class CenterLoss(nn.Module):
+    """Computes the centre loss of features N×K and N labels, with a learned centre for each class."""
+
     def __init__(self, classes: int, length: int) -> None:
         super().__init__()
         self.center = nn.Parameter(torch.zeros(classes, length))
 
     def forward(self, x: Tensor, labels: Tensor) -> Tensor:
         targets = labels.detach().flatten().long()
-        made: Tensor = _ToCenters.apply(x.flatten(1), self.center, targets)  # type: ignore[no-untyped-call]
-        return made
+        loss: Tensor = _CenterDistance.apply(x.flatten(1), self.center, targets)  # type: ignore[no-untyped-call]
+        return loss

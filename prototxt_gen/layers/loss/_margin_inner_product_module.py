@@ -1,4 +1,4 @@
-"""P"""
+"""PyTorch module of MarginInnerProduct (SphereFace), with Caffe's gradients, which are not the derivatives."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 
 
-def with_margin(kind: str, cos: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return, for cosines, what takes their place, and how far its gradient goes along the weight and along -x/|x|².
+def margin_function(kind: str, cos: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return ψ(cos), the coefficient of its gradient along the weight, and that along -x/|x|².
 
     Source: wy1iu/sphereface tools/caffe-sphereface/src/caffe/layers/margin_inner_product_layer.cpp Forward_cpu,
-    Backward_cpu (coeff_w and, but for -1/|x|, coeff_x).
+        Backward_cpu (coeff_w and, without the factor -1/|x|, coeff_x).
     """
     sign, square = cos.sign(), cos.square()
     if kind == "DOUBLE":
@@ -27,14 +27,14 @@ def with_margin(kind: str, cos: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return value, inner * (32 * cos**3 - 16 * cos), inner * (24 * quartic - 8 * square - 1) - shift
 
 
-class _Margin(torch.autograd.Function):
-    """The products of x and weights of length 1, that of the label with a margin, `blend` of it without."""
+class _MarginProduct(torch.autograd.Function):
+    """Products of x with weights of length 1, with a margin for the label's class, blended with the plain products."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, labels: Tensor, kind: str, blend: float) -> Tensor:
         length, row = x.square().sum(1).sqrt(), torch.arange(len(x), device=x.device)
         plain = x @ weight.t()
-        value, along_weight, along_x = with_margin(kind, plain[row, labels] / length)
+        value, along_weight, along_x = margin_function(kind, plain[row, labels] / length)
         top = plain.clone()
         top[row, labels] = length * value
         along_x = -along_x / length
@@ -47,15 +47,16 @@ class _Margin(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, labels, along_weight, along_x = ctx.saved_tensors
         grad, row = grads[0], torch.arange(len(x), device=x.device)
-        own = grad[row, labels][:, None]
-        others = grad.clone()
-        others[row, labels] = 0
-        with_it = others @ weight + own * (along_weight[:, None] * weight[labels] + along_x[:, None] * x)
-        return (with_it + ctx.blend * grad @ weight) / (1 + ctx.blend), grad.t() @ x, None, None, None
+        label_grad = grad[row, labels][:, None]
+        other_grads = grad.clone()
+        other_grads[row, labels] = 0
+        label_direction = along_weight[:, None] * weight[labels] + along_x[:, None] * x
+        margin_grad = other_grads @ weight + label_grad * label_direction
+        return (margin_grad + ctx.blend * grad @ weight) / (1 + ctx.blend), grad.t() @ x, None, None, None
 
 
 class MarginInnerProduct(nn.Module):
-    """Each run makes the rows of the weights one long, and the share without margin smaller."""
+    """Computes the products. Each forward pass also normalises the rows of the weight and reduces `blend`."""
 
     def __init__(
         self, shape: tuple[int, int], axis: int, kind: str, decay: tuple[float, float, float, float], iteration: int
@@ -66,7 +67,7 @@ class MarginInnerProduct(nn.Module):
         self.carried = iteration
 
     def reset(self) -> None:
-        """Begin anew with the share of the first iteration."""
+        """Restart the decay of the plain products' weight at the first iteration."""
         self.carried = self.iteration
 
     def forward(self, x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -80,5 +81,5 @@ class MarginInnerProduct(nn.Module):
         if self.kind == "SINGLE":
             top = rows @ self.weight.t()
         else:
-            top = _Margin.apply(rows, self.weight, targets, self.kind, blend)  # type: ignore[no-untyped-call]
+            top = _MarginProduct.apply(rows, self.weight, targets, self.kind, blend)  # type: ignore[no-untyped-call]
         return top.reshape(*flat.shape[:-1], -1), x.new_tensor([blend])

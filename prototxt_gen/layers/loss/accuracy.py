@@ -1,4 +1,4 @@
-"""Accuracy."""
+"""Layer type Accuracy: the share of right predictions."""
 
 from __future__ import annotations
 
@@ -22,17 +22,18 @@ class AccuracyParameter(Message, field="accuracy_param", number=102):
     axis = int32(2, 1)
     ignore_label = int32(3)
     min_is_better = boolean(4)
-    """happynear/caffe-windows's: the bottom holds distances."""
+    """Field of happynear/caffe-windows: the bottom holds distances, and the smallest is the best."""
 
 
 class Accuracy(LayerType):
-    """The share of positions whose true class is among the top_k scores; a second top has it class by class.
+    """Compute the share of positions whose label is among the top_k highest scores; a second top has it for each class.
 
     Source: src/caffe/layers/accuracy_layer.cpp.
-    Shape: N×C×…, N×… labels → scalar, C.
+    Shape: scores N×C×…, labels N×… → scalar, C.
     Blobs: none.
-    Differs: PyTorch has none. A score equal to the true class's counts as better, so that a net whose scores are all
-        alike gets 0; in older Caffe, so in the SSD fork, the greater class wins a tie. Nothing counted gives 0.
+    Differs: PyTorch has no such module. A score that equals the label's counts as higher, so a net with all scores
+        equal gets 0; in older Caffe, such as the SSD fork, the greater class index wins a tie. If no position counts,
+        the result is 0.
     """
 
     type = "Accuracy"
@@ -45,7 +46,7 @@ class Accuracy(LayerType):
         axis = canonical_axis(layer, p.axis, bottoms[0])
         check_labels(layer, bottoms[0], bottoms[1], axis)
         if p.top_k > math.prod(bottoms[0]) // max(1, math.prod(bottoms[1])):
-            raise layer.error(f"top_k {p.top_k} is more than its {bottoms[0][axis]} classes")
+            raise layer.error(f"top_k {p.top_k} is greater than the number of classes, {bottoms[0][axis]}")
         return [(), (bottoms[0][axis],)][: len(layer.tops)]
 
     def torch(self, layer: Layer, bottoms: Sequence[Shape]) -> nn.Module:

@@ -1,4 +1,4 @@
-"""R"""
+"""Layer type CenterLoss (face recognition): distances to the centres of the classes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class CenterLossParameter(Message, field="center_loss_param", number=2147):
-    """Number 147 there, which BVLC gave to another."""
+    """The fork gives it the number 147, which BVLC uses for another message."""
 
     num_output = uint32(1)
     center_filler = message(2, FillerParameter)
@@ -28,27 +28,27 @@ class CenterLossParameter(Message, field="center_loss_param", number=2147):
 
 
 class CenterLoss(Loss):
-    """Half the squared distance of each item to the centre of its class, averaged.
+    """Compute half the mean squared distance of each item to the learned centre of its class.
 
     Source: ydwen/caffe-face src/caffe/layers/center_loss_layer.cpp.
-    Shape: N×…, N labels → scalar.
-    Blobs: center num_output×K.
-    Differs: PyTorch has none. A centre's gradient is the sum of its items' distances over one more than they are, and
-        no loss_weight changes it.
+    Shape: features N×…, N labels → scalar.
+    Blobs: center num_output×K, for K features of an item.
+    Differs: PyTorch has no such module. The gradient of a centre is the sum of the differences of its n items divided
+        by n + 1; loss_weight does not change it.
     """
 
     type = "CenterLoss"
     params = (CenterLossParameter,)
 
     def check(self, layer: Layer, bottoms: Sequence[Shape]) -> None:
-        p, (features, wanted) = layer.get(CenterLossParameter), bottoms
+        p, (features, labels) = layer.get(CenterLossParameter), bottoms
         if p.num_output < 1:
             raise layer.error("num_output must be at least 1")
-        if any(legacy_size(layer, wanted, axis) != 1 for axis in (1, 2, 3)):
-            raise layer.error(f"its second bottom is {show(wanted)}; it needs one label for each item")
+        if any(legacy_size(layer, labels, axis) != 1 for axis in (1, 2, 3)):
+            raise layer.error(f"its second bottom is {show(labels)}; it needs one label for each item")
         if canonical_axis(layer, p.axis, features) != 1:
             raise UnsupportedError(
-                f"layer {layer.name!r} ({layer.type}): with an axis other than 1 Caffe mixes up items"
+                f"layer {layer.name!r} ({layer.type}): axis must be 1; with another axis Caffe mixes up the items"
             )
 
     def blobs(self, layer: Layer, bottoms: Sequence[Shape]) -> dict[str, BlobSpec]:

@@ -1,4 +1,4 @@
-"""ContrastiveLoss."""
+"""Layer type ContrastiveLoss: pairs pulled together or pushed apart (Siamese nets)."""
 
 from __future__ import annotations
 
@@ -20,23 +20,25 @@ class ContrastiveLossParameter(Message, field="contrastive_loss_param", number=1
     legacy_version = boolean(2)
 
 
-def _far_apart(squared: Tensor, margin: float, legacy_version: bool) -> Tensor:
-    """The loss of pairs that should differ, of their squared distances; its gradient is the one Caffe takes."""
+def _dissimilar_loss(squared: Tensor, margin: float, legacy_version: bool) -> Tensor:
+    """Return the loss of pairs that should be far apart, given their squared distances; its gradient is Caffe's."""
     if legacy_version:
         return (margin - squared).relu()
     distance = squared.detach().sqrt()
     gap = (margin - distance).relu()
-    # Caffe divides by distance + 1e-4 going back, so that equal pairs give no infinite gradient.
+    # Caffe's backward pass divides by distance + 1e-4, so that equal pairs have a finite gradient.
     return with_gradient_of(gap.square(), -gap / (distance + 1e-4) * squared)
 
 
 class ContrastiveLoss(Loss):
-    """Squared distance of pairs that belong together, squared lack of distance of those that do not; half the average.
+    """Compute half the mean of d² for similar pairs and max(margin - d, 0)² for dissimilar pairs of vectors.
+
+    d is the Euclidean distance of a pair. With legacy_version, dissimilar pairs have max(margin - d², 0).
 
     Source: src/caffe/layers/contrastive_loss_layer.cpp.
-    Shape: N×C, N×C, N (not 0: the pair belongs together) → scalar.
+    Shape: N×C, N×C, N flags (not 0: the pair is similar) → scalar.
     Blobs: none.
-    Differs: PyTorch has none. Caffe's gradient of a distance d is d/(d + 1e-4) of the true one.
+    Differs: PyTorch has no such module. Caffe's gradient of a distance d is d/(d + 1e-4) times the true one.
     """
 
     type = "ContrastiveLoss"
@@ -46,9 +48,9 @@ class ContrastiveLoss(Loss):
     def check(self, layer: Layer, bottoms: Sequence[Shape]) -> None:
         a, b, similar = bottoms
         if legacy_size(layer, a, 1) != legacy_size(layer, b, 1):
-            raise layer.error(f"bottoms differ, {show_all((a, b))}; it needs as many channels")
+            raise layer.error(f"bottoms differ, {show_all((a, b))}; it needs equal numbers of channels")
         if any(legacy_size(layer, shape, axis) != 1 for shape in bottoms for axis in (2, 3)):
-            raise layer.error(f"its bottoms are {show_all(bottoms)}; it takes vectors, of height and width 1")
+            raise layer.error(f"its bottoms are {show_all(bottoms)}; it needs heights and widths of 1")
         if legacy_size(layer, similar, 1) != 1 or (similar and similar[0] < a[0]):
             raise layer.error(f"its third bottom is {show(similar)}; it needs one flag for each pair")
 
@@ -62,7 +64,7 @@ class ContrastiveLoss(Loss):
             def forward(self, a: Tensor, b: Tensor, similar: Tensor) -> Tensor:
                 squared = (a - b.reshape(a.shape)).reshape(a.shape[0], -1).square().sum(1)
                 together = similar.detach().reshape(-1)[: len(a)].long() != 0
-                each = torch.where(together, squared, _far_apart(squared, p.margin, p.legacy_version))
+                each = torch.where(together, squared, _dissimilar_loss(squared, p.margin, p.legacy_version))
                 return each.sum() / a.shape[0] / 2
 
         return ContrastiveLoss()

@@ -1,4 +1,4 @@
-"""EuclideanLoss."""
+"""Layer type EuclideanLoss: half the mean squared difference."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 
 class EuclideanLoss(Loss):
-    """Half the sum of squared differences, per item of the batch.
+    """Compute half the sum of squared differences, divided by the batch size.
 
     Source: src/caffe/layers/euclidean_loss_layer.cpp.
-    Shape: N×…, N×… (as many numbers) → scalar.
+    Shape: N×…, N×… (equally many elements) → scalar.
     Blobs: none.
-    Differs: from torch.nn.MSELoss, which has no half and divides by all elements. Both bottoms get a gradient.
+    Differs: torch.nn.MSELoss has no factor 1/2 and divides by the number of elements. Both bottoms get a gradient.
     """
 
     type = "EuclideanLoss"

@@ -1,4 +1,4 @@
-"""GeneralContrastiveLoss."""
+"""Layer type GeneralContrastiveLoss (NormFace): margins on distances to classes."""
 
 from __future__ import annotations
 
@@ -33,17 +33,18 @@ class GeneralContrastiveParameter(Message, field="general_contrastive_loss_param
     max_negative_margin = float32(14, 1.2)
 
 
-_NOT_HERE = ("max_negative_only", "max_positive_only", "positive_first", "add_intra_mae")
+_UNSUPPORTED = ("max_negative_only", "max_positive_only", "positive_first", "add_intra_mae")
 
 
 class GeneralContrastiveLoss(Loss):
-    """Of distances to each class: that of the true one beyond a margin, what the others lack of theirs.
+    """Penalise a distance to the true class above a margin and distances to other classes below a margin.
 
     Source: happynear/caffe-windows src/caffe/layers/general_constrastive_loss_layer.cpp (NormFace's).
-    Shape: N×C, N labels → scalar, 2 (mean distance of the true class, mean lack of the others).
+    Shape: distances N×C, N labels → scalar; 2 numbers: the mean excess for the true class, the mean shortfall for the
+        others.
     Blobs: none.
-    Differs: PyTorch has none. Distances beyond positive_outlier_thresh have no gradient. A third bottom and the choices
-        of hardest items only are not run here.
+    Differs: PyTorch has no such module. Distances above positive_outlier_thresh have no gradient. A third bottom and
+        the options that select the hardest items are not supported.
     """
 
     type = "GeneralContrastiveLoss"
@@ -63,21 +64,22 @@ class GeneralContrastiveLoss(Loss):
         from torch import nn
 
         p, both = layer.get(GeneralContrastiveParameter), len(layer.tops) == 2
-        unable = [name for name in _NOT_HERE if getattr(p, name)]
-        unable += ["normalize_negative"] if p.has("normalize_negative") else []
-        if unable or len(bottoms) == 3:
+        unsupported = [name for name in _UNSUPPORTED if getattr(p, name)]
+        unsupported += ["normalize_negative"] if p.has("normalize_negative") else []
+        if unsupported or len(bottoms) == 3:
             raise UnsupportedError(
-                f"layer {layer.name!r} ({layer.type}): it cannot be run with {', '.join(unable) or 'three bottoms'}"
+                f"layer {layer.name!r} ({layer.type}): {', '.join(unsupported) or 'a third bottom'} is not supported"
             )
 
         class GeneralContrastiveLoss(nn.Module):
             def forward(self, x: Tensor, label: Tensor) -> Tensor | tuple[Tensor, Tensor]:
                 rows = x.reshape(len(x), -1)
                 true = torch.zeros_like(rows).scatter_(1, as_labels(label)[: len(rows), None], 1.0)
-                far, lack = _far(p, rows) * true, (p.negative_margin - rows).relu() * (1 - true)
-                loss = (p.positive_weight * far).abs() + _close(p, rows, lack)
-                loss = with_gradient_of(loss, p.positive_weight * far + _close(p, rows, lack)).sum() / len(x)
-                means = torch.stack([far.sum(), lack.sum() / (rows.shape[1] - 1)]).detach() / len(x)
+                excess, shortfall = _excess(p, rows) * true, (p.negative_margin - rows).relu() * (1 - true)
+                negative = _shortfall_loss(p, rows, shortfall)
+                loss = (p.positive_weight * excess).abs() + negative
+                loss = with_gradient_of(loss, p.positive_weight * excess + negative).sum() / len(x)
+                means = torch.stack([excess.sum(), shortfall.sum() / (rows.shape[1] - 1)]).detach() / len(x)
                 return (loss, means) if both else loss
 
         return GeneralContrastiveLoss()
@@ -95,14 +97,14 @@ class GeneralContrastiveLoss(Loss):
     )
 
 
-def _far(p: GeneralContrastiveParameter, distance: Tensor) -> Tensor:
-    """Return how far distances are beyond the margin, cut at the outlier threshold and without gradient from there."""
+def _excess(p: GeneralContrastiveParameter, distance: Tensor) -> Tensor:
+    """Return how far distances exceed the margin, at most the outlier threshold; no gradient above the threshold."""
     over = (distance - p.positive_margin).relu().clamp(max=p.positive_outlier_thresh)
     return with_gradient_of(over, over * (distance.detach() < p.positive_outlier_thresh))
 
 
-def _close(p: GeneralContrastiveParameter, distance: Tensor, lack: Tensor) -> Tensor:
-    """Return the loss of distances that lack something of the margin."""
+def _shortfall_loss(p: GeneralContrastiveParameter, distance: Tensor, shortfall: Tensor) -> Tensor:
+    """Return the loss of distances that fall short of the margin by `shortfall`."""
     if not p.exp_negative_weight:
-        return p.negative_weight * lack
-    return p.negative_weight * (-distance).exp() * (lack.detach() > 0)
+        return p.negative_weight * shortfall
+    return p.negative_weight * (-distance).exp() * (shortfall.detach() > 0)

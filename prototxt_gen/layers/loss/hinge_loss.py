@@ -1,4 +1,4 @@
-"""HingeLoss."""
+"""Layer type HingeLoss: the one-against-all hinge loss."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ class HingeLossParameter(Message, field="hinge_loss_param", number=114):
 
 
 class HingeLoss(Loss):
-    """One against all: max(0, 1 ± score) over all classes, minus for the true one; summed (L1) or squared first (L2).
+    """Sum max(0, 1 - score) for the true class and max(0, 1 + score) for the others; L2 squares the terms first.
 
     Source: src/caffe/layers/hinge_loss_layer.cpp.
-    Shape: N×…, N×… → scalar; the first N labels count.
+    Shape: scores N×…, labels N×… → scalar; only the first N labels are used.
     Blobs: none.
-    Differs: from torch.nn.MultiMarginLoss, which compares scores with each other.
+    Differs: torch.nn.MultiMarginLoss compares the scores with each other.
     """
 
     type = "HingeLoss"

@@ -1,4 +1,4 @@
-"""InfogainLoss."""
+"""Layer type InfogainLoss: a softmax loss with a weight for each pair of classes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,10 @@ class InfogainLossParameter(Message, field="infogain_loss_param", number=116):
 
 
 def read_matrix(layer: Layer, classes: int) -> torch.Tensor:
-    """Return the infogain matrix of the layer's `source`, a .binaryproto, as classes×classes."""
+    """Read the infogain matrix from the layer's `source`, a .binaryproto file, as classes×classes.
+
+    Raises NetError if it has another number of elements.
+    """
     import torch
 
     from prototxt_gen.caffemodel import read_binaryproto
@@ -41,18 +44,19 @@ def read_matrix(layer: Layer, classes: int) -> torch.Tensor:
     matrix = read_binaryproto(layer.get(InfogainLossParameter).source)
     if matrix.size != classes * classes:
         raise layer.error(
-            f"its matrix is {show(matrix.shape)}; for {classes} classes it needs {classes * classes} numbers"
+            f"its matrix is {show(matrix.shape)}; for {classes} classes it needs {classes * classes} elements"
         )
     return torch.from_numpy(matrix.reshape(classes, classes).copy())
 
 
 class InfogainLoss(Loss):
-    """SoftmaxWithLoss with a matrix H of what each (true, given) pair of classes counts; the identity gives it back.
+    """Compute a softmax loss whose terms are weighted by row `label` of a matrix H; the identity gives SoftmaxWithLoss.
 
     Source: src/caffe/layers/infogain_loss_layer.cpp.
-    Shape: N×C×…, N×… labels, optionally H of C² numbers → scalar, softmax N×C×….
-    Blobs: none; H is the third bottom or is read from `source`, a .binaryproto.
-    Differs: PyTorch has none. Older Caffe, so the SSD fork, takes probabilities here instead of scores.
+    Shape: scores N×C×…, labels N×…, optionally H with C² elements → scalar, softmax N×C×….
+    Blobs: none; H is the third bottom or is read from `source`, a .binaryproto file.
+    Differs: PyTorch has no such module. In older Caffe, such as the SSD fork, the first bottom is probabilities, not
+        scores.
     """
 
     type = "InfogainLoss"
@@ -65,11 +69,12 @@ class InfogainLoss(Loss):
         axis = canonical_axis(layer, p.axis, bottoms[0])
         check_labels(layer, bottoms[0], bottoms[1], axis)
         if layer.get(LossParameter).has("normalize"):
-            raise layer.error("it does not take normalize, only normalization")
+            raise layer.error("normalize is not allowed; use normalization")
         if len(bottoms) == 2 and not p.has("source"):
-            raise layer.error("it needs its matrix, as infogain_loss_param's source or as a third bottom")
+            raise layer.error("it needs a matrix: the source of infogain_loss_param, or a third bottom")
         if len(bottoms) == 3 and math.prod(bottoms[2]) != bottoms[0][axis] ** 2:
-            raise layer.error(f"its matrix is {show(bottoms[2])}; for {bottoms[0][axis]} classes it needs their square")
+            classes = bottoms[0][axis]
+            raise layer.error(f"its matrix is {show(bottoms[2])}; for {classes} classes it needs {classes**2} elements")
 
     def torch(self, layer: Layer, bottoms: Sequence[Shape]) -> nn.Module:
         import torch

@@ -1,4 +1,4 @@
-"""L1Loss."""
+"""Layer type L1Loss (FlowNet 2, NVIDIA): absolute differences."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class L1LossParameter(Message, field="l1_loss_param", number=151):
-    """FlowNet2's."""
+    """The parameters of L1Loss in FlowNet 2."""
 
     l2_per_location = boolean(1)
     l2_prescale_by_channels = boolean(2)
@@ -25,17 +25,17 @@ class L1LossParameter(Message, field="l1_loss_param", number=151):
     plateau = float32(3001)
 
 
-_HOLES: Draw = literal([0, 1, float("nan"), 2, 0.5, float("nan"), 1, 1])
+_TARGET_WITH_NAN: Draw = literal([0, 1, float("nan"), 2, 0.5, float("nan"), 1, 1])
 
 
 class L1Loss(Loss):
-    """The summed absolute difference, or with l2_per_location the summed length of each position's difference vector.
+    """Sum the absolute differences, or with l2_per_location the Euclidean length of the difference at each pixel.
 
     Source: lmb-freiburg/flownet2 src/caffe/layers/l1loss_layer.cu; NVIDIA/caffe l1_loss_layer.cpp (no parameters).
-    Shape: N×C×H×W[, target alike] → scalar.
+    Shape: N×C×H×W, optionally a target of the same shape → scalar.
     Blobs: none.
-    Differs: from torch.nn.L1Loss, which divides by all elements. Positions that are not a number do not count. The
-        gradient of a difference of exactly 0 is -1, as in FlowNet2; in NVIDIA's it is 0.
+    Differs: torch.nn.L1Loss divides by the number of elements. NaN elements are not counted. The gradient at a
+        difference of exactly 0 is -1, as in FlowNet 2; in NVIDIA's fork it is 0.
     """
 
     type = "L1Loss"
@@ -72,21 +72,21 @@ class L1Loss(Loss):
             ((1, 2, 2, 2), (1, 2, 2, 2)),
             "l1_loss_param { l2_per_location: true l2_prescale_by_channels: true normalize_by_num_entries: true "
             "plateau: 0.9 }",
-            draws=(normal, _HOLES),
+            draws=(normal, _TARGET_WITH_NAN),
         ),
-        Example("plateau", ((2, 4), (2, 4)), "l1_loss_param { plateau: 0.5 }", draws=(normal, _HOLES)),
+        Example("plateau", ((2, 4), (2, 4)), "l1_loss_param { plateau: 0.5 }", draws=(normal, _TARGET_WITH_NAN)),
     )
 
 
 def _absolute(p: L1LossParameter, gap: Tensor, there: Tensor) -> Tensor:
-    """Return |gap|, 0 on the plateau, with Caffe's sign of 0."""
+    """Return |difference|, but 0 if it is less than `plateau`; its gradient at 0 is Caffe's."""
     there = there & (gap.detach().abs() >= p.plateau)
     sign = (gap.detach() > 0).to(gap.dtype) * 2 - 1
     return gap * (sign * there)
 
 
 def _lengths(p: L1LossParameter, gap: Tensor) -> Tensor:
-    """Return the length of each position's vector over axis 1; on the plateau √epsilon, without gradient."""
+    """Return the length of each position's vector over axis 1; below `plateau` it is √epsilon, without gradient."""
     squares = gap.square().sum(1) / (gap.shape[1] if p.l2_prescale_by_channels else 1)
     squares = squares.where(squares.detach() >= p.plateau**2, squares.new_zeros(()))
     return (squares + p.epsilon).sqrt()

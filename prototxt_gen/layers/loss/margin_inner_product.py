@@ -1,4 +1,4 @@
-"""P"""
+"""Layer type MarginInnerProduct (SphereFace): an inner product with an angular margin."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class MarginInnerProductParameter(Message, field="margin_inner_product_param", number=3147):
-    """Number 147 there, which BVLC gave to another."""
+    """The fork gives it the number 147, which BVLC uses for another message."""
 
     num_output = uint32(1)
     type = enum(2, "SINGLE", "DOUBLE", "TRIPLE", "QUADRUPLE")
@@ -33,14 +33,17 @@ class MarginInnerProductParameter(Message, field="margin_inner_product_param", n
 
 
 class MarginInnerProduct(LayerType):
-    """Products with weights of length 1; the label's angle is multiplied, and some of it blended with the plain one.
+    """Multiply by weights of length 1, with the angle of the label's class multiplied by a margin (SphereFace).
+
+    The result is blended with λ times the plain products: (margin + λ·plain) / (1 + λ). λ decays from iteration to
+    iteration.
 
     Source: wy1iu/sphereface tools/caffe-sphereface/src/caffe/layers/margin_inner_product_layer.cpp.
-    Shape: a×…×K, a labels → a×…×num_output, the axes from `axis` on replaced by one; 1, the share of the plain product.
+    Shape: features a×…×K, a×… labels → a×…×num_output, where one axis replaces the axes from `axis` on; 1 element, λ.
     Blobs: weight num_output×K.
-    Differs: PyTorch has none. Every run, in TEST too, makes the weights themselves one long, and counts on to a smaller
-        share; the gradient of the label's product is made one long in coefficients, and that of the weights has no
-        margin. With one top Caffe writes to a second that is not there; that is refused.
+    Differs: PyTorch has no such module. Every forward pass, in the TEST phase too, normalises the weight blob itself
+        and reduces λ. The gradient of the label's product has normalised coefficients, and the gradient of the weight
+        ignores the margin. A single top is refused, because Caffe then writes to a second top that does not exist.
     """
 
     type = "MarginInnerProduct"
@@ -49,14 +52,14 @@ class MarginInnerProduct(LayerType):
     tops = exactly(2)
 
     def shapes(self, layer: Layer, bottoms: Sequence[Shape]) -> Sequence[Shape]:
-        p, (features, wanted) = layer.get(MarginInnerProductParameter), bottoms
+        p, (features, labels) = layer.get(MarginInnerProductParameter), bottoms
         if p.num_output < 1:
             raise layer.error("num_output must be at least 1")
         axis = canonical_axis(layer, p.axis, features)
-        if math.prod(wanted) != math.prod(features[:axis]) or not wanted or wanted[0] != features[0]:
+        if math.prod(labels) != math.prod(features[:axis]) or not labels or labels[0] != features[0]:
             raise layer.error(f"bottoms differ, {show_all(bottoms)}; it needs a label for each item")
         if axis == 0:
-            raise UnsupportedError(f"layer {layer.name!r} ({layer.type}): axis 0 makes one item of the batch")
+            raise UnsupportedError(f"layer {layer.name!r} ({layer.type}): axis 0 would make the batch a single item")
         return [(*features[:axis], p.num_output), (1,)]
 
     def blobs(self, layer: Layer, bottoms: Sequence[Shape]) -> dict[str, BlobSpec]:

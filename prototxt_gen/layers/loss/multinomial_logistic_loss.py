@@ -1,4 +1,4 @@
-"""MultinomialLogisticLoss."""
+"""Layer type MultinomialLogisticLoss: the logarithmic loss of probabilities."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ if TYPE_CHECKING:
 
 
 class MultinomialLogisticLoss(Loss):
-    """Minus the logarithm of the true class's probability, averaged over the batch; its bottom is a softmax's top.
+    """Compute minus the logarithm of the true class's probability, averaged over the batch.
+
+    Its first bottom is usually the top of a Softmax layer.
 
     Source: src/caffe/layers/multinomial_logistic_loss_layer.cpp.
-    Shape: N×…, N×1×1×1 → scalar.
+    Shape: probabilities N×…, labels N×1×1×1 → scalar.
     Blobs: none.
-    Differs: from torch.nn.NLLLoss, which takes logarithms. Probabilities below 1e-20 count as 1e-20,
-        in the gradient too.
+    Differs: torch.nn.NLLLoss takes logarithms. Probabilities below 1e-20 count as 1e-20, in the gradient too.
     """
 
     type = "MultinomialLogisticLoss"

@@ -1,4 +1,4 @@
-"""SigmoidCrossEntropyLoss."""
+"""Layer type SigmoidCrossEntropyLoss: the binary cross-entropy of scores."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ if TYPE_CHECKING:
 
 
 class SigmoidCrossEntropyLoss(Loss):
-    """Cross-entropy of sigmoid(score) with a target from 0 to 1, for each number by itself.
+    """Compute the cross-entropy of sigmoid(score) with a target from 0 to 1, for each element on its own.
 
     Source: src/caffe/layers/sigmoid_cross_entropy_loss_layer.cpp.
-    Shape: N×…, N×… (as many numbers) → scalar.
+    Shape: scores N×…, targets N×… (equally many elements) → scalar.
     Blobs: none.
-    Differs: from torch.nn.BCEWithLogitsLoss: divided by the batch size unless loss_param says otherwise. A target whose
-        whole part is ignore_label does not count. Older Caffe, so the SSD fork, has neither setting.
+    Differs: torch.nn.BCEWithLogitsLoss divides by the number of elements; here it is the batch size unless loss_param
+        specifies another normalisation. A target whose integer part is ignore_label is not counted. Older Caffe, such
+        as the SSD fork, has neither of these two settings.
     """
 
     type = "SigmoidCrossEntropyLoss"

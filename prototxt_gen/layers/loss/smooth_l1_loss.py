@@ -1,4 +1,4 @@
-"""R"""
+"""Layer type SmoothL1Loss (Fast R-CNN, SSD and others); also functions that SmoothL1LossOHEM uses."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ if TYPE_CHECKING:
 
 
 class SmoothL1LossParameter(Message, field="smooth_l1_loss_param", number=8266712):
-    """Faster R-CNN's; other forks give it other numbers."""
+    """The parameters of SmoothL1Loss in Faster R-CNN; other forks use other numbers."""
 
     sigma = float32(1, 1.0)
 
 
 class SmoothL1Parameter(Message, field="smoothl1_param", number=222):
-    """happynear/caffe-windows's."""
+    """The parameters of SmoothL1Loss in happynear/caffe-windows."""
 
     turn_point = float32(1, 1.0)
 
 
-def check_alike(layer: Layer, bottoms: Sequence[Shape]) -> None:
-    """Raise an error where channels, heights or widths differ."""
+def check_equal_sizes(layer: Layer, bottoms: Sequence[Shape]) -> None:
+    """Raise NetError if the bottoms' channels, heights or widths differ."""
     for axis in (1, 2, 3):
         if len({legacy_size(layer, bottom, axis) for bottom in bottoms}) > 1:
             raise layer.error(f"bottoms differ, {show_all(bottoms)}; it needs equal channels, heights and widths")
 
 
-def weighted(bottoms: Sequence[Tensor]) -> Tensor:
-    """Return the difference of two bottoms, times the inside weights where there is a third.
+def weighted_difference(bottoms: Sequence[Tensor]) -> Tensor:
+    """Return the difference of the first two bottoms, multiplied by the third (inside weights) if there is one.
 
-    With four bottoms the weights count in the gradient; with three (Fast R-CNN, SSD) Caffe leaves them out of it.
+    With four bottoms the weights are part of the gradient; with three (Fast R-CNN, SSD) Caffe leaves them out of it.
     """
     gap = bottoms[0] - bottoms[1].reshape(bottoms[0].shape)
     if len(bottoms) == 2:
@@ -47,15 +47,15 @@ def weighted(bottoms: Sequence[Tensor]) -> Tensor:
 
 
 class SmoothL1Loss(Loss):
-    """Half the square of small differences, the absolute value of large ones, summed and divided by the batch size.
+    """Sum half the square of small differences and the absolute value of large ones; divide by the batch size.
 
     Source: weiliu89/caffe (branch ssd) src/caffe/layers/smooth_L1_loss_layer.cpp (2 bottoms); yjxiong/caffe (Fast
         R-CNN's, 2 or 3); intel/caffe (Faster R-CNN's, 2 or 4, sigma); happynear/caffe-windows (turn_point).
-    Shape: x, target[, inside weights[, outside weights]], all alike → scalar.
+    Shape: x, target, optionally inside weights and outside weights, all of one shape → scalar.
     Blobs: none.
-    Differs: from torch.nn.SmoothL1Loss, which divides by all elements; its beta is 1/sigma². A third bottom weighs the
-        differences but not their gradient; a fourth makes both weights count in both. Only SSD's has a loss weight of
-        its own; the others need loss_weight: 1.
+    Differs: torch.nn.SmoothL1Loss divides by the number of elements; its beta is 1/sigma². A third bottom weights the
+        differences but not their gradient; with a fourth, both weights apply to the loss and to the gradient. Only
+        SSD's layer has loss weight 1 by default; the other forks need loss_weight: 1.
     """
 
     type = "SmoothL1Loss"
@@ -64,8 +64,8 @@ class SmoothL1Loss(Loss):
 
     def check(self, layer: Layer, bottoms: Sequence[Shape]) -> None:
         if layer.get(SmoothL1LossParameter) and layer.get(SmoothL1Parameter):
-            raise layer.error("smooth_l1_loss_param and smoothl1_param are of two forks; it takes one of them")
-        check_alike(layer, bottoms)
+            raise layer.error("smooth_l1_loss_param and smoothl1_param belong to two forks; only one is allowed")
+        check_equal_sizes(layer, bottoms)
 
     def torch(self, layer: Layer, bottoms: Sequence[Shape]) -> nn.Module:
         import torch
@@ -77,7 +77,7 @@ class SmoothL1Loss(Loss):
 
         class SmoothL1Loss(nn.Module):
             def forward(self, *bottoms: Tensor) -> Tensor:
-                gap = weighted(bottoms)
+                gap = weighted_difference(bottoms)
                 errors = torch.where(gap.abs() < turn, gap * gap * (sigma2 / 2), gap.abs() - at_turn)
                 if len(bottoms) == 4:
                     errors = errors * bottoms[3].detach().reshape(gap.shape)

@@ -1,4 +1,4 @@
-"""P"""
+"""Layer type SmoothL1LossOHEM (R-FCN): a smooth L1 loss for online hard example mining."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from prototxt_gen.ir import Layer, Shape
 from prototxt_gen.layers.base import Arity
 from prototxt_gen.layers.example import Example
-from prototxt_gen.layers.loss.smooth_l1_loss import check_alike, weighted
+from prototxt_gen.layers.loss.smooth_l1_loss import check_equal_sizes, weighted_difference
 from prototxt_gen.layers.loss_base import Loss, legacy_size, normalization_mode, normalizer
 from prototxt_gen.schema.caffe_proto import LossParameter
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 
 class SmoothL1LossOHEM(Loss):
-    """SmoothL1Loss with a choice of normalization and, as a second top, the loss of each position.
+    """Compute SmoothL1Loss with a choice of normalisation; the second top is the loss of each position.
 
     Source: intel/caffe src/caffe/layers/smooth_L1_loss_ohem_layer.cpp (R-FCN's).
-    Shape: x, target[, weights], all N×C×H×W → scalar, N×1×H×W.
+    Shape: x, target, optionally weights, all N×C×H×W → scalar, N×1×H×W.
     Blobs: none.
-    Differs: PyTorch has none. Weights are not part of the gradient. It has no loss weight of its own.
+    Differs: PyTorch has no such module. The weights are not part of the gradient. The default loss weight is 0.
     """
 
     type = "SmoothL1LossOHEM"
@@ -37,7 +37,7 @@ class SmoothL1LossOHEM(Loss):
         return [(), (n, 1, height, width)][: len(layer.tops)]
 
     def check(self, layer: Layer, bottoms: Sequence[Shape]) -> None:
-        check_alike(layer, bottoms)
+        check_equal_sizes(layer, bottoms)
 
     def torch(self, layer: Layer, bottoms: Sequence[Shape]) -> nn.Module:
         from torch import nn
@@ -47,7 +47,7 @@ class SmoothL1LossOHEM(Loss):
 
         class SmoothL1LossOHEM(nn.Module):
             def forward(self, *bottoms: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-                gap = weighted(bottoms)
+                gap = weighted_difference(bottoms)
                 errors = functional.smooth_l1_loss(gap, gap.new_zeros(gap.shape), reduction="none")
                 each = errors.reshape(*gap.shape, *[1] * (4 - gap.dim())).sum(1, keepdim=True)
                 positions = errors.new_tensor(each.numel())

@@ -1,4 +1,4 @@
-"""SoftmaxWithLoss."""
+"""Layer type SoftmaxWithLoss; also the cross-entropy function that other losses use."""
 
 from __future__ import annotations
 
@@ -26,28 +26,31 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 NO_LABEL = -(2**40)
-"""A label that no int32 can be: torch must always be given one to ignore, and its default, -100, may be a real one."""
-MOST = -math.log(FLT_MIN)
-"""The greatest loss of one position: Caffe takes no probability as less than FLT_MIN."""
+"""A number that is no int32 label. Torch needs a label to ignore, and its default, -100, may be a real label."""
+MAX_LOSS = -math.log(FLT_MIN)
+"""Greatest loss of one position: Caffe limits probabilities to at least FLT_MIN."""
 
 
 def cross_entropy(scores: Tensor, label: Tensor, ignored: int = NO_LABEL) -> Tensor:
-    """Return the loss of each row of R×C scores for R int64 labels, with Caffe's cap and its uncapped gradient."""
+    """Return the loss of each row of scores R×C for R int64 labels, limited as in Caffe.
+
+    The gradient is not limited.
+    """
     from torch.nn import functional
 
     each = functional.cross_entropy(scores, label, reduction="none", ignore_index=ignored)
-    return with_gradient_of(each.clamp(max=MOST), each)
+    return with_gradient_of(each.clamp(max=MAX_LOSS), each)
 
 
 class SoftmaxWithLoss(Loss):
-    """Minus the logarithm of the softmax of the true class. A second top, where wanted, is the softmax.
+    """Compute minus the logarithm of the softmax of the true class; an optional second top is the softmax.
 
     Source: src/caffe/layers/softmax_loss_layer.cpp.
-    Shape: N×C×…, N×… labels → scalar, N×C×….
+    Shape: scores N×C×…, labels N×… → scalar, N×C×….
     Blobs: none.
-    Differs: from torch.nn.CrossEntropyLoss: labels are floats, and loss_param sets what the sum is divided by. A loss
-        is at most 87.3, with the gradient of one that is not capped. Two tops stop BVLC's own Caffe, whatever their
-        loss_weight: its inner Softmax is given both weights.
+    Differs: torch.nn.CrossEntropyLoss takes integer labels and has no loss_param, which selects the divisor of the sum.
+        The loss of a position is at most 87.3; its gradient is not limited. BVLC Caffe stops if there are two tops,
+        whatever their loss_weight, because its inner Softmax layer receives both weights.
     """
 
     type = "SoftmaxWithLoss"

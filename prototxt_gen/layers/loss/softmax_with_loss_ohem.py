@@ -1,4 +1,4 @@
-"""R"""
+"""Layer type SoftmaxWithLossOHEM (R-FCN): a softmax loss for online hard example mining."""
 
 from __future__ import annotations
 
@@ -20,12 +20,13 @@ if TYPE_CHECKING:
 
 
 class SoftmaxWithLossOHEM(Loss):
-    """SoftmaxWithLoss whose further tops are the softmax and the loss of each position.
+    """Compute SoftmaxWithLoss; further tops are the softmax and the loss of each position.
 
     Source: intel/caffe src/caffe/layers/softmax_loss_ohem_layer.cpp (R-FCN's).
-    Shape: N×C×…, N×… labels → scalar, N×C×…, as the labels.
+    Shape: scores N×C×…, labels N×… → scalar, N×C×…, the loss of each position in the shape of the labels.
     Blobs: none.
-    Differs: PyTorch has none. Ignored positions have loss 0, as on R-FCN's GPU; Intel's CPU sums other positions then.
+    Differs: PyTorch has no such module. Ignored positions have loss 0, as in R-FCN's GPU code; with ignored positions
+        Intel's CPU code sums the wrong ones.
     """
 
     type = "SoftmaxWithLossOHEM"
@@ -34,7 +35,7 @@ class SoftmaxWithLossOHEM(Loss):
 
     def shapes(self, layer: Layer, bottoms: Sequence[Shape]) -> Sequence[Shape]:
         if len(layer.tops) > 1 and len(layer.params.loss_weight) != len(layer.tops):
-            raise layer.error(f"it has {len(layer.tops)} tops; it needs loss_weight for each")
+            raise layer.error(f"it has {len(layer.tops)} tops; it needs a loss_weight for each top")
         first = list(super().shapes(layer, bottoms))
         return [*first, bottoms[1]][: len(layer.tops)]
 
@@ -54,8 +55,8 @@ class SoftmaxWithLossOHEM(Loss):
                 rows, flat = x.movedim(axis, -1).reshape(-1, x.shape[axis]), as_labels(label)
                 each, outer = cross_entropy(rows, flat, ignored), math.prod(x.shape[:axis])
                 loss = each.sum() / normalizer(mode, outer, len(rows) // outer, (flat != ignored).sum())
-                made = (loss, x.detach().softmax(axis), each.detach().reshape(label.shape))
-                return made[:tops] if tops > 1 else loss
+                outputs = (loss, x.detach().softmax(axis), each.detach().reshape(label.shape))
+                return outputs[:tops] if tops > 1 else loss
 
         return SoftmaxWithLossOHEM()
 
