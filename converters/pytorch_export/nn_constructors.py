@@ -42,7 +42,7 @@ def stock_class(module: nn.Module) -> type[nn.Module] | None:
 
 def _batch_norm(module: Any, axes: int) -> str | None:
     statistics = getattr(module, "statistics", "phase")
-    if statistics == "batch" or not getattr(module, "stock", True):
+    if statistics == "batch" or not getattr(module, "is_torch_batch_norm", True):
         return None
     arguments = [str(module.num_features)] + ([f"eps={module.eps!r}"] if module.eps != 1e-5 else [])
     share = 1 - getattr(module, "old_share", 1 - module.momentum if module.momentum else 0.9)

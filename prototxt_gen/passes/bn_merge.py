@@ -12,7 +12,7 @@ from prototxt_gen.common.errors import UnsupportedError
 from prototxt_gen.ir import Layer, Net
 from prototxt_gen.layers.activation.scale import ScaleParameter
 from prototxt_gen.layers.normalization._batch_norm_shared import VARIANCE
-from prototxt_gen.layers.normalization.batch_norm import NVCAFFE_EPS, BatchNormParameter, divided
+from prototxt_gen.layers.normalization.batch_norm import NVCAFFE_EPS, BatchNormParameter, divided_by_factor
 from prototxt_gen.layers.normalization.bn import BNParameter
 from prototxt_gen.net.phase_rules import PHASES
 from prototxt_gen.passes.bn_split import Blobs, Specs, specs_of, with_parameters
@@ -150,7 +150,7 @@ def _specs(layer: Layer, scale: Layer | None) -> Specs:
 
 def _blobs(layer: Layer, scale: Layer | None, weights: Weights) -> Blobs:
     own = weights.of(layer.name)
-    mean, variance = divided(own)
+    mean, variance = divided_by_factor(own)
     slope, bias = own.get("scale", np.ones_like(mean)), own.get("bias", np.zeros_like(mean))
     if scale is not None:
         affine = weights.of(scale.name)

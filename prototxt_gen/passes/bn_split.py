@@ -9,7 +9,7 @@ import numpy as np
 
 from prototxt_gen.ir import Layer, Net, Value
 from prototxt_gen.layers.activation.scale import ScaleParameter
-from prototxt_gen.layers.normalization.batch_norm import BatchNormParameter, divided
+from prototxt_gen.layers.normalization.batch_norm import BatchNormParameter, divided_by_factor
 from prototxt_gen.layers.normalization.bn import SEGNET_EPS, BNParameter, moving_variance
 from prototxt_gen.schema.caffe_proto import NOT_LEARNED, LayerParameter, ParamSpec
 from prototxt_gen.schema.message import Message
@@ -87,7 +87,7 @@ def _split_batch_norm(layer: Layer, flat: Blobs, names: _Names) -> Made:
     scale = ScaleParameter(bias_term=True)
     scale = scale.replace(filler=p.scale_filler) if p.has("scale_filler") else scale
     scale = scale.replace(bias_filler=p.bias_filler) if p.has("bias_filler") else scale
-    kept = _statistics(*divided(flat)) if flat else {}
+    kept = _statistics(*divided_by_factor(flat)) if flat else {}
     learned = {"scale": flat["scale"], "bias": flat["bias"]} if flat else {}
     return _pair(layer, own, scale, specs_of(layer), (kept, learned), names)
 

@@ -84,7 +84,7 @@ def cut_into_segments(net: TorchNet, calls: Sequence[LayerCall], kept: set[int])
     state from batch to batch, because recomputation would change it.
     """
     for lowered in net.lowered_layers:
-        if any(hasattr(module, "carried") for module in lowered.module.modules()):
+        if any(hasattr(module, "persistent_state") for module in lowered.module.modules()):
             layer = lowered.layer
             raise UnsupportedError(f"layer {layer.name!r} ({layer.type}): it carries a state from batch to "
                                    "batch, and cannot be trained with gradient checkpointing")  # fmt: skip

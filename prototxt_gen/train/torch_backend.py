@@ -203,7 +203,7 @@ class TorchBackend:
             f"layer {lowered.layer.name!r} ({lowered.layer.type}): its state from batch to batch is in no snapshot; "
             "a resumed run begins with zeros"
             for lowered in self.net.lowered_layers
-            if any(hasattr(module, "carried") for module in lowered.module.modules())
+            if any(hasattr(module, "persistent_state") for module in lowered.module.modules())
         ]
 
     def snapshot(self, weights_file: Path, state: Path) -> None:
@@ -233,7 +233,7 @@ class TorchBackend:
         for module in modules:
             if isinstance(getattr(module, "steps", None), int):
                 module.steps = state.iter * self.params.iter_size
-            if hasattr(module, "carried"):
+            if hasattr(module, "persistent_state"):
                 module.reset()
 
     def load_weights(self, path: Path) -> list[str]:

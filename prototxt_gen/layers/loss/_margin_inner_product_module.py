@@ -64,16 +64,16 @@ class MarginInnerProduct(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(shape))
         self.axis, self.kind, self.decay, self.iteration = axis, kind, decay, iteration
-        self.carried = iteration
+        self.persistent_state = iteration
 
     def reset(self) -> None:
         """Restart the decay of the plain products' weight at the first iteration."""
-        self.carried = self.iteration
+        self.persistent_state = self.iteration
 
     def forward(self, x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         base, gamma, power, least = self.decay
-        self.carried += 1
-        blend = max(base * (1 + gamma * self.carried) ** -power, least)
+        self.persistent_state += 1
+        blend = max(base * (1 + gamma * self.persistent_state) ** -power, least)
         with torch.no_grad():
             self.weight.div_(self.weight.square().sum(1, keepdim=True).sqrt())
         flat, targets = x.flatten(self.axis), labels.detach().flatten().long()

@@ -1,4 +1,4 @@
-"""Torch's batch normalisation with Caffe's own ways of averaging: the modules of BatchNorm and BN."""
+"""PyTorch modules of BatchNorm and BN: torch's batch normalisation with Caffe's rules for the moving statistics."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     Array = np.ndarray[Any, Any]
 
 
-def plainly_laid(image: Tensor) -> Tensor:
-    """Return the tensor, copied where it lies channels last and its axes of size 1 have strides of their own.
+def with_plain_strides(image: Tensor) -> Tensor:
+    """Return the image batch, copied if it is channels-last but has unusual strides on axes of size 1.
 
-    Such strides come of elementwise work on one image. On the CPU torch's batch normalisation takes the tensor for one
-    that lies channels last, and its gradient for one that does not: what comes out is wrong, and nothing says so.
+    Elementwise operations on a single image create such strides. On the CPU, torch's batch normalisation treats the
+    tensor as channels-last and its gradient treats it as contiguous, so the result is wrong without a warning.
     """
     if image.dim() != 4 or image.is_contiguous() or not image.is_contiguous(memory_format=torch.channels_last):
         return image
@@ -32,25 +32,27 @@ def plainly_laid(image: Tensor) -> Tensor:
 
 
 class RunningNorm(_BatchNorm):
-    """Batch normalisation over axis 1, of any number of axes; `average` says how the moving statistics move.
+    """Batch normalisation over axis 1, for any number of axes. Subclasses update the moving statistics in `average`.
 
-    `eps` is added to the moving variance, `batch_eps` to that of the batch.
+    `eps` is added to the moving variance, `batch_eps` to the variance of the batch.
     """
 
     running_mean: Tensor
     running_var: Tensor
-    stock = True
-    """Whether torch's own class computes the same from the moving statistics."""
+    is_torch_batch_norm = True
+    """Whether torch's BatchNorm class computes the same from the moving statistics."""
 
     def __init__(self, channels: int, eps: float, affine: bool, statistics: str) -> None:
         super().__init__(channels, eps=eps, affine=affine)
         self.batch_eps, self.statistics = eps, statistics
 
     def _check_input_dim(self, input: Tensor) -> None:
-        """Caffe takes any number of axes from two."""
+        """Accept any number of axes from two on, as Caffe does."""
 
     def average(self, mean: Tensor, variance: Tensor, values: int) -> None:
-        """Move the statistics on, given the batch's: mean, biased variance, values in each channel."""
+        """Update the moving statistics with the batch's mean and biased variance; `values` is the number per
+        channel.
+        """
 
     def forward(self, input: Tensor) -> Tensor:
         if self.statistics == RUNNING or (self.statistics == PHASE and not self.training):
@@ -64,24 +66,24 @@ class RunningNorm(_BatchNorm):
         return top
 
     def by_batch(self, input: Tensor) -> tuple[Tensor, Tensor, Tensor, int]:
-        """Return the input normalised by its own statistics, its mean and biased variance, values in each channel.
+        """Normalise by the statistics of the batch.
 
-        torch hands the statistics out as running ones that forget all that was before; it gives the variance
-        unbiased. Taking them there saves a pass over the input.
+        Returns the top, the batch's mean and biased variance, and the number of values per channel. Torch computes the
+        statistics as running statistics with momentum 1, with the unbiased variance; this saves a pass over the input.
         """
         values = input.numel() // input.shape[1]
         if values == 1:
             return self.by_single_value(input)
-        input = plainly_laid(input)
+        input = with_plain_strides(input)
         mean, unbiased = torch.zeros_like(self.running_mean), torch.zeros_like(self.running_var)
         top = functional.batch_norm(input, mean, unbiased, self.weight, self.bias, True, 1.0, self.batch_eps)
         return top, mean, unbiased * ((values - 1) / values), values
 
     def by_single_value(self, input: Tensor) -> tuple[Tensor, Tensor, Tensor, int]:
-        """Do the same where a channel has one value, which Caffe takes and torch's own function refuses.
+        """Do the same for a single value per channel, which Caffe accepts and torch refuses.
 
-        The value is its own mean, so the top is the bias and no gradient goes down. torch's kernels would multiply the
-        value by 1 / sqrt(eps) before they take the mean off, and leave rounding errors of that size, on some CPUs.
+        The value is its own mean, so the top is the bias, and the bottom gets no gradient. On some CPUs torch's kernels
+        multiply the value by 1 / sqrt(eps) before they subtract the mean, with rounding errors of that size.
         """
         mean, zeros = input.detach().reshape(-1), torch.zeros_like(self.running_mean)
         top = functional.batch_norm(input - input, zeros, torch.ones_like(zeros), self.weight, self.bias)
@@ -92,9 +94,9 @@ class RunningNorm(_BatchNorm):
 
 
 class AveragingNorm(RunningNorm):
-    """`factor` is the third blob; running_mean and running_var have it divided out.
+    """BatchNorm's module. `factor` is the third blob; running_mean and running_var are divided by it.
 
-    The blobs themselves, the sums, are kept beside: multiplying by the factor would not give them back to the bit.
+    The sums that Caffe stores as blobs are kept too, because multiplying by the factor would not restore them exactly.
     """
 
     factor: Tensor
@@ -111,29 +113,32 @@ class AveragingNorm(RunningNorm):
 
     def average(self, mean: Tensor, variance: Tensor, values: int) -> None:
         if self.merged:  # Source: NVIDIA/caffe src/caffe/layers/batch_norm_layer.cpp Forward_cpu
-            share = 1 - self.fraction if self.steps > 1 else 1.0
+            new_share = 1 - self.fraction if self.steps > 1 else 1.0
             self.steps += 1
-            self.running_mean.lerp_(mean, share)
-            self.running_var.lerp_(variance, share)
+            self.running_mean.lerp_(mean, new_share)
+            self.running_var.lerp_(variance, new_share)
             return
         variance = variance * (values / (values - 1)) if values > 1 else variance
         self.factor.mul_(self.fraction).add_(1)
         self.put_sums(self.mean_sum * self.fraction + mean, self.variance_sum * self.fraction + variance)
 
     def put_sums(self, mean: Tensor, variance: Tensor) -> None:
-        """Take over the blobs of mean and variance; the factor must be there already."""
+        """Set the sums of mean and variance, and the averages from them. `factor` must have been set before."""
         self.mean_sum.copy_(mean)
         self.variance_sum.copy_(variance)
         for running, average in zip((self.running_mean, self.running_var), self.averages(), strict=True):
             running.copy_(average)
 
     def averages(self) -> tuple[Tensor, Tensor]:
-        """Return what running_mean and running_var are, told by the sums."""
-        by = torch.where(self.factor == 0, 0, 1 / self.factor)
-        return self.mean_sum * by, self.variance_sum * by
+        """Return the averages of mean and variance that the sums and the factor give."""
+        inverse = torch.where(self.factor == 0, 0, 1 / self.factor)
+        return self.mean_sum * inverse, self.variance_sum * inverse
 
     def stored(self) -> tuple[Tensor, Tensor]:
-        """Return the blobs of mean and variance; from the averages, where these were set by other means."""
+        """Return the blobs of mean and variance.
+
+        They are the sums, or products with the factor if the averages were changed directly.
+        """
         running = self.running_mean, self.running_var
         if self.merged:
             return running
@@ -147,12 +152,12 @@ class AveragingNorm(RunningNorm):
 
 
 class AddedAfterNorm(AveragingNorm):
-    """Adds eps to the standard deviation, not to the variance, as no batch norm of torch does.
+    """BatchNorm with eps added to the standard deviation instead of the variance; torch has no such module.
 
     Source: synopsys-caffe src/caffe/layers/batch_norm_layer.cpp Forward_cpu, Backward_cpu.
     """
 
-    stock = False
+    is_torch_batch_norm = False
 
     def forward(self, input: Tensor) -> Tensor:
         mean, variance = self.running_mean, self.running_var
@@ -162,22 +167,21 @@ class AddedAfterNorm(AveragingNorm):
             if self.training:
                 with torch.no_grad():
                     self.average(mean, variance, input.numel() // input.shape[1])
-        # what eps adds to the variance is constant to Caffe's gradient, which is that of plain batch norm
-        more = (2 * variance.sqrt() * self.eps + self.eps**2).detach()
+        # Caffe's gradient, that of plain batch normalisation, treats what eps adds to the variance as a constant
+        added = (2 * variance.sqrt() * self.eps + self.eps**2).detach()
         shape = (-1,) + (1,) * (input.dim() - 2)
-        top = (input - mean.view(shape)) / (variance + more).sqrt().view(shape)
+        top = (input - mean.view(shape)) / (variance + added).sqrt().view(shape)
         return top * self.weight.view(shape) + self.bias.view(shape) if self.affine else top
 
 
 class MergedNorm(RunningNorm):
-    """`statistic` is what the fourth blob means; running_var is a variance for both."""
+    """BN's module. `statistic` says what the fourth blob holds; running_var is a variance in both cases."""
 
     def __init__(self, channels: int, eps: float, old_share: float, statistics: str) -> None:
         super().__init__(channels, eps, True, statistics)
         self.old_share, self.statistic = old_share, INVERSE_STD
-        self.eps = min(
-            eps, 1.0
-        )  # with which an inverse standard deviation of 1 is told by a variance that is none below 0
+        # at most 1, so that the variance of an inverse standard deviation of 1 is not negative
+        self.eps = min(eps, 1.0)
         self.running_var.fill_(1 - self.eps)
 
     def average(self, mean: Tensor, variance: Tensor, values: int) -> None:
@@ -185,19 +189,22 @@ class MergedNorm(RunningNorm):
         if self.statistic == VARIANCE:
             self.running_var.lerp_(variance, 1 - self.old_share)
             return
-        old = (self.running_var.double() + self.eps).rsqrt().to(variance.dtype)  # what `dump` writes, to the bit
+        old = (self.running_var.double() + self.eps).rsqrt().to(variance.dtype)  # exactly what `dump` returns
         moved = old.lerp((variance + self.batch_eps).rsqrt(), 1 - self.old_share)
         self.running_var.copy_(moved.double().pow(-2) - self.eps)
 
 
 @cache
-def as_stock(own: type[RunningNorm], axes: int) -> type[RunningNorm]:
-    """Return `own` as a subclass of torch's batch norm for so many axes: what looks for that class finds it."""
-    stock: type[nn.Module] = {4: nn.BatchNorm2d, 5: nn.BatchNorm3d}.get(axes, nn.BatchNorm1d)
-    return type(stock.__name__, (own, stock), {})
+def as_torch_class(module_class: type[RunningNorm], axes: int) -> type[RunningNorm]:
+    """Return a subclass of `module_class` and of torch's BatchNorm1d, 2d or 3d for this number of axes.
+
+    Code that looks for torch's class with isinstance then finds the module.
+    """
+    torch_class: type[nn.Module] = {4: nn.BatchNorm2d, 5: nn.BatchNorm3d}.get(axes, nn.BatchNorm1d)
+    return type(torch_class.__name__, (module_class, torch_class), {})
 
 
 def put(target: Tensor, array: Array) -> None:
-    """Copy an array into a tensor of as many elements."""
+    """Copy an array into a tensor with the same number of elements."""
     with torch.no_grad():
         target.copy_(torch.from_numpy(array.reshape(tuple(target.shape)).copy()))

@@ -1,4 +1,4 @@
-"""What BatchNorm and BN share: which statistics normalise, and the ONNX forms."""
+"""Constants and ONNX nodes that BatchNorm and BN share."""
 
 from __future__ import annotations
 
@@ -13,21 +13,25 @@ if TYPE_CHECKING:
     Array = np.ndarray[Any, Any]
 
 PHASE, RUNNING, BATCH = "phase", "running", "batch"
-"""Which statistics normalise: those of the batch in training and the moving ones else, or always the one kind."""
+"""Which statistics normalise. PHASE: the batch's in training, the moving ones in TEST. RUNNING, BATCH: always these."""
 INVERSE_STD, VARIANCE = "inverse_std", "variance"
-"""What the fourth blob holds, and so its role: 1 / sqrt(variance + eps), or the variance."""
+"""Roles of BN's fourth blob, by its meaning: 1 / sqrt(variance + eps), or the variance."""
 
 
-def onnx_running(g: OnnxGraph, bottom: str, eps: float, scale: Array, bias: Array, mean: Array, variance: Array) -> str:
-    """Write a normalisation by given statistics, each of C numbers."""
+def onnx_by_given_statistics(
+    g: OnnxGraph, bottom: str, eps: float, scale: Array, bias: Array, mean: Array, variance: Array
+) -> str:
+    """Write a normalisation by the given mean and variance, C elements each, as BatchNormalization."""
     arrays = [array.reshape(-1).astype("float32") for array in (scale, bias, mean, variance)]
     return g.op("BatchNormalization", bottom, *arrays, epsilon=eps)
 
 
-def onnx_batch(g: OnnxGraph, bottom: str, eps: float, affine: Sequence[Array], before_root: bool = True) -> str:
-    """Write a normalisation by the batch's own statistics, then, where given, times a scale, plus a bias.
+def onnx_by_batch_statistics(
+    g: OnnxGraph, bottom: str, eps: float, affine: Sequence[Array], before_root: bool = True
+) -> str:
+    """Write a normalisation by the statistics of the batch, then a scale and a bias if `affine` has them.
 
-    `before_root`: eps is added to the variance, else to its root.
+    `before_root`: eps is added to the variance; otherwise to its square root.
     """
     rank = len(g.shape(bottom))
     axes = g.const([axis for axis in range(rank) if axis != 1], "axes")

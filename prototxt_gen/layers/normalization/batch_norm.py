@@ -1,4 +1,4 @@
-"""BatchNorm: BVLC's, with three blobs, and the forks' merged with a scale and a bias, with five."""
+"""Layer type BatchNorm: with three blobs as in BVLC Caffe, or with five in forks that merge it with Scale."""
 
 from __future__ import annotations
 
@@ -10,7 +10,13 @@ from prototxt_gen.common.errors import WeightsError
 from prototxt_gen.ir import Layer, Shape, show
 from prototxt_gen.layers.base import BlobSpec, LayerType, show_all
 from prototxt_gen.layers.example import Example, positive
-from prototxt_gen.layers.normalization._batch_norm_shared import BATCH, PHASE, RUNNING, onnx_batch, onnx_running
+from prototxt_gen.layers.normalization._batch_norm_shared import (
+    BATCH,
+    PHASE,
+    RUNNING,
+    onnx_by_batch_statistics,
+    onnx_by_given_statistics,
+)
 from prototxt_gen.schema.caffe_proto import ENGINES, FillerParameter
 from prototxt_gen.schema.message import Message, boolean, enum, float32, message
 
@@ -26,10 +32,10 @@ STATISTICS = ("mean", "variance", "factor")
 XILINX = ("scale", "bias", *STATISTICS)
 NVCAFFE = (*STATISTICS, "scale", "bias")
 NVCAFFE_14 = ("scale", "bias", "factor", "mean", "variance")
-"""Orders of merged blobs: of Xilinx and NVCaffe 0.15, of NVCaffe from 0.16 on and Intel, of NVCaffe 0.14."""
+"""Orders of merged blobs: of Xilinx and NVCaffe 0.15; of NVCaffe from 0.16 on and Intel; of NVCaffe 0.14."""
 ONE = FillerParameter(value=1.0)
 NVCAFFE_EPS = 1e-5
-"""NVCaffe 0.16 takes no smaller eps than cuDNN does."""
+"""Smallest eps of NVCaffe 0.16, cuDNN's minimum."""
 
 
 class BatchNormParameter(Message, field="batch_norm_param", number=139):
@@ -37,41 +43,45 @@ class BatchNormParameter(Message, field="batch_norm_param", number=139):
     moving_average_fraction = float32(2, 0.999)
     eps = float32(3, 1e-5)
     add_eps_before_sqrt = boolean(4, True)
-    """Of Synopsys: false adds eps to the standard deviation instead of the variance."""
+    """Field of Synopsys: false adds eps to the standard deviation instead of the variance."""
     scale_filler = message(5, FillerParameter)
-    """Of NVCaffe and Xilinx, as what follows: the layer has a scale and a bias of its own."""
+    """Field of NVCaffe and Xilinx, as are the next ones: the layer has a scale and a bias of its own."""
     bias_filler = message(6, FillerParameter)
     scale_bias = boolean(7)
-    """Of NVCaffe from 0.16 on."""
+    """Field of NVCaffe from 0.16 on."""
     engine = enum(15, *ENGINES)
 
     @property
     def merged(self) -> bool:
+        """Whether the layer has a scale and a bias of its own (forks)."""
         return self.scale_bias or self.has("scale_filler") or self.has("bias_filler")
 
 
-def divided(blobs: Mapping[str, Array]) -> tuple[Array, Array]:
-    """Return mean and variance, the factor divided out.
+def divided_by_factor(blobs: Mapping[str, Array]) -> tuple[Array, Array]:
+    """Return mean and variance divided by the factor.
 
-    A factor of 0 says that there are no statistics yet, and both count as 0. But merged layers do not use the factor
-    (NVCaffe, Xilinx), and leave 0 or 1 there, or use it as BVLC does (Intel).
+    If the factor is 0, there are no statistics yet, and both are 0. Merged layers of NVCaffe and Xilinx do not use the
+    factor and store 0 or 1; Intel's use it as BVLC does.
     """
     factor = float(blobs["factor"].reshape(-1)[0])
-    by = 1 / factor if factor else float("scale" in blobs)
-    return blobs["mean"].reshape(-1) * by, blobs["variance"].reshape(-1) * by
+    inverse = 1 / factor if factor else float("scale" in blobs)
+    return blobs["mean"].reshape(-1) * inverse, blobs["variance"].reshape(-1) * inverse
 
 
 class BatchNorm(LayerType):
-    """Each channel minus its mean, divided by the root of its variance plus eps; merged, times a scale, plus a bias.
+    """Normalise each channel: subtract its mean and divide by √(variance + eps); merged forms also scale and shift.
 
     Source: src/caffe/layers/batch_norm_layer.cpp BatchNormLayer::LayerSetUp, Forward_cpu; NVIDIA/caffe's of the same
-    name, branches 0.14 to 0.17; intel/caffe's mkldnn_batch_norm_layer.cpp; synopsys-caffe's for add_eps_before_sqrt.
-    Shape: that of its bottom, of at least two axes.
-    Blobs: mean C, variance C, factor 1. Merged: scale, bias, mean, variance 1×C×1×1 each, factor 1×1×1×1 (Xilinx,
-    NVCaffe 0.15), or, with scale_bias, the three of BVLC, then scale C, bias C; `stored_roles` tells a file's order.
-    Differs: from PyTorch: the mean and variance kept are sums, and `factor` what to divide them by. Where
-    use_global_stats is false the TEST phase too normalises by the batch, and Caffe moves the statistics even then; this
-    does not. Merged layers learn on as in NVCaffe: the biased variance, moving_average_fraction of the old.
+        name, branches 0.14 to 0.17; intel/caffe's mkldnn_batch_norm_layer.cpp; synopsys-caffe's for
+        add_eps_before_sqrt.
+    Shape: the top has the bottom's shape, of at least two axes.
+    Blobs: mean C, variance C, factor 1. Merged forms: scale, bias, mean, variance 1×C×1×1 each and factor 1×1×1×1
+        (Xilinx, NVCaffe 0.15); or, with scale_bias, BVLC's three blobs, then scale C, bias C. `stored_roles` finds the
+        order in a file.
+    Differs: the stored mean and variance are sums that must be divided by `factor`; PyTorch stores averages. If
+        use_global_stats is false, the TEST phase normalises by the batch too; Caffe then even updates the moving
+        statistics, which is not done here. Merged layers train as in NVCaffe: they average the biased variance, with
+        moving_average_fraction for the old value.
     """
 
     type = "BatchNorm"
@@ -94,45 +104,48 @@ class BatchNorm(LayerType):
         return kept | factor | learned if p.scale_bias else learned | kept | factor
 
     def stored_roles(self, layer: Layer, shapes: Sequence[Shape]) -> tuple[str, ...]:
-        """Return the roles of a file's blobs, in its order, told by their shapes; WeightsError where they cannot be.
+        """Return the roles of a file's blobs in its order, found from their shapes.
 
-        Whether the layer is merged is the weights' to say: Intel and NVCaffe have prototxts that do not show it.
+        Raises WeightsError if the shapes match no known order. The prototxt is not enough to decide whether the layer
+        is merged: those of Intel and NVCaffe may not show it.
         """
         single = tuple(index for index, shape in enumerate(shapes) if math.prod(shape) == 1)
         if len(shapes) == 3 and 2 in single:
             return STATISTICS
-        if len(shapes) == 5 and single == (0, 1, 2, 3, 4):  # one channel: only the prototxt can tell
+        if len(shapes) == 5 and single == (0, 1, 2, 3, 4):  # with one channel, only the prototxt shows the order
             p = layer.get(BatchNormParameter)
             return XILINX if p.merged and not p.scale_bias else NVCAFFE
         if len(shapes) == 5 and single in ((2,), (4,)):
             return XILINX if single == (4,) else NVCAFFE if len(shapes[2]) == 1 else NVCAFFE_14
         raise WeightsError(
-            f"layer {layer.name!r} ({layer.type}): stored are {show_all(shapes)}; it takes mean, variance and factor, "
-            "or those merged with scale and bias"
+            f"layer {layer.name!r} ({layer.type}): the stored blobs are {show_all(shapes)}; it needs mean, variance "
+            "and factor, or these with scale and bias"
         )
 
     def statistics(self, layer: Layer) -> str:
+        """Return which statistics normalise: PHASE, RUNNING or BATCH."""
         p = layer.get(BatchNormParameter)
-        if p.scale_bias or not p.has("use_global_stats"):  # NVCaffe 0.17 asks for the phase alone
+        if p.scale_bias or not p.has("use_global_stats"):  # NVCaffe 0.17 decides by the phase only
             return PHASE
         return RUNNING if p.use_global_stats else BATCH
 
     def eps(self, layer: Layer) -> float:
+        """Return eps, at least NVCaffe's minimum if the layer is NVCaffe's."""
         p = layer.get(BatchNormParameter)
         return max(p.eps, NVCAFFE_EPS) if p.scale_bias else p.eps
 
     def torch(self, layer: Layer, bottoms: Sequence[Shape]) -> nn.Module:
-        from prototxt_gen.layers.normalization._batch_norm_module import AddedAfterNorm, AveragingNorm, as_stock
+        from prototxt_gen.layers.normalization._batch_norm_module import AddedAfterNorm, AveragingNorm, as_torch_class
 
         p = layer.get(BatchNormParameter)
-        norm: Any = as_stock(AveragingNorm, len(bottoms[0])) if p.add_eps_before_sqrt else AddedAfterNorm
-        made: nn.Module = norm(
+        norm: Any = as_torch_class(AveragingNorm, len(bottoms[0])) if p.add_eps_before_sqrt else AddedAfterNorm
+        module: nn.Module = norm(
             bottoms[0][1], self.eps(layer), p.merged, p.moving_average_fraction, self.statistics(layer)
         )
-        return made
+        return module
 
     def load(self, module: nn.Module, blobs: Mapping[str, Array]) -> None:
-        """Put mean and variance divided by the factor; a scale and a bias make the module affine."""
+        """Copy mean and variance, divided by the factor; with a scale and a bias the module becomes affine."""
         import torch
         from torch.nn import Parameter
 
@@ -140,8 +153,8 @@ class BatchNorm(LayerType):
 
         m: Any = module
         put(m.factor, blobs["factor"])
-        m.merged = "scale" in blobs and float(m.factor) in (0.0, 1.0)  # else Intel's, which averages as BVLC does
-        mean, variance = divided(blobs)
+        m.merged = "scale" in blobs and float(m.factor) in (0.0, 1.0)  # otherwise Intel's, which averages as BVLC
+        mean, variance = divided_by_factor(blobs)
         put(m.running_mean, mean)
         put(m.running_var, variance)
         if not m.merged:
@@ -167,24 +180,24 @@ class BatchNorm(LayerType):
         affine = [blobs[role].reshape(-1) for role in ("scale", "bias") if role in blobs]
         before, eps = layer.get(BatchNormParameter).add_eps_before_sqrt, self.eps(layer)
         if self.statistics(layer) == BATCH:
-            return onnx_batch(g, bottoms[0], eps, affine, before)
-        mean, variance = divided(blobs)
+            return onnx_by_batch_statistics(g, bottoms[0], eps, affine, before)
+        mean, variance = divided_by_factor(blobs)
         if not before:
             variance, eps = np.square(np.sqrt(variance.astype("float64")) + eps), 0.0
         scale, bias = affine or (np.ones_like(mean), np.zeros_like(mean))
-        return onnx_running(g, bottoms[0], eps, scale, bias, mean, variance)
+        return onnx_by_given_statistics(g, bottoms[0], eps, scale, bias, mean, variance)
 
     def affine(self, layer: Layer, blobs: Mapping[str, Array]) -> tuple[Array, Array] | None:
         import numpy as np
 
         if self.statistics(layer) == BATCH:
             return None
-        mean, variance = divided(blobs)
+        mean, variance = divided_by_factor(blobs)
         scale, bias = (blobs[role].reshape(-1) if role in blobs else None for role in ("scale", "bias"))
         exact, eps = variance.astype("float64"), self.eps(layer)
         before = layer.get(BatchNormParameter).add_eps_before_sqrt
-        by = (1.0 if scale is None else scale) / (np.sqrt(exact + eps) if before else np.sqrt(exact) + eps)
-        return by.astype("float32"), ((0.0 if bias is None else bias) - mean * by).astype("float32")
+        total = (1.0 if scale is None else scale) / (np.sqrt(exact + eps) if before else np.sqrt(exact) + eps)
+        return total.astype("float32"), ((0.0 if bias is None else bias) - mean * total).astype("float32")
 
     examples = (
         Example("plain", ((2, 3, 4, 4),), blobs=positive),

@@ -1,4 +1,4 @@
-"""BN: batch normalisation and its affine transform in one layer, as several forks have it, and SegNet's."""
+"""Layer type BN: batch normalisation with its scale and bias in one layer, as in several forks and SegNet."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from prototxt_gen.layers.normalization._batch_norm_shared import (
     PHASE,
     RUNNING,
     VARIANCE,
-    onnx_batch,
-    onnx_running,
+    onnx_by_batch_statistics,
+    onnx_by_given_statistics,
 )
 from prototxt_gen.schema.caffe_proto import ENGINES, FillerParameter
 from prototxt_gen.schema.message import Message, boolean, enum, float32, message
@@ -32,11 +32,11 @@ if TYPE_CHECKING:
 ONE = FillerParameter(value=1.0)
 SEGNET_EPS = 1e-9
 TENSORS = {"slope": "weight", "scale": "weight", "bias": "bias", "shift": "bias", "mean": "running_mean"}
-"""The tensor of a role."""
+"""Name of the module's tensor by role."""
 
 
 class BNParameter(Message, field="bn_param", number=148):
-    """The number in LayerParameter is buptwangfei's; other forks have others."""
+    """The number in LayerParameter is buptwangfei's; other forks use others."""
 
     slope_filler = message(1, FillerParameter)
     bias_filler = message(2, FillerParameter)
@@ -45,21 +45,23 @@ class BNParameter(Message, field="bn_param", number=148):
     frozen = boolean(5)
     engine = enum(6, *ENGINES)
     icnet = boolean(10)
-    """Of Synopsys: this BN, its fourth blob a variance; without it the layer is SegNet's."""
+    """Field of Synopsys: true means this BN with a variance as fourth blob; otherwise the layer is SegNet's."""
     scale_filler = message(10_001, FillerParameter)
-    """Of alexgkendall/caffe-segnet, as what follows; their numbers there, 1, 2, 3, are taken here."""
+    """Field of alexgkendall/caffe-segnet, as are the next two. There they are 1, 2, 3, which other fields have here."""
     shift_filler = message(10_002, FillerParameter)
     bn_mode = enum(10_003, "LEARN", "INFERENCE")
 
     @property
     def segnet(self) -> bool:
+        """Whether the layer is SegNet's BN, which has other blobs."""
         return any(self.has(name) for name in ("scale_filler", "shift_filler", "bn_mode"))
 
 
 def moving_variance(blobs: Mapping[str, Array], eps: float) -> tuple[Array, float]:
-    """Return the moving variance, and what to add to it before the root, from a fourth blob of either meaning.
+    """Return the moving variance and the eps to add to it, from a fourth blob of either meaning.
 
-    The sum of the two is exact even for an inverse standard deviation that no variance gives with this eps.
+    Their sum is exact, even for an inverse standard deviation that no variance gives with the layer's own eps. Raises
+    WeightsError if an inverse standard deviation is negative.
     """
     import numpy as np
 
@@ -67,26 +69,29 @@ def moving_variance(blobs: Mapping[str, Array], eps: float) -> tuple[Array, floa
         return blobs[VARIANCE].reshape(-1), eps
     inverse = blobs[INVERSE_STD].reshape(-1).astype("float64")
     if (inverse < 0).any():
-        raise WeightsError("the fourth blob of a BN, taken for inverse standard deviations, has numbers below 0")
-    with np.errstate(divide="ignore", over="ignore"):  # one of 0 stands for an infinite variance
+        raise WeightsError("the fourth blob of a BN, read as inverse standard deviations, has negative values")
+    with np.errstate(divide="ignore", over="ignore"):  # 0 means an infinite variance
         sums = inverse**-2
         eps = min(eps, float(sums.min()))
         return (sums - eps).astype("float32"), eps
 
 
 class BN(LayerType):
-    """Batch normalisation, then times a slope, plus a bias. SegNet's INFERENCE mode has only the latter two.
+    """Normalise each channel, then multiply by a slope and add a bias.
+
+    SegNet's INFERENCE mode multiplies and adds only.
 
     Source: buptwangfei/caffe, yjxiong/caffe, hszhao/PSPNet, happynear/caffe-windows src/caffe/layers/bn_layer.cpp
-    BNLayer::LayerSetUp, Forward_cpu, Backward_cpu; alexgkendall/caffe-segnet's of the same name.
-    Shape: that of its bottom, of at least two axes; SegNet's has four.
-    Blobs: slope, bias, moving mean, moving fourth statistic, 1×C×1×1 each (1×C in some forks). The fourth is
-    1 / sqrt(variance + eps), role `inverse_std`, or the biased `variance`: the role in the weights tells which.
-    SegNet: scale, shift.
-    Differs: from PyTorch: momentum weighs the old value; the variance is the biased one; `frozen` takes the moving
-    statistics in training too, and gives slope and bias no gradient. The forks' backward pass in the TEST phase mixes
-    moving statistics with the batch's formula; this takes the statistics for constants there. SegNet's LEARN mode
-    normalises by the batch in both phases.
+        BNLayer::LayerSetUp, Forward_cpu, Backward_cpu; alexgkendall/caffe-segnet's of the same name.
+    Shape: the top has the bottom's shape, of at least two axes; SegNet's top has four axes.
+    Blobs: slope, bias, moving mean, fourth statistic, 1×C×1×1 each (1×C in some forks). The fourth is 1 / sqrt(variance
+        + eps), with role `inverse_std`, or the biased variance, with role `variance`; the role in the weights says
+        which. SegNet: scale, shift.
+    Differs: momentum is the weight of the old value, and the moving variance is the biased one; in PyTorch momentum is
+        the weight of the new value, and the moving variance is unbiased. `frozen` normalises by the moving statistics
+        in training too, and stops the gradients of slope and bias. In the TEST phase, the forks' backward pass uses
+        moving statistics in the formula for batch statistics; here the statistics are constants. SegNet's LEARN mode
+        normalises by the batch in both phases.
     """
 
     type = "BN"
@@ -114,30 +119,32 @@ class BN(LayerType):
         }
 
     def statistics(self, layer: Layer) -> str:
+        """Return which statistics normalise: PHASE, RUNNING or BATCH."""
         p = layer.get(BNParameter)
         if p.segnet:
             return RUNNING if p.bn_mode == "INFERENCE" else BATCH
         return RUNNING if p.frozen else PHASE
 
     def check_axes(self, layer: Layer, bottom: Shape) -> None:
+        """Raise UnsupportedError if the layer is SegNet's and the bottom does not have four axes."""
         if layer.get(BNParameter).segnet and len(bottom) != 4:
             raise UnsupportedError(
-                f"layer {layer.name!r} ({layer.type}): SegNet's BN can be run here on four axes; "
+                f"layer {layer.name!r} ({layer.type}): SegNet's BN is supported for four axes only; "
                 f"the bottom is {show(bottom)}"
             )
 
     def torch(self, layer: Layer, bottoms: Sequence[Shape]) -> nn.Module:
-        from prototxt_gen.layers.normalization._batch_norm_module import MergedNorm, as_stock
+        from prototxt_gen.layers.normalization._batch_norm_module import MergedNorm, as_torch_class
 
         self.check_axes(layer, bottoms[0])
         p = layer.get(BNParameter)
         eps = SEGNET_EPS if p.segnet else p.eps
-        norm: Any = as_stock(MergedNorm, len(bottoms[0]))
-        made: nn.Module = norm(bottoms[0][1], eps, p.momentum, self.statistics(layer))
-        return made.requires_grad_(not p.frozen)
+        norm: Any = as_torch_class(MergedNorm, len(bottoms[0]))
+        module: nn.Module = norm(bottoms[0][1], eps, p.momentum, self.statistics(layer))
+        return module.requires_grad_(not p.frozen)
 
     def load(self, module: nn.Module, blobs: Mapping[str, Array]) -> None:
-        """Put the blobs; a role `variance` or `inverse_std` says what the fourth is, now and in training on."""
+        """Copy the blobs. The role `variance` or `inverse_std` sets what the fourth blob means from then on."""
         from prototxt_gen.layers.normalization._batch_norm_module import put
 
         m: Any = module
@@ -151,7 +158,7 @@ class BN(LayerType):
                 put(m.running_var, variance)
 
     def dump(self, module: nn.Module, roles: Sequence[str]) -> dict[str, Array]:
-        """The inverse of `load`; a fourth blob can be asked for in either meaning."""
+        """Return the blobs of these roles: the inverse of `load`. The fourth blob is available in both meanings."""
         m: Any = module
         sums = m.running_var.double() + m.eps
         fourth = {INVERSE_STD: sums.rsqrt(), VARIANCE: sums - m.batch_eps}
@@ -165,9 +172,9 @@ class BN(LayerType):
         self.check_axes(layer, g.shape(bottoms[0]))
         if not p.segnet:
             variance, eps = moving_variance(blobs, p.eps)
-            return onnx_running(g, bottoms[0], eps, blobs["slope"], blobs["bias"], blobs["mean"], variance)
+            return onnx_by_given_statistics(g, bottoms[0], eps, blobs["slope"], blobs["bias"], blobs["mean"], variance)
         if p.bn_mode == "LEARN":
-            return onnx_batch(g, bottoms[0], SEGNET_EPS, arrays)
+            return onnx_by_batch_statistics(g, bottoms[0], SEGNET_EPS, arrays)
         scaled = g.op("Mul", bottoms[0], blobs["scale"].reshape(-1, 1, 1))
         return g.op("Add", scaled, blobs["shift"].reshape(-1, 1, 1))
 
@@ -178,8 +185,8 @@ class BN(LayerType):
         if p.segnet:
             return (flat["scale"], flat["shift"]) if p.bn_mode == "INFERENCE" else None
         variance, eps = moving_variance(blobs, p.eps)
-        by = flat["slope"] / np.sqrt(variance.astype("float64") + eps)
-        return by.astype("float32"), (flat["bias"] - flat["mean"] * by).astype("float32")
+        scale = flat["slope"] / np.sqrt(variance.astype("float64") + eps)
+        return scale.astype("float32"), (flat["bias"] - flat["mean"] * scale).astype("float32")
 
     examples = (
         Example("plain", ((2, 3, 4, 4),), blobs=positive),

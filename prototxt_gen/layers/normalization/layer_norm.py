@@ -1,4 +1,4 @@
-"""LayerNorm, of synopsys-caffe."""
+"""Layer type LayerNorm (synopsys-caffe): normalisation of each image."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ class LayerNormParameter(Message, field="layer_norm_param", number=277):
 
 
 class LayerNorm(LayerType):
-    """Each image minus its mean, divided by the root of its variance plus eps, times a weight and plus a bias.
+    """Normalise each image: subtract its mean, divide by √(variance + eps), multiply by a weight and add a bias.
 
     Source: synopsys-caffe src/caffe/layers/layer_norm_layer.cpp LayerNormLayer::LayerSetUp, Forward_cpu.
-    Shape: that of its bottom, N×….
-    Blobs: weight, bias, of the shape of one image, unless elementwise_affine is false.
-    Differs: from PyTorch, ONNX: not at all.
+    Shape: the top has the bottom's shape, N×….
+    Blobs: weight and bias, with the shape of one image, unless elementwise_affine is false.
+    Differs: no difference from PyTorch or ONNX.
     """
 
     type = "LayerNorm"
@@ -37,7 +37,7 @@ class LayerNorm(LayerType):
 
     def shapes(self, layer: Layer, bottoms: Sequence[Shape]) -> Sequence[Shape]:
         if len(bottoms[0]) < 2:
-            raise layer.error(f"its bottom {show(bottoms[0])} has nothing but a batch axis")
+            raise layer.error(f"its bottom {show(bottoms[0])} has no axis after the batch axis")
         return [bottoms[0]]
 
     def blobs(self, layer: Layer, bottoms: Sequence[Shape]) -> dict[str, BlobSpec]:

@@ -1,4 +1,4 @@
-"""LRN: local response normalization, across channels or within each."""
+"""Layer type LRN: local response normalisation, across channels or within each channel."""
 
 from __future__ import annotations
 
@@ -29,13 +29,15 @@ class LRNParameter(Message, field="lrn_param", number=118):
 
 
 class LRN(LayerType):
-    """x·(k + alpha·mean of x² nearby)^-beta: nearby channels, or nearby pixels of the channel, where k is always 1.
+    """Compute x·(k + alpha·mean of x² nearby)^-beta, over nearby channels or over nearby pixels of the channel.
+
+    Within a channel k is always 1.
 
     Source: src/caffe/layers/lrn_layer.cpp LRNLayer::CrossChannelForward_cpu, WithinChannelForward.
-    Shape: N×C×H×W → the same.
+    Shape: N×C×H×W → N×C×H×W.
     Blobs: none.
-    Differs: from PyTorch, ONNX: not at all across channels; they have nothing for WITHIN_CHANNEL. The mean counts the
-    zeros beyond the edge.
+    Differs: no difference from PyTorch and ONNX across channels; they have nothing for WITHIN_CHANNEL. The mean counts
+        zeros beyond the edge.
     """
 
     type = "LRN"
@@ -46,7 +48,7 @@ class LRN(LayerType):
         if size % 2 == 0:
             raise layer.error(f"local_size must be odd, not {size}")
         if len(bottoms[0]) != 4:
-            raise layer.error(f"it takes a bottom of 4 axes, not {show(bottoms[0])}")
+            raise layer.error(f"it needs a bottom with 4 axes, not {show(bottoms[0])}")
         if layer.get(LRNParameter).norm_region == "ACROSS_CHANNELS":
             refuse_wrong_in_place(layer)
         return bottoms
@@ -93,7 +95,7 @@ class LRN(LayerType):
 
 
 def _mean_across(g: OnnxGraph, squares: str, size: int) -> str:
-    """Means over nearby channels by a pooling: ONNX Runtime's LRN takes an alpha and a beta above 0 alone."""
+    """Write means over nearby channels as a pooling. ONNX Runtime's LRN accepts only alpha and beta above 0."""
     stacked = g.op("Unsqueeze", squares, g.const([1], "channels_as_an_axis"))
     pads = (size // 2, 0, 0) * 2
     mean = g.op("AveragePool", stacked, kernel_shape=(size, 1, 1), pads=pads, count_include_pad=1)
@@ -101,4 +103,5 @@ def _mean_across(g: OnnxGraph, squares: str, size: int) -> str:
 
 
 def _mean_within(g: OnnxGraph, squares: str, size: int) -> str:
+    """Write means over nearby pixels of each channel."""
     return g.op("AveragePool", squares, kernel_shape=(size,) * 2, pads=(size // 2,) * 4, count_include_pad=1)

@@ -1,4 +1,4 @@
-"""MVN: mean and variance normalisation."""
+"""Layer type MVN: mean and variance normalisation."""
 
 from __future__ import annotations
 
@@ -24,13 +24,17 @@ class MVNParameter(Message, field="mvn_param", number=120):
 
 
 class MVN(LayerType):
-    """Each plane, or each image if across_channels, minus its mean, divided by its standard deviation plus eps.
+    """Normalise each channel of each image, or each image if across_channels is true.
+
+    The mean is subtracted; then the result is divided by the standard deviation plus eps, unless normalize_variance is
+    false.
 
     Source: src/caffe/layers/mvn_layer.cpp MVNLayer::Reshape, Forward_cpu, Backward_cpu.
-    Shape: that of its bottom, of at most four axes, made four by ones at the end.
+    Shape: the top has the bottom's shape with axes of size 1 appended up to four axes.
     Blobs: none.
-    Differs: from torch.nn.InstanceNorm2d, GroupNorm and ONNX MeanVarianceNormalization: eps is added to the root, not
-    below it, and is 1e-9. The gradient is Caffe's, which takes eps for 0 in one place; so it is finite on flat planes.
+    Differs: torch.nn.InstanceNorm2d, GroupNorm and ONNX MeanVarianceNormalization add eps to the variance; Caffe adds
+        it to the standard deviation, and its default is 1e-9. The gradient is Caffe's, which takes eps for 0 in one
+        place; so it is finite where all pixels are equal.
     """
 
     type = "MVN"
@@ -55,7 +59,7 @@ class MVN(LayerType):
                     return centred
                 variance = centred.square().mean(axes, keepdim=True)
                 divisor = variance.detach().sqrt() + p.eps
-                # adds 0, and Caffe's gradient, which divides by this divisor where the root's has no eps
+                # the second term is 0; its gradient is Caffe's, which has an eps where the true one has none
                 return centred / (divisor + (variance - variance.detach()) / (2 * divisor))
 
         return MeanVarianceNormalised()

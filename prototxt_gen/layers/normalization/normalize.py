@@ -1,4 +1,4 @@
-"""Normalize: SSD's, with learned scales, and happynear's, without."""
+"""Layer type Normalize: SSD's form with learned scales, and happynear's without."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NORMFACE_EPS = 1e-6
 
 
 class NormalizeParameter(Message, field="norm_param", number=206):
-    """Of weiliu89/caffe, branch ssd."""
+    """The parameters of Normalize in weiliu89/caffe, branch ssd."""
 
     across_spatial = boolean(1, True)
     scale_filler = message(2, FillerParameter)
@@ -32,7 +32,7 @@ class NormalizeParameter(Message, field="norm_param", number=206):
 
 
 class NormFaceParameter(Message, field="normalize_param", number=214):
-    """Of happynear/caffe-windows, where the message is called NormalizeParameter too."""
+    """The parameters of Normalize in happynear/caffe-windows, where the message is also called NormalizeParameter."""
 
     normalize_type = string(1, "L2")
     fix_gradient = boolean(2)
@@ -40,35 +40,38 @@ class NormFaceParameter(Message, field="normalize_param", number=214):
 
 
 class Normalize(LayerType):
-    """Each pixel's channels, or all of an image if across_spatial, divided by their L2 norm, times a scale.
+    """Divide the channels of each pixel, or each whole image if across_spatial is true, by their L2 norm; then scale.
 
     Source: weiliu89/caffe, branch ssd, src/caffe/layers/normalize_layer.cpp NormalizeLayer::LayerSetUp, Forward_cpu,
-    Backward_cpu; happynear/caffe-windows' of the same name.
-    Shape: that of its bottom. happynear's makes it four axes; a second top N×1×H×W is the norms.
-    Blobs: scale C, or a scalar if channel_shared; filled with 1. happynear's: none.
-    Differs: from torch.nn.functional.normalize and ONNX LpNormalization: eps is added to the sum of squares. The
-    gradient is Caffe's, which with a scale for each channel multiplies by it last; that is not the true one.
-    Without norm_param or normalize_param nothing tells which fork is meant, and it is refused.
+        Backward_cpu; happynear/caffe-windows' of the same name.
+    Shape: the top has the bottom's shape. happynear's top has four axes, and its second top N×1×H×W holds the norms.
+    Blobs: scale C, or a scalar if channel_shared is true; default filler: constant 1. happynear's form has none.
+    Differs: torch.nn.functional.normalize and ONNX LpNormalization do not add eps to the sum of squares. The gradient
+        is Caffe's: with a scale for each channel it multiplies by the scale last, so it is not the true gradient. If a
+        layer has neither norm_param nor normalize_param, the fork is unknown, and the layer is refused.
     """
 
     type = "Normalize"
     params = (NormalizeParameter, NormFaceParameter)
     tops = Arity(1, 2)
 
-    def normface(self, layer: Layer) -> bool:
-        """Whether it is happynear's; UnsupportedError where nothing says so, or its norm has no known name."""
+    def is_normface(self, layer: Layer) -> bool:
+        """Whether the layer is happynear's.
+
+        Raises UnsupportedError if the parameters do not show which fork is meant.
+        """
         if layer.params.has("norm_param") == layer.params.has("normalize_param"):
             raise UnsupportedError(
-                f"layer {layer.name!r} ({layer.type}): SSD's is written with norm_param {{}}, happynear's with "
-                "normalize_param {}, and they differ; write one of the two"
+                f"layer {layer.name!r} ({layer.type}): SSD's Normalize has norm_param {{}}, happynear's has "
+                "normalize_param {}, and the two differ; give one of them"
             )
         return layer.params.has("normalize_param")
 
     def shapes(self, layer: Layer, bottoms: Sequence[Shape]) -> Sequence[Shape]:
         bottom = bottoms[0]
         if not 2 <= len(bottom) <= 4:
-            raise layer.error(f"its bottom {show(bottom)} has {len(bottom)} axes; it takes two to four")
-        if self.normface(layer):
+            raise layer.error(f"its bottom {show(bottom)} has {len(bottom)} axes; it needs two to four")
+        if self.is_normface(layer):
             if layer.get(NormFaceParameter).normalize_type not in ("L1", "L2"):
                 raise layer.error("normalize_type is neither L1 nor L2")
             four = bottom + (1,) * (4 - len(bottom))
@@ -78,14 +81,14 @@ class Normalize(LayerType):
         return [bottom]
 
     def blobs(self, layer: Layer, bottoms: Sequence[Shape]) -> dict[str, BlobSpec]:
-        if self.normface(layer):
+        if self.is_normface(layer):
             return {}
         p = layer.get(NormalizeParameter)
         filler = p.scale_filler if p.has("scale_filler") else ONE
         return {"scale": BlobSpec(() if p.channel_shared else (bottoms[0][1],), filler)}
 
     def torch(self, layer: Layer, bottoms: Sequence[Shape]) -> nn.Module:
-        if self.normface(layer):
+        if self.is_normface(layer):
             return _normface(layer.get(NormFaceParameter), len(layer.tops) == 2)
         return _ssd(layer.get(NormalizeParameter), bottoms[0])
 
@@ -93,7 +96,7 @@ class Normalize(LayerType):
         self, g: OnnxGraph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, np.ndarray[Any, Any]]
     ) -> str | Sequence[str]:
         bottom, rank = bottoms[0], len(g.shape(bottoms[0]))
-        if self.normface(layer):
+        if self.is_normface(layer):
             kind = layer.get(NormFaceParameter).normalize_type
             if rank < 4:
                 bottom = g.op("Unsqueeze", bottom, g.const(range(rank, 4), "axes"))
@@ -136,7 +139,7 @@ def _ssd(p: NormalizeParameter, bottom: Shape) -> nn.Module:
 
         def forward(self, bottom: Tensor) -> Tensor:
             scale = self.scale if p.channel_shared else self.scale.reshape(-1, *[1] * (bottom.dim() - 2))
-            # the differences add 0 to the values; their gradients make the scale the last factor, as in Caffe
+            # the differences are 0; their gradients make the scale the last factor, as in Caffe
             late = bottom.detach() + scale.detach() * (bottom - bottom.detach())
             unit = late / (late.square().sum(axes, keepdim=True) + p.eps).sqrt()
             return unit.detach() * scale + (unit - unit.detach())

@@ -14,7 +14,7 @@ EPS = 1e-5
 
 
 class DenseBlock(nn.Module):
-    """Its tensors have the names of the blobs' roles."""
+    """The steps of a dense block. Its tensors are named as the roles of the blobs."""
 
     factor: Tensor
 
@@ -30,16 +30,18 @@ class DenseBlock(nn.Module):
                 self.register_parameter(role, nn.Parameter(torch.zeros(shape)))
 
     def blob(self, role: str) -> Tensor:
-        found: Tensor = getattr(self, role)
-        return found
+        """Return the tensor of a role."""
+        tensor: Tensor = getattr(self, role)
+        return tensor
 
     def normalised(self, x: Tensor, kind: str, step: int) -> Tensor:
+        """Return batch normalisation and ReLU of `x`, with the blobs of one step."""
         mean, variance, scale, bias = (
             self.blob(f"{kind}{role}{step}").flatten() for role in ("mean", "variance", "scale", "bias")
         )
         if not self.training:
-            by = torch.where(self.factor == 0, 1.0, 1 / self.factor)
-            mean, variance = mean * by, variance * by
+            inverse = torch.where(self.factor == 0, 1.0, 1 / self.factor)
+            mean, variance = mean * inverse, variance * inverse
         return functional.batch_norm(x, mean, variance, scale, bias, self.training, self.share, EPS).relu()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -48,7 +50,7 @@ class DenseBlock(nn.Module):
             if self.inner:
                 new = functional.conv2d(new, self.blob(f"inner_filter{step}"))
                 new = self.normalised(new, "inner_", step)
-            # a true convolution, as the block asks it of cuDNN: the filter lies turned around
+            # the fork asks cuDNN for a true convolution, so the filter is rotated by 180 degrees
             new = functional.conv2d(new, self.blob(f"filter{step}").flip(2, 3), padding=1)
             x = torch.cat([x, functional.dropout(new, self.dropout, self.training)], 1)
         return x

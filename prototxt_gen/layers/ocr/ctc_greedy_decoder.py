@@ -1,4 +1,4 @@
-"""CTCGreedyDecoder."""
+"""Layer type CTCGreedyDecoder (OCR forks): the best label sequence of a CTC net."""
 
 from __future__ import annotations
 
@@ -24,14 +24,15 @@ class CTCDecoderParameter(Message, field="ctc_decoder_param", number=158):
 
 
 class CTCGreedyDecoder(LayerType):
-    """The best class of each step, blanks and, unless told otherwise, repetitions left out.
+    """Take the best class of each step, then remove blanks and, by default, repetitions.
 
     Source: senlinuc/caffe_ocr src/caffe/layers/ctc_decoder_layer.cpp CTCDecoderLayer::Forward_cpu,
         CTCGreedyDecoderLayer::Decode.
-    Shape: T×N×C, maybe ×1 → N×T×1×1: the classes from the first step on, then -1.
+    Shape: T×N×C or T×N×C×1 → N×T×1×1: the classes, then -1 up to length T.
     Blobs: none.
-    Differs: PyTorch, ONNX have none; both forms sort what is kept to the front. With a second bottom the forks part:
-        labels, and the top is an accuracy, or marks of the sequences' ends, and the top is sequences. That is refused.
+    Differs: PyTorch and ONNX have no such operator; both forms move the kept classes to the front by a sort. A second
+        bottom is refused, because it has different meanings in the forks: labels (the top is an accuracy), or markers
+        of sequence ends (the top is sequences).
     """
 
     type = "CTCGreedyDecoder"
@@ -42,16 +43,17 @@ class CTCGreedyDecoder(LayerType):
     def shapes(self, layer: Layer, bottoms: Sequence[Shape]) -> Sequence[Shape]:
         if len(bottoms) > 1 or len(layer.tops) > 1:
             raise UnsupportedError(
-                f"layer {layer.name!r} ({layer.type}): what a second bottom or top means differs among forks"
+                f"layer {layer.name!r} ({layer.type}): a second bottom or top has different meanings in the forks"
             )
         (bottom,) = bottoms
         if len(bottom) not in (3, 4) or any(size != 1 for size in bottom[3:]):
             raise layer.error(f"its bottom {show(bottom)} is not T×N×C")
         if not 0 <= self._blank(layer, bottom) < bottom[2]:
-            raise layer.error(f"blank_index {self._blank(layer, bottom)} is none of the {bottom[2]} classes")
+            raise layer.error(f"blank_index {self._blank(layer, bottom)} is not one of the {bottom[2]} classes")
         return [(bottom[1], bottom[0], 1, 1)]
 
     def _blank(self, layer: Layer, bottom: Shape) -> int:
+        """Return the index of the blank class; a negative blank_index means the last class."""
         blank = layer.get(CTCDecoderParameter).blank_index
         return blank if blank >= 0 else bottom[2] - 1
 

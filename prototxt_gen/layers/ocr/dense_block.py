@@ -1,4 +1,7 @@
-"""DenseBlock: a whole block of a DenseNet in one layer. Its fields are spelled as in the fork's caffe.proto."""
+"""Layer type DenseBlock (OCR forks): a whole block of a DenseNet in one layer.
+
+The fields are spelled as in the fork's caffe.proto.
+"""
 # ruff: noqa: N815
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ from prototxt_gen.ir import Layer, Shape, show
 from prototxt_gen.layers.axes import refuse_in_place
 from prototxt_gen.layers.base import BlobSpec, LayerType
 from prototxt_gen.layers.example import Example, positive
-from prototxt_gen.layers.normalization._batch_norm_shared import onnx_running
+from prototxt_gen.layers.normalization._batch_norm_shared import onnx_by_given_statistics
 from prototxt_gen.schema.caffe_proto import FillerParameter
 from prototxt_gen.schema.message import Message, boolean, float32, int32, message
 
@@ -25,7 +28,10 @@ if TYPE_CHECKING:
 
 
 class DenseBlockParameter(Message, field="denseblock_param", number=1147):
-    """Number 147 there, which BVLC gave to another. Up to `filter_W`, only numTransition and growthRate are used."""
+    """The fork gives it the number 147, which BVLC uses for another message.
+
+    Of the fields up to `filter_W`, only numTransition and growthRate have an effect.
+    """
 
     numTransition = int32(1, 40)
     initChannel = int32(2, 16)
@@ -49,15 +55,18 @@ class DenseBlockParameter(Message, field="denseblock_param", number=1147):
 
 
 class DenseBlock(LayerType):
-    """Adds channels step by step: batch norm, ReLU and a convolution of all so far; use_BC has a 1×1 of both before.
+    """Run all steps of a dense block; each adds growthRate channels computed from all channels before it.
+
+    A step is a batch norm, a ReLU and a 3×3 convolution. With use_BC, a batch norm, a ReLU and a 1×1 convolution come
+    first.
 
     Source: senlinuc/caffe_ocr src/caffe/layers/DenseBlock_layer.cu Forward_gpu; DenseBlock_layer.cpp LayerSetUp.
     Shape: N×C×H×W → N×(C + numTransition·growthRate)×H×W.
-    Blobs: filter, scale, bias, mean, variance, of each a blob for every step; use_BC: the same of the 1×1 convolutions,
-        which have 4·growthRate channels; factor 1.
-    Differs: from PyTorch, ONNX: filters lie turned by 180 degrees, as it asks for true convolution. The GPU takes the
-        statistics as they are and leaves factor at 0, the CPU divides by it and makes it grow; so this divides where
-        it is not 0. In training it averages as the GPU does.
+    Blobs: filter, scale, bias, mean, variance, one blob of each for every step; with use_BC the same for the 1×1
+        convolutions, which have 4·growthRate output channels; factor 1.
+    Differs: filters are stored rotated by 180 degrees, because the fork asks cuDNN for a true convolution. The fork's
+        GPU code uses the statistics as they are and leaves factor at 0; its CPU code divides by factor and increases
+        it. Here they are divided by factor if it is not 0. Training averages as the GPU code does.
     """
 
     type = "DenseBlock"
@@ -67,7 +76,7 @@ class DenseBlock(LayerType):
         (bottom,), p = bottoms, layer.get(DenseBlockParameter)
         refuse_in_place(layer)
         if len(bottom) != 4:
-            raise layer.error(f"it takes a bottom of 4 axes, not {show(bottom)}")
+            raise layer.error(f"it needs a bottom with 4 axes, not {show(bottom)}")
         if p.numTransition < 1 or p.growthRate < 1:
             raise layer.error("numTransition and growthRate must be at least 1")
         return [(bottom[0], bottom[1] + p.numTransition * p.growthRate, *bottom[2:])]
@@ -76,10 +85,10 @@ class DenseBlock(LayerType):
         p = layer.get(DenseBlockParameter)
         inputs = [bottoms[0][1] + step * p.growthRate for step in range(p.numTransition)]
         inner = [4 * p.growthRate] * p.numTransition
-        made = _step_blobs(p, "", inputs, [(p.growthRate, c, 3, 3) for c in (inner if p.use_BC else inputs)])
+        specs = _step_blobs(p, "", inputs, [(p.growthRate, c, 3, 3) for c in (inner if p.use_BC else inputs)])
         if p.use_BC:
-            made |= _step_blobs(p, "inner_", inner, [(4 * p.growthRate, c, 1, 1) for c in inputs])
-        return made | {"factor": BlobSpec((1,), statistic=True)}
+            specs |= _step_blobs(p, "inner_", inner, [(4 * p.growthRate, c, 1, 1) for c in inputs])
+        return specs | {"factor": BlobSpec((1,), statistic=True)}
 
     def macs(self, layer: Layer, bottoms: Sequence[Shape], tops: Sequence[Shape]) -> int:
         filters = (spec.shape for role, spec in self.blobs(layer, bottoms).items() if "filter" in role)
@@ -102,8 +111,8 @@ class DenseBlock(LayerType):
             if p.use_BC:
                 new = g.op("Conv", new, blobs[f"inner_filter{step}"], kernel_shape=(1, 1))
                 new = _normalised(g, new, blobs, "inner_", step)
-            turned = blobs[f"filter{step}"][:, :, ::-1, ::-1]
-            new = g.op("Conv", new, turned, kernel_shape=(3, 3), pads=(1, 1, 1, 1))
+            rotated = blobs[f"filter{step}"][:, :, ::-1, ::-1]
+            new = g.op("Conv", new, rotated, kernel_shape=(3, 3), pads=(1, 1, 1, 1))
             x = g.op("Concat", x, new, axis=1)
         return x
 
@@ -128,18 +137,19 @@ class DenseBlock(LayerType):
 def _step_blobs(
     p: DenseBlockParameter, kind: str, channels: Sequence[int], filters: Sequence[Shape]
 ) -> dict[str, BlobSpec]:
-    """Return the blobs of one convolution of each step and of the batch norm before it, or after the 1×1."""
-    made = {f"{kind}filter{i}": BlobSpec(shape, p.Filter_Filler) for i, shape in enumerate(filters)}
+    """Return the blobs of one convolution of each step and of the batch norm before it."""
+    specs = {f"{kind}filter{i}": BlobSpec(shape, p.Filter_Filler) for i, shape in enumerate(filters)}
     each = [(1, c, 1, 1) for c in channels]
-    made |= {f"{kind}scale{i}": BlobSpec(shape, p.BN_Scaler_Filler) for i, shape in enumerate(each)}
-    made |= {f"{kind}bias{i}": BlobSpec(shape, p.BN_Bias_Filler) for i, shape in enumerate(each)}
-    made |= {f"{kind}mean{i}": BlobSpec(shape, statistic=True) for i, shape in enumerate(each)}
+    specs |= {f"{kind}scale{i}": BlobSpec(shape, p.BN_Scaler_Filler) for i, shape in enumerate(each)}
+    specs |= {f"{kind}bias{i}": BlobSpec(shape, p.BN_Bias_Filler) for i, shape in enumerate(each)}
+    specs |= {f"{kind}mean{i}": BlobSpec(shape, statistic=True) for i, shape in enumerate(each)}
     one = FillerParameter(value=1.0)
-    return made | {f"{kind}variance{i}": BlobSpec(shape, one, statistic=True) for i, shape in enumerate(each)}
+    return specs | {f"{kind}variance{i}": BlobSpec(shape, one, statistic=True) for i, shape in enumerate(each)}
 
 
 def _normalised(g: OnnxGraph, x: str, blobs: Mapping[str, Array], kind: str, step: int) -> str:
+    """Write batch normalisation and ReLU of `x`, with the blobs of one step."""
     factor = float(blobs["factor"].reshape(-1)[0])
     scale, bias, mean, variance = (blobs[f"{kind}{role}{step}"] for role in ("scale", "bias", "mean", "variance"))
-    by = 1 / factor if factor else 1.0
-    return g.op("Relu", onnx_running(g, x, 1e-5, scale, bias, mean * by, variance * by))
+    inverse = 1 / factor if factor else 1.0
+    return g.op("Relu", onnx_by_given_statistics(g, x, 1e-5, scale, bias, mean * inverse, variance * inverse))

@@ -1,4 +1,7 @@
-"""Lstm (Junhyuk Oh's, in the OCR forks): an LSTM for whole sequences. Not Caffe's LSTM."""
+"""Layer type Lstm (OCR forks): Junhyuk Oh's LSTM for whole sequences.
+
+The file is not named lstm.py, because Caffe's LSTM is another type with other blobs and bottoms: recurrent/lstm.py.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class LSTMParameter(Message, field="lstm_param", number=8266711):
-    """Of senlinuc/caffe_ocr. The clipping threshold bounds gradients, nothing else."""
+    """The parameters in senlinuc/caffe_ocr. The clipping threshold limits gradients only."""
 
     num_output = uint32(1)
     clipping_threshold = float32(2)
@@ -31,14 +34,15 @@ class LSTMParameter(Message, field="lstm_param", number=8266711):
 
 
 class Lstm(LayerType):
-    """Long short-term memory over a batch of whole sequences; gates input, forget, output, new value.
+    """Run a long short-term memory over a batch of whole sequences; gates input, forget, output, new value.
 
     Source: senlinuc/caffe_ocr src/caffe/layers/lstm_layer_Junhyuk.cpp, .cu LstmLayer::Forward_gpu.
     Shape: T×N×I → T×N×D.
     Blobs: W_xc 4D×I, W_hc 4D×D, b_c 4D.
-    Differs: from torch.nn.LSTM, ONNX's LSTM: the order of the gates, one bias. With several streams this is what Caffe
-    computes on the GPU; its CPU code gives all of them the hidden state of the first. Gradients are not clipped here.
-    A second bottom (marks of where sequences begin) is refused, as its layout fits one stream only.
+    Differs: torch.nn.LSTM and ONNX's LSTM have another order of the gates and two biases. With several streams (N > 1)
+        this is the result of Caffe's GPU code; its CPU code gives all streams the hidden state of the first. Gradients
+        are not clipped here. A second bottom (markers of sequence starts) is refused, because its layout fits one
+        stream only.
     """
 
     type = "Lstm"
@@ -49,7 +53,7 @@ class Lstm(LayerType):
         if len(bottoms) > 1:
             raise UnsupportedError(f"layer {layer.name!r} ({layer.type}): a second bottom is not supported")
         if len(bottoms[0]) != 3:
-            raise layer.error(f"its bottom is {show(bottoms[0])}; it takes TxNxI, steps first, then streams")
+            raise layer.error(f"its bottom is {show(bottoms[0])}; it needs TxNxI: time steps, streams, inputs")
         size = layer.get(LSTMParameter).num_output
         if size < 1:
             raise layer.error("num_output must be at least 1")
@@ -91,7 +95,7 @@ class Lstm(LayerType):
 
 
 def _onnx_gates(blob: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Put the gates in ONNX's order: input, output, forget, new value."""
+    """Return the blob with the gates in ONNX's order: input, output, forget, new value."""
     import numpy as np
 
     i, f, o, new = np.split(blob, 4)

@@ -1,4 +1,4 @@
-"""S"""
+"""The base class of RNN and LSTM, their parameters and their examples."""
 
 from __future__ import annotations
 
@@ -29,36 +29,41 @@ class RecurrentParameter(Message, field="recurrent_param", number=146):
 
 
 class Recurrent(LayerType):
-    """What both share. Source: src/caffe/layers/recurrent_layer.cpp RecurrentLayer::LayerSetUp, Reshape."""
+    """Base of RNN and LSTM, which Caffe unrolls into a net over the steps of a batch.
+
+    Source: src/caffe/layers/recurrent_layer.cpp RecurrentLayer::LayerSetUp, Reshape.
+    """
 
     params = (RecurrentParameter,)
     bottoms = Arity(2)
     tops = Arity(1)
     letter: ClassVar[str] = ""
-    """What Caffe calls the gates in the names of its weights."""
+    """Letter in the names of Caffe's weights, as in W_xh: "h" for RNN, "c" for LSTM."""
     states: ClassVar[int] = 0
+    """Number of state blobs."""
     gates: ClassVar[int] = 0
+    """Number of gates, as a multiple of num_output."""
 
     def exposed(self, layer: Layer) -> int:
-        """Return how many state blobs are bottoms and tops of the layer."""
+        """Return how many state blobs are bottoms and tops of the layer (expose_hidden)."""
         return self.states if layer.get(RecurrentParameter).expose_hidden else 0
 
     def static(self, layer: Layer) -> bool:
-        """Whether the third bottom is an input that is the same at all steps."""
+        """Whether the third bottom is a static input, which is the same at all steps."""
         return len(layer.bottoms) > 2 + self.exposed(layer)
 
     def check_arity(self, layer: Layer) -> None:
         super().check_arity(layer)
         low = 2 + self.exposed(layer)
         if len(layer.bottoms) > low + 1 or len(layer.bottoms) < low:
-            raise layer.error(f"it takes {low} or {low + 1} bottoms, not {len(layer.bottoms)}")
+            raise layer.error(f"it needs {low} or {low + 1} bottoms, not {len(layer.bottoms)}")
         if len(layer.tops) != 1 + self.exposed(layer):
-            raise layer.error(f"it takes {1 + self.exposed(layer)} tops, not {len(layer.tops)}")
+            raise layer.error(f"it needs {1 + self.exposed(layer)} tops, not {len(layer.tops)}")
 
     def shapes(self, layer: Layer, bottoms: Sequence[Shape]) -> Sequence[Shape]:
         x, cont = bottoms[:2]
         if len(x) < 3 or cont != x[:2]:
-            raise layer.error(f"bottoms are {show_all(bottoms)}; it takes TxNx… and TxN, steps first, then streams")
+            raise layer.error(f"bottoms are {show_all(bottoms)}; it needs TxNx… and TxN: time steps, then streams")
         size = layer.get(RecurrentParameter).num_output
         if size < 1:
             raise layer.error("num_output must be at least 1")
@@ -68,10 +73,12 @@ class Recurrent(LayerType):
     def _check_others(self, layer: Layer, bottoms: Sequence[Shape], state: Shape) -> None:
         static = self.static(layer)
         if static and (len(bottoms[2]) < 2 or bottoms[2][0] != state[1]):
-            raise layer.error(f"its static input is {show(bottoms[2])}; it must be {state[1]}x…, one row a stream")
+            raise layer.error(
+                f"its static input is {show(bottoms[2])}; it must be {state[1]}x…, with one row for each stream"
+            )
         for given in bottoms[2 + static :]:
             if given != state:
-                raise layer.error(f"the state it is given is {show(given)}, and must be {show(state)}")
+                raise layer.error(f"its state bottom is {show(given)}; it must be {show(state)}")
 
     def blobs(self, layer: Layer, bottoms: Sequence[Shape]) -> dict[str, BlobSpec]:
         return dict(self._blobs(layer, bottoms))
@@ -101,7 +108,7 @@ class Recurrent(LayerType):
         self, g: OnnxGraph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, np.ndarray[Any, Any]]
     ) -> str | Sequence[str]:
         static, exposed = self.static(layer), self.exposed(layer)
-        inputs = write.from_outside(g, self.letter, bottoms[0], bottoms[2] if static else None, blobs)
+        inputs = write.input_gates(g, self.letter, bottoms[0], bottoms[2] if static else None, blobs)
         if exposed:
             state = [g.op("Squeeze", bottom, g.const([0], "axis")) for bottom in bottoms[2 + static :]]
         else:
@@ -112,54 +119,63 @@ class Recurrent(LayerType):
         return [self.onnx_output(g, hidden, blobs), *tops]
 
     def onnx_output(self, g: OnnxGraph, hidden: str, blobs: Mapping[str, np.ndarray[Any, Any]]) -> str:
+        """Write the top, given the hidden states of all steps. Default: the hidden states."""
         return hidden
 
 
 _CONT = literal([[0, 0], [1, 1], [1, 0]])
-"""Two streams of three steps: the second stream begins anew at the third."""
-_GOING_ON = literal([[1, 0], [1, 1]])
+"""Two streams of three steps: a new sequence begins at the third step of the second stream."""
+_CONT_EXPOSED = literal([[1, 0], [1, 1]])
 _PARAM = "recurrent_param { num_output: 3 }"
 _EXPOSED = "recurrent_param { num_output: 3 expose_hidden: true }"
 
 
-def _half(rng: np.random.Generator, shape: Shape) -> np.ndarray[Any, Any]:
-    """Small enough that no gate is ever quite open or shut."""
+def _small_normal(rng: np.random.Generator, shape: Shape) -> np.ndarray[Any, Any]:
+    """Draw from a normal distribution of standard deviation 0.5, so that no gate is saturated."""
     return rng.standard_normal(shape) * 0.5
 
 
 def recurrent_examples(states: int) -> tuple[Example, ...]:
+    """Return the examples of a type with this number of state blobs."""
     first = (True, False)
     state = ((1, 2, 3),) * states
-    draws: tuple[Draw, ...] = (normal, _GOING_ON, *[normal] * states)
-    many = 1 + states
+    draws: tuple[Draw, ...] = (normal, _CONT_EXPOSED, *[normal] * states)
+    tops = 1 + states
     return (
-        Example("plain", ((3, 2, 4), (3, 2)), _PARAM, draws=(normal, _CONT), blobs=_half, gradients=first),
-        Example("maps", ((3, 2, 2, 1, 2), (3, 2)), _PARAM, draws=(normal, _CONT), blobs=_half, gradients=first),
+        Example("plain", ((3, 2, 4), (3, 2)), _PARAM, draws=(normal, _CONT), blobs=_small_normal, gradients=first),
+        Example("maps", ((3, 2, 2, 1, 2), (3, 2)), _PARAM, draws=(normal, _CONT), blobs=_small_normal, gradients=first),
         Example(
             "static input",
             ((3, 2, 4), (3, 2), (2, 5)),
             _PARAM,
             draws=(normal, _CONT, normal),
-            blobs=_half,
+            blobs=_small_normal,
             gradients=(True, False, True),
         ),
-        Example("one step", ((1, 2, 4), (1, 2)), _PARAM, draws=(normal, literal([0, 0])), blobs=_half, gradients=first),
+        Example(
+            "one step",
+            ((1, 2, 4), (1, 2)),
+            _PARAM,
+            draws=(normal, literal([0, 0])),
+            blobs=_small_normal,
+            gradients=first,
+        ),
         Example(
             "exposed state",
             ((2, 2, 4), (2, 2), *state),
             _EXPOSED,
-            many,
+            tops,
             draws=draws,
-            blobs=_half,
+            blobs=_small_normal,
             gradients=(True, False, *[False] * states),
         ),
         Example(
             "static input, exposed state",
             ((2, 2, 4), (2, 2), (2, 2, 2), *state),
             _EXPOSED,
-            many,
+            tops,
             draws=(*draws[:2], normal, *draws[2:]),
-            blobs=_half,
+            blobs=_small_normal,
             gradients=(True, False, True, *[False] * states),
         ),
     )

@@ -1,4 +1,4 @@
-"""PyTorch modules of the recurrent layers: a loop over time, as Caffe's unrolled nets."""
+"""PyTorch modules of the recurrent layers: a loop over the time steps, as in Caffe's unrolled nets."""
 
 from __future__ import annotations
 
@@ -12,18 +12,19 @@ from prototxt_gen.ir import Shape
 
 
 def lstm_cell(gates: Tensor, cell: Tensor, mark: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Return hidden state and cell after one step; the gates are input, forget, output and new value, one by one.
+    """Return the hidden state and the cell state after one step.
 
-    Source: src/caffe/layers/lstm_unit_layer.cpp LSTMUnitLayer::Forward_cpu.
+    The gates are ordered input, forget, output, new value. Source: src/caffe/layers/lstm_unit_layer.cpp
+    LSTMUnitLayer::Forward_cpu.
     """
     i, f, o, new = gates.chunk(4, dim=-1)
-    kept = f.sigmoid() if mark is None else mark * f.sigmoid()
-    cell = kept * cell + i.sigmoid() * new.tanh()
+    forget = f.sigmoid() if mark is None else mark * f.sigmoid()
+    cell = forget * cell + i.sigmoid() * new.tanh()
     return o.sigmoid() * cell.tanh(), cell
 
 
 class Recurrent(nn.Module):
-    """Carries its state from batch to batch, as Caffe does, training and testing apart; `reset` forgets it."""
+    """Base class of both modules. It keeps its state from batch to batch, separately for training and test."""
 
     letter = ""
     states = 0
@@ -33,15 +34,16 @@ class Recurrent(nn.Module):
         for role, shape in shapes.items():
             self.register_parameter(role, nn.Parameter(torch.zeros(shape)))
         self.static, self.exposed, self.marked = static, exposed, marked
-        self.carried: dict[bool, tuple[Tensor, ...]] = {}
+        self.persistent_state: dict[bool, tuple[Tensor, ...]] = {}
 
     def reset(self) -> None:
-        """Begin anew with a state of zeros."""
-        self.carried.clear()
+        """Set the state that the next batch starts with to zeros."""
+        self.persistent_state.clear()
 
     def blob(self, role: str) -> Tensor:
-        found: Tensor = getattr(self, role)
-        return found
+        """Return the tensor of a role."""
+        tensor: Tensor = getattr(self, role)
+        return tensor
 
     def forward(self, x: Tensor, *others: Tensor) -> Tensor | tuple[Tensor, ...]:
         inputs = functional.linear(x.flatten(2), self.blob(f"W_x{self.letter}"), self.blob(f"b_{self.letter}"))
@@ -56,38 +58,43 @@ class Recurrent(nn.Module):
         return (top, *self.finish(state)) if self.exposed else self.keep(top, state)
 
     def start(self, inputs: Tensor, given: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """Return the state before the first step. Caffe sends no gradient into it."""
+        """Return the state before the first step. No gradient flows into it, as in Caffe."""
         if self.exposed:
             return tuple(state[0].detach() for state in given)
         zero = inputs.new_zeros(inputs.shape[1], self.blob(f"W_h{self.letter}").shape[1])
-        kept = self.carried.get(self.training, ())
-        enough = kept and len(kept[0]) >= len(zero)
-        return tuple(each[: len(zero)] for each in kept) if enough else (zero,) * self.states
+        stored = self.persistent_state.get(self.training, ())
+        enough = stored and len(stored[0]) >= len(zero)
+        return tuple(each[: len(zero)] for each in stored) if enough else (zero,) * self.states
 
     def keep(self, top: Tensor, state: tuple[Tensor, ...]) -> Tensor:
-        """Carry the state on. Where a batch has fewer streams than one before, those that are left out keep theirs."""
+        """Store the last state for the next batch and return the top; streams that this batch lacks keep theirs."""
         if self.marked:
-            older = self.carried.get(self.training, ()) or state
+            older = self.persistent_state.get(self.training, ()) or state
             joined = (torch.cat([new, old[len(new) :]]) for new, old in zip(state, older, strict=True))
-            self.carried[self.training] = tuple(each.detach() for each in joined)
+            self.persistent_state[self.training] = tuple(each.detach() for each in joined)
         return top
 
     def finish(self, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """Return the last state as tops. Caffe takes no gradient back from them."""
+        """Return the last state as tops. No gradient flows back from them, as in Caffe."""
         return tuple(each.detach().unsqueeze(0) for each in state)
 
     def hidden_inputs(self, inputs: Tensor, mark: Tensor | None, hidden: Tensor) -> Tensor:
+        """Return the inputs of one step plus the contribution of the hidden state, which `mark` 0 resets."""
         kept = hidden if mark is None else mark * hidden
         return inputs + functional.linear(kept, self.blob(f"W_h{self.letter}"))
 
     def step(self, inputs: Tensor, mark: Tensor | None, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Return the state after one time step."""
         raise NotImplementedError
 
     def output(self, hidden: Tensor) -> Tensor:
+        """Return the top, given the hidden states of all steps."""
         return hidden
 
 
 class LSTM(Recurrent):
+    """Caffe's LSTM; its state is the hidden state and the cell state."""
+
     letter, states = "c", 2
 
     def step(self, inputs: Tensor, mark: Tensor | None, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -96,6 +103,8 @@ class LSTM(Recurrent):
 
 
 class RNN(Recurrent):
+    """Caffe's RNN; its state is the hidden state."""
+
     letter, states = "h", 1
 
     def step(self, inputs: Tensor, mark: Tensor | None, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -108,9 +117,9 @@ class RNN(Recurrent):
 def recurrent_module(
     letter: str, shapes: Mapping[str, Shape], static: bool = False, exposed: bool = False, marked: bool = True
 ) -> nn.Module:
-    """Return an RNN (letter "h") or LSTM (letter "c") with parameters of these shapes, zero until they are loaded.
+    """Return an RNN (letter "h") or an LSTM (letter "c") with parameters of these shapes, zero until they are loaded.
 
-    `marked`: its second bottom marks with 0 where a sequence begins; without, every batch is one sequence.
+    `marked`: the second bottom has a 0 where a sequence begins. Otherwise every batch is one sequence.
     """
     kind = {"c": LSTM, "h": RNN}[letter]
     return kind(shapes, static, exposed, marked)

@@ -1,4 +1,4 @@
-"""P"""
+"""Layer type LSTM: long short-term memory."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ if TYPE_CHECKING:
 
 
 class LSTM(Recurrent):
-    """Long short-term memory; gates input, forget, output, new value.
+    """Run a long short-term memory over sequences; gates input, forget, output, new value.
 
     Source: src/caffe/layers/lstm_layer.cpp LSTMLayer::FillUnrolledNet, lstm_unit_layer.cpp, recurrent_layer.cpp.
-    Shape: T×N×…, cont T×N (, static N×…) (, h and c 1×N×D) → T×N×D (, h and c 1×N×D).
+    Shape: T×N×…, cont T×N, optionally static N×…, optionally h and c 1×N×D → T×N×D, optionally h and c 1×N×D.
     Blobs: W_xc 4D×I, b_c 4D, with a static input W_xc_static 4D×S, W_hc 4D×D.
-    Differs: from torch.nn.LSTM: the order of the gates, cont (0 where a sequence begins), and the state is carried from
-    batch to batch. ONNX begins every run with a state of zeros: for a longer sequence set expose_hidden. No gradient
-    goes into or comes from an exposed state.
+    Differs: torch.nn.LSTM has another order of the gates and no cont (0 where a sequence begins), and does not keep its
+        state from batch to batch. The ONNX model starts every run with a zero state; set expose_hidden for longer
+        sequences. No gradient flows into or out of an exposed state.
     """
 
     type = "LSTM"

@@ -1,4 +1,4 @@
-"""LSTMUnit: one step of an LSTM, as its unrolled net has it."""
+"""Layer type LSTMUnit: one step of an LSTM, used in Caffe's unrolled nets."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 
 class LSTMUnit(LayerType):
-    """Cell and hidden state after one step: c = cont·σ(f)·c + σ(i)·tanh(g), h = σ(o)·tanh(c).
+    """Compute cell and hidden state after one step: c = cont·σ(f)·c + σ(i)·tanh(g), h = σ(o)·tanh(c).
 
     Source: src/caffe/layers/lstm_unit_layer.cpp LSTMUnitLayer::Reshape, Forward_cpu, Backward_cpu.
-    Shape: c 1×N×D, gates i f o g 1×N×4D, cont 1×N → c 1×N×D, h 1×N×D.
+    Shape: c 1×N×D, gates (i, f, o, g) 1×N×4D, cont 1×N → c 1×N×D, h 1×N×D.
     Blobs: none.
-    Differs: for a cont between 0 and 1 the gradient of the forget gate is the true one, Caffe's on the GPU; its CPU
-    code has another there.
+    Differs: if cont is between 0 and 1, the gradient of the forget gate is the true one, as in Caffe's GPU code;
+        Caffe's CPU code has another one.
     """
 
     type = "LSTMUnit"
@@ -34,7 +34,7 @@ class LSTMUnit(LayerType):
     def shapes(self, layer: Layer, bottoms: Sequence[Shape]) -> Sequence[Shape]:
         cell, gates, cont = bottoms
         if len(cell) != 3 or cell[0] != 1 or gates != (*cell[:2], 4 * cell[2]) or cont != cell[:2]:
-            raise layer.error(f"bottoms are {show_all(bottoms)}; it takes 1xNxD, 1xNx4D and 1xN")
+            raise layer.error(f"bottoms are {show_all(bottoms)}; it needs 1xNxD, 1xNx4D and 1xN")
         return [cell, cell]
 
     def torch(self, layer: Layer, bottoms: Sequence[Shape]) -> nn.Module:

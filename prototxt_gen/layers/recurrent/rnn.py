@@ -1,4 +1,4 @@
-"""R"""
+"""Layer type RNN: a recurrent layer with one hidden state."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 
 class RNN(Recurrent):
-    """hidden = tanh(W_hh·(cont·hidden) + W_xh·x + b_h), top = tanh(W_ho·hidden + b_o).
+    """Compute hidden = tanh(W_hh·(cont·hidden) + W_xh·x + b_h) step by step; the top is tanh(W_ho·hidden + b_o).
 
     Source: src/caffe/layers/rnn_layer.cpp RNNLayer::FillUnrolledNet, recurrent_layer.cpp.
-    Shape: T×N×…, cont T×N (, static N×…) (, state 1×N×D) → T×N×D (, state 1×N×D).
+    Shape: T×N×…, cont T×N, optionally static N×…, optionally state 1×N×D → T×N×D, optionally state 1×N×D.
     Blobs: W_xh D×I, b_h D, with a static input W_xh_static D×S, W_hh D×D, W_ho D×D, b_o D.
-    Differs: from torch.nn.RNN: cont (0 where a sequence begins), a second layer on the hidden state, and the state is
-    carried from batch to batch. ONNX begins every run with a state of zeros: for a longer sequence set expose_hidden.
-    No gradient goes into or comes from an exposed state.
+    Differs: torch.nn.RNN has no cont (0 where a sequence begins) and no output layer, and does not keep its state from
+        batch to batch. The ONNX model starts every run with a zero state; set expose_hidden for longer sequences. No
+        gradient flows into or out of an exposed state.
     """
 
     type = "RNN"
