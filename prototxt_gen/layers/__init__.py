@@ -13,7 +13,7 @@ from prototxt_gen.layers.base import REGISTRY, LayerType
 
 @cache
 def _import_layer_types() -> None:
-    for family in (found.name for found in iter_modules(__path__) if found.ispkg):
+    for family in (module.name for module in iter_modules(__path__) if module.ispkg):
         package = import_module(f"{__name__}.{family}")
         for module in iter_modules(package.__path__, f"{package.__name__}."):
             if not module.name.rpartition(".")[2].startswith("_"):
@@ -33,8 +33,8 @@ def find_layer_type(type_: str) -> LayerType | None:
 
 def layer_type_of(layer: Layer) -> LayerType:
     """Return the `LayerType` that handles a layer. Raises UnsupportedError if the layer's type is unknown."""
-    found = find_layer_type(layer.type)
-    if found is None:
+    layer_type = find_layer_type(layer.type)
+    if layer_type is None:
         hint = nearest(layer.type, all_layer_types())
         raise UnsupportedError(f"layer {layer.name!r} ({layer.type}): the type is not known{hint}")
-    return found.of(layer)
+    return layer_type.of(layer)

@@ -21,7 +21,7 @@ def axis_or_alias(layer: Layer, axis: int | None, alias: int | None, alias_name:
     Raises NetError if both are given. Source: src/caffe/layers/concat_layer.cpp, slice_layer.cpp.
     """
     if axis is not None and alias is not None:
-        raise layer.error(f"axis and {alias_name} are both given; it takes one of them")
+        raise layer.error(f"axis and {alias_name} are both given; only one is allowed")
     if alias is not None and alias >= len(bottom):
         raise layer.error(f"{alias_name} {alias} is not an axis of its bottom {show(bottom)}")
     given = axis if alias is None else alias

@@ -225,7 +225,9 @@ class LayerType:
             if not arity.allows(len(got)):
                 raise layer.error(f"it takes {arity} {what}{'' if str(arity) == '1' else 's'}, not {len(got)}")
         if self.same_count and len(layer.bottoms) != len(layer.tops):
-            raise layer.error(f"it takes as many tops as bottoms, not {len(layer.bottoms)} and {len(layer.tops)}")
+            raise layer.error(
+                f"it takes as many tops as bottoms; it has {len(layer.bottoms)} bottoms and {len(layer.tops)} tops"
+            )
 
     def check_fields(self, layer: Layer) -> None:
         """Raise UnsupportedError if the layer's parameter messages contain an unknown field."""

@@ -25,7 +25,7 @@ def legacy_size(layer: Layer, shape: Shape, axis: int) -> int:
     Raises NetError if the blob has more than four axes. Source: include/caffe/blob.hpp Blob::LegacyShape.
     """
     if len(shape) > 4:
-        raise layer.error(f"its bottom {show(shape)} has {len(shape)} axes; it takes at most 4")
+        raise layer.error(f"its bottom {show(shape)} has {len(shape)} axes; at most 4 are allowed")
     return shape[axis] if axis < len(shape) else 1
 
 

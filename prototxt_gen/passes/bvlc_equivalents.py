@@ -11,7 +11,7 @@ from prototxt_gen.layers.detection._ssd_parameters import DetectionOutputParamet
 from prototxt_gen.layers.utility.flatten import FlattenParameter
 from prototxt_gen.layers.utility.shuffle_channel import ShuffleChannelParameter
 from prototxt_gen.layers.vision._convolution_window import ConvolutionParameter
-from prototxt_gen.layers.vision.crop_center import cuts
+from prototxt_gen.layers.vision.crop_center import margins
 from prototxt_gen.net.lowering_checks import sources
 from prototxt_gen.passes.bn_split import split
 from prototxt_gen.schema.caffe_proto import LayerParameter
@@ -60,7 +60,7 @@ def _crop_center(row: Row) -> list[Layer]:
         return [row.layer]
     like = Value(f"{name}/like")
     dummy = LayerParameter(dummy_data_param={"shape": {"dim": row.tops[0]}})
-    crop = LayerParameter(crop_param={"axis": 0, "offset": cuts(row.layer, bottom)})
+    crop = LayerParameter(crop_param={"axis": 0, "offset": margins(row.layer, bottom)})
     return [
         Layer(f"{name}/like", "DummyData", (), (like,), dummy),
         Layer(name, "Crop", (*row.layer.bottoms, like), row.layer.tops, crop),

@@ -1,4 +1,7 @@
-"""A table of small nets, one behaviour of Caffe each, as users write them. `test_behaviours.py` runs them all."""
+"""A table of small nets as users write them, one for each behaviour of Caffe.
+
+tests/layers/test_behaviours.py runs all of them.
+"""
 
 from __future__ import annotations
 

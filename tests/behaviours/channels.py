@@ -1,4 +1,4 @@
-"""Learned numbers by channel, normalisations, inner products."""
+"""Layers with learned numbers for each channel, normalisation layers, inner products."""
 # ruff: noqa: E501 (tables: a net a line)
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Odd corners: names that Python has a use for, files that leave out what is shared, two features in one layer."""
+"""Unusual nets: names that are Python keywords, weight files without shared blobs, two features in one layer."""
 # ruff: noqa: E501 (tables: a net a line)
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ SHARED = (
     B("stored: Scale with the bias of a convolution, hdf5", "a 2 3 4 4", storage="h5",
       layers="""f: Convolution a > f | convolution_param { num_output: 3 kernel_size: 1 } param { } param { name: "b" }
       g: Scale f > g | scale_param { bias_term: true } param { name: "b" }"""),
-    B("sharing: the mean of a BatchNorm alone", "a 2 3 4 4; b 2 3 4 4", not_here="their variances are apart, and PyTorch's statistics go together",
+    B("sharing: the mean of a BatchNorm alone", "a 2 3 4 4; b 2 3 4 4", refused_here="their variances are apart, and PyTorch's statistics go together",
       layers='f: BatchNorm a > f | param { name: "m" lr_mult: 0 }\ng: BatchNorm b > g | param { name: "m" lr_mult: 0 }'),
     B("sharing: a Convolution and a Deconvolution", "data 2 3 5 5",
       """a: Convolution data > a | convolution_param { num_output: 3 kernel_size: 3 bias_term: false } param { name: "w" }

@@ -1,4 +1,4 @@
-"""SSD's layers, and those of region nets."""
+"""Layers of SSD and of region proposal nets."""
 # ruff: noqa: E501 (tables: a net a line)
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ PRIORS = (
     priors("step_h and step_w", "min_size: 20 step_h: 30 step_w: 20"),
     priors("img_size", "min_size: 20 img_size: 100"),
     priors("img_h and img_w", "min_size: 20 img_h: 100 img_w: 120"),
-    priors("no clip, though boxes reach beyond", "min_size: 50", not_here="forks' defaults for clip differ"),
+    priors("no clip, though boxes reach beyond", "min_size: 50", refused_here="forks' defaults for clip differ"),
     priors("two sizes each", "min_size: 20 min_size: 30 max_size: 40 max_size: 50 aspect_ratio: 2 clip: true"),
 )
 
 
 def corners(rng: np.random.Generator, shape: tuple[int, ...]) -> Any:
-    """Boxes inside the image, as PriorBox makes them: 1x2x4·boxes, the second row variances."""
+    """Draw boxes inside the image, as PriorBox returns them: 1x2x4·boxes, the second row holds variances."""
     import numpy as np
 
     count = shape[2] // 4

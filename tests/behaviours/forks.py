@@ -1,4 +1,4 @@
-"""Types and blobs of forks. Where Caffe has no such type, it runs a net of other types that computes the same."""
+"""Types and blobs of forks. If Caffe lacks the type, it runs a net of other types that computes the same."""
 # ruff: noqa: E501 (tables: a net a line)
 
 from __future__ import annotations
@@ -9,25 +9,25 @@ from tests.behaviours.notation import B
 _SCALED = "scale: Scale {} > {} | scale_param {{ bias_term: true }}"
 _CONV = "conv1: Convolution data > conv1 | convolution_param { num_output: 4 kernel_size: 3 }\n"
 _BN_FILLS = {"bn": (normal, positive, literal([1]))}
-"""Statistics that the factor leaves as they are."""
+"""Statistics with a factor of 1."""
 
 
 def merged(
     name: str, storage: str, params: str = "bn_param { }", statistic: str | None = None, dialect: str | None = None
 ) -> B:
-    """A BN after a convolution: its blobs are written by `storage` from a BatchNorm and a Scale, which Caffe runs."""
+    """A BN after a convolution. Caffe runs a BatchNorm and a Scale; `storage` writes their blobs as those of a BN."""
     return B(
         f"fork: BN, {name}", "data 2 3 6 6", f"{_CONV}bn: BN conv1 > bn | {params}\nrelu: ReLU bn > bn",
-        stock=f"{_CONV}bn: BatchNorm conv1 > mid\n{_SCALED.format('mid', 'bn')}\nrelu: ReLU bn > bn",
+        caffe_layers=f"{_CONV}bn: BatchNorm conv1 > mid\n{_SCALED.format('mid', 'bn')}\nrelu: ReLU bn > bn",
         fills=_BN_FILLS, storage=storage, statistic=statistic, dialect=dialect,
     )  # fmt: skip
 
 
 def batch_norm(name: str, storage: str, params: str) -> B:
-    """A BatchNorm of five blobs, in the order of a fork."""
+    """A BatchNorm with five blobs, in the order of a fork."""
     return B(
         f"fork: BatchNorm, {name}", "data 2 3 6 6", f"{_CONV}bn: BatchNorm conv1 > bn | batch_norm_param {{ {params} }}",
-        stock=f"{_CONV}bn: BatchNorm conv1 > mid\n{_SCALED.format('mid', 'bn')}", fills=_BN_FILLS, storage=storage,
+        caffe_layers=f"{_CONV}bn: BatchNorm conv1 > mid\n{_SCALED.format('mid', 'bn')}", fills=_BN_FILLS, storage=storage,
     )  # fmt: skip
 
 
@@ -49,22 +49,22 @@ NORMS = (
 TYPES = (
     *(B(f"fork: {type_}", "data 2 3 7 7",
         f"dw: {type_} data > dw | convolution_param {{ num_output: 3 kernel_size: 3 pad: 1 stride: 2 }}",
-        stock="dw: Convolution data > dw | convolution_param { num_output: 3 kernel_size: 3 pad: 1 stride: 2 group: 3 }")
+        caffe_layers="dw: Convolution data > dw | convolution_param { num_output: 3 kernel_size: 3 pad: 1 stride: 2 group: 3 }")
       for type_ in ("ConvolutionDepthwise", "DepthwiseConvolution", "ConvolutionDepthWise")),
     B("fork: Axpy", "a 2 3 1 1; x 2 3 4 4; y 2 3 4 4", "axpy: Axpy a x y > out",
-      stock="""f: Reshape a > f | reshape_param { shape { dim: 0 dim: -1 } }
+      caffe_layers="""f: Reshape a > f | reshape_param { shape { dim: 0 dim: -1 } }
       s: Scale x f > s | scale_param { axis: 0 }
       axpy: Eltwise s y > out"""),
     B("fork: ShuffleChannel", "data 2 6 3 4", "sh: ShuffleChannel data > out | shuffle_channel_param { group: 2 }",
-      stock="""r: Reshape data > r | reshape_param { shape { dim: 0 dim: 2 dim: 3 dim: -1 } }
+      caffe_layers="""r: Reshape data > r | reshape_param { shape { dim: 0 dim: 2 dim: 3 dim: -1 } }
       p: Permute r > p | permute_param { order: 0 order: 2 order: 1 order: 3 }
       o: Reshape p > out | reshape_param { shape { dim: 0 dim: 6 dim: 3 dim: 4 } }"""),
     B("fork: Transpose", "data 2 3 4", "t: Transpose data > out | transpose_param { dim: 2 dim: 0 dim: 1 }",
-      stock="t: Permute data > out | permute_param { order: 2 order: 0 order: 1 }"),
+      caffe_layers="t: Permute data > out | permute_param { order: 2 order: 0 order: 1 }"),
     B("fork: pooling with ceil_mode", "data 2 3 8 8", "p: Pooling data > p | pooling_param { kernel_size: 3 stride: 2 ceil_mode: false }",
-      stock="p: Pooling data > p | pooling_param { kernel_size: 3 stride: 2 round_mode: FLOOR }"),
+      caffe_layers="p: Pooling data > p | pooling_param { kernel_size: 3 stride: 2 round_mode: FLOOR }"),
     B("fork: Mish", "data 2 3 4", "m: Mish data > out",
-      stock="b: BNLL data > b\nt: TanH b > t\nm: Eltwise data t > out | eltwise_param { operation: PROD }"),
+      caffe_layers="b: BNLL data > b\nt: TanH b > t\nm: Eltwise data t > out | eltwise_param { operation: PROD }"),
     B("fork: ReLU6", "data 2 3 4", "r: Power data > x | power_param { scale: 5 }\nact: ReLU6 x > x"),
     B("fork: HardSwish", "data 2 3 4", "r: Power data > x | power_param { scale: 5 }\nact: HardSwish x > y"),
     B("fork: HardSigmoid", "data 2 3 4", "act: HardSigmoid data > y"),
@@ -76,7 +76,7 @@ TYPES = (
     B("fork: PixelShuffle", "data 2 8 3 4", "ps: PixelShuffle data > ps | pixelshuffle_param { upscale_factor: 2 }"),
     B("fork: LSTMUnit", "c 1 2 3; gates 1 2 12; cont 1 2", "u: LSTMUnit c gates cont > c1 h1", draws={"cont": literal([[1, 0]])}),
     B("fork: LayerNorm, not affine", "data 2 3 4 4", "n: LayerNorm data > n | layer_norm_param { elementwise_affine: false eps: 0.0 }",
-      stock="n: MVN data > n | mvn_param { across_channels: true eps: 0 }"),
+      caffe_layers="n: MVN data > n | mvn_param { across_channels: true eps: 0 }"),
 )  # fmt: skip
 
 REGIONS = (

@@ -1,4 +1,4 @@
-"""What a net does beyond its layers: wiring, sharing, phases, old forms of the text."""
+"""Behaviour of whole nets: connections, shared weights, phases, old forms of the prototxt."""
 # ruff: noqa: E501 (tables: a net a line)
 
 from __future__ import annotations

@@ -1,11 +1,10 @@
-"""A behaviour: one small net that tells one thing Caffe does, written in a short notation that unfolds to a prototxt.
+"""A behaviour: one small net that shows one thing that Caffe does, in a short notation that expands to a prototxt.
 
-Each line of `layers` is one layer, `name: Type bottoms > tops | the rest of its prototxt`:
+Each line of `layers` is one layer, `name: Type bottoms > tops | other fields of the layer`:
 
     conv: Convolution data > conv | convolution_param { num_output: 4 kernel_size: 3 }
 
-Lines that start with a lower-case word and a brace, or are set in another form, are kept as they are. Inputs are
-declared by turns in each of the three forms that Caffe has.
+Lines in any other form are kept unchanged. Inputs are declared in one of the three forms that Caffe has.
 """
 
 from __future__ import annotations
@@ -27,10 +26,11 @@ _FORMS = ("input_shape", "Input", "input_dim")
 
 @dataclass(frozen=True)
 class Behaviour:
-    """One net. `inputs` reads `data 1 3 8 8; label 1`; `text` replaces everything where the notation will not do.
+    """One net. `inputs` is written as `data 1 3 8 8; label 1`; `text` is a whole prototxt instead of the notation.
 
-    `draws` fills inputs, `fills` learned blobs by layer (one for each); `storage` names how the weights are stored.
-    `tolerance` is relative to a blob's largest value. `refused`: Caffe does not run it, nor may we.
+    `draws` fills the inputs; `fills` fills the learned blobs, one function for each blob of a layer; `storage` is the
+    form of the weights file. `tolerance` is relative to the largest value of a blob. `refused` means that Caffe refuses
+    the net, and so must this project.
     """
 
     name: str
@@ -45,18 +45,18 @@ class Behaviour:
     refused: bool = False
     tolerance: float = 1e-5
     onnx: bool = True
-    stock: str = ""
-    """The layers that Caffe runs in place of `layers`, of types that it has."""
+    caffe_layers: str = ""
+    """Layers that Caffe runs instead of `layers`, if it lacks their types."""
     statistic: str | None = None
     dialect: str | None = None
-    not_here: str = ""
-    """Why we refuse what Caffe runs; empty where we run it."""
+    refused_here: str = ""
+    """Reason for which this project refuses a net that Caffe runs; empty if it runs it."""
 
     @property
     def shapes(self) -> dict[str, Shape]:
-        """The inputs' shapes, by blob."""
-        found = (_SHAPED.match(one.strip()) for one in self.inputs.split(";"))
-        return {one["name"]: tuple(map(int, one["dims"].split())) for one in found if one}
+        """Shapes of the inputs, by blob."""
+        parts = (_SHAPED.match(part.strip()) for part in self.inputs.split(";"))
+        return {part["name"]: tuple(map(int, part["dims"].split())) for part in parts if part}
 
     @property
     def seed(self) -> int:
@@ -68,9 +68,9 @@ class Behaviour:
             return self.text
         return self._whole(self.layers)
 
-    def stock_prototxt(self) -> str:
+    def caffe_prototxt(self) -> str:
         """Return the net that Caffe runs."""
-        return self._whole(self.stock) if self.stock else self.prototxt()
+        return self._whole(self.caffe_layers) if self.caffe_layers else self.prototxt()
 
     def _whole(self, layers: str) -> str:
         lines = [line.strip() for line in layers.strip().splitlines()]
@@ -93,12 +93,12 @@ def _declaration(form: str, name: str, shape: Shape) -> str:
 
 
 def _unfolded(line: str) -> str:
-    found = _SHORT.match(line)
-    if found is None:
+    match = _SHORT.match(line)
+    if match is None:
         return line
-    ends = [f'{end}: "{blob}"' for end in ("bottom", "top") for blob in found[f"{end}s"].split()]
-    return f'layer {{ name: "{found["name"]}" type: "{found["type"]}" {" ".join(ends)} {found["rest"] or ""} }}'
+    fields = [f'{field}: "{blob}"' for field in ("bottom", "top") for blob in match[f"{field}s"].split()]
+    return f'layer {{ name: "{match["name"]}" type: "{match["type"]}" {" ".join(fields)} {match["rest"] or ""} }}'
 
 
 B = Behaviour
-"""What the tables call it."""
+"""Short name for the tables."""

@@ -1,4 +1,4 @@
-"""LSTM and RNN: steps first, then streams; `cont` is 0 where a sequence begins."""
+"""LSTM and RNN: bottoms are time steps × streams; `cont` is 0 where a sequence begins."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Nets that Caffe refuses, each for one reason: so must we, with an error that names the layer."""
+"""Nets that Caffe refuses, each for one reason; this project must refuse them with an error that names the layer."""
 # ruff: noqa: E501 (tables: a net a line)
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How a net's weights are stored: each form that files have had, written by Caffe's own protobuf classes."""
+"""Forms in which weights have been stored, written by Caffe's own protobuf classes."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import numpy as np
 
 Array = np.ndarray[Any, Any]
 Store = Callable[[Any, Path], "Path | None"]
-"""Writes the weights of a Caffe net into a folder; returns the file Caffe itself is to read them from, if any."""
+"""Writes the weights of a Caffe net into a folder; returns the file that Caffe must load, or None."""
 
 
 def plain(net: Any, place: Path) -> Path | None:
-    """As Caffe saves them today."""
+    """Store the weights as Caffe does today."""
     net.save(str(place / "net.caffemodel"))
     return None
 
@@ -26,7 +26,7 @@ def hdf5(net: Any, place: Path) -> Path | None:
 
 
 def legacy(net: Any, place: Path) -> Path | None:
-    """With num, channels, height and width, as before 2014."""
+    """Store blobs with num, channels, height and width, as before 2014."""
     return _rewritten(net, place, _legacy_dims)
 
 
@@ -35,12 +35,12 @@ def double(net: Any, place: Path) -> Path | None:
 
 
 def with_diffs(net: Any, place: Path) -> Path | None:
-    """As a solver saves them with snapshot_diff."""
+    """Store the gradients too, as a solver does with snapshot_diff."""
     return _rewritten(net, place, lambda blob: blob.diff.extend([7.0] * len(blob.data)))
 
 
 def half(net: Any, place: Path) -> Path | None:
-    """As NVCaffe and OpenCV's shrinker store them; the numbers are rounded to halves in the net too."""
+    """Store half floats, as NVCaffe and OpenCV's shrinker do; the net's own blobs are rounded in the same way."""
     for blobs in net.params.values():
         for blob in blobs:
             blob.data[...] = blob.data.astype("float16").astype("float32")
@@ -49,7 +49,7 @@ def half(net: Any, place: Path) -> Path | None:
 
 
 def extra(net: Any, place: Path) -> Path | None:
-    """With a layer the net does not have."""
+    """Add a layer that the net does not have."""
 
     def change(model: Any) -> None:
         model.layer.add(name="fc8_old", type="InnerProduct").blobs.add(data=[1.0, 2.0]).shape.dim.extend([1, 2])
@@ -58,7 +58,7 @@ def extra(net: Any, place: Path) -> Path | None:
 
 
 def missing(net: Any, place: Path) -> Path | None:
-    """Without the first layer that has any."""
+    """Omit the first layer that has blobs."""
 
     def change(model: Any) -> None:
         del model.layer[[bool(layer.blobs) for layer in model.layer].index(True)]
@@ -74,7 +74,7 @@ def one_too_many(net: Any, place: Path) -> Path | None:
 
 
 def last_differs(net: Any, place: Path) -> Path | None:
-    """With other numbers in the last blob of all."""
+    """Change the last blob of the file."""
 
     def change(model: Any) -> None:
         [layer for layer in model.layer if layer.blobs][-1].blobs[-1].data[0] += 3
@@ -83,12 +83,12 @@ def last_differs(net: Any, place: Path) -> Path | None:
 
 
 def empty_copy(net: Any, place: Path) -> Path | None:
-    """With a second layer of the last one's name, which holds nothing."""
+    """Add a second layer with the name of the last one and without blobs."""
     return _changed(net, place, lambda model: model.layer.add(name=model.layer[-1].name, type=model.layer[-1].type))
 
 
 def odd_copy(net: Any, place: Path) -> Path | None:
-    """With a second layer of the last one's name, as it should be; the first has its axes the wrong way round."""
+    """Add a second layer with the name of the last one and right blobs; transpose the blobs of the first."""
 
     def change(model: Any) -> None:
         first = model.layer[-1]
@@ -99,12 +99,12 @@ def odd_copy(net: Any, place: Path) -> Path | None:
 
 
 def needless(net: Any, place: Path) -> Path | None:
-    """With a blob in the last layer, whatever it is."""
+    """Add a blob to the last layer, which needs none."""
     return _changed(net, place, lambda model: model.layer[-1].blobs.add(data=[1.0]).shape.dim.append(1))
 
 
 def transposed(net: Any, place: Path) -> Path | None:
-    """With the first blob's first two axes the wrong way round: as many numbers, another shape."""
+    """Swap the first two axes of the first blob: as many elements, another shape."""
 
     def change(model: Any) -> None:
         shape = next(layer for layer in model.layer if layer.blobs).blobs[0].shape
@@ -114,7 +114,7 @@ def transposed(net: Any, place: Path) -> Path | None:
 
 
 def version1(net: Any, place: Path) -> Path | None:
-    """V1 layers, their types numbers, their blobs of four dims."""
+    """Store V1 layers, with types as numbers and blobs of four dims."""
     from caffe.proto import caffe_pb2
 
     def change(model: Any) -> None:
@@ -131,7 +131,7 @@ def version1(net: Any, place: Path) -> Path | None:
 
 
 def version0(net: Any, place: Path) -> Path | None:
-    """V0 layers: the name, the type and the blobs a message further in."""
+    """Store V0 layers, with name, type and blobs in an inner message."""
     types = {"Convolution": "conv", "InnerProduct": "innerproduct", "Pooling": "pool", "ReLU": "relu"}
 
     def change(model: Any) -> None:
@@ -149,7 +149,7 @@ def version0(net: Any, place: Path) -> Path | None:
 
 
 def _computing(model: Any) -> list[Any]:
-    """Return the layers but for those that only declare inputs, which old files do not have."""
+    """Return the layers except those that only declare inputs, which old files do not have."""
     return [layer for layer in model.layer if layer.type != "Input"]
 
 
@@ -189,7 +189,7 @@ def _double(blob: Any) -> None:
 
 
 def _half(blob: Any) -> None:
-    """Fields 10 and 12 of that fork's BlobProto, which this schema does not know."""
+    """Write fields 10 and 12 of the fork's BlobProto, which this schema does not have."""
     raw = np.asarray(blob.data, dtype="<f2").tobytes()
     del blob.data[:]
     blob.MergeFromString(bytes([10 << 3, 2, 12 << 3 | 2]) + _varint(len(raw)) + raw)
@@ -201,7 +201,10 @@ def _varint(number: int) -> bytes:
 
 
 def merged(number: int, fourth: str, shape: tuple[int, ...] = (1, -1, 1, 1)) -> Store:
-    """BatchNorm `bn` and Scale `scale` as one BN of a fork: its bn_param's number, what its fourth blob holds."""
+    """Store BatchNorm `bn` and Scale `scale` as one BN of a fork.
+
+    `number` is the field number of bn_param; `fourth` says what the fourth blob holds.
+    """
 
     def arrays(mean: Array, variance: Array, factor: Array, slope: Array, bias: Array) -> list[Array]:
         kept = 1 / np.sqrt(variance.astype("float64") + 1e-5) if fourth == "inverse std" else variance
@@ -212,7 +215,7 @@ def merged(number: int, fourth: str, shape: tuple[int, ...] = (1, -1, 1, 1)) -> 
 
 
 def joined(type_: str, field: bytes, arrays: Callable[..., list[Array]]) -> Store:
-    """The layers `bn` and `scale` as one of this type, whose blobs `arrays` makes of theirs."""
+    """Store the layers `bn` and `scale` as one layer of this type, whose blobs `arrays` computes."""
 
     def store(net: Any, place: Path) -> Path | None:
         blobs = arrays(*(blob.data for name in ("bn", "scale") for blob in net.params[name]))

@@ -1,4 +1,4 @@
-"""Weights as files hold them."""
+"""Behaviours of weights files: each form in which weights are stored."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ BEHAVIOURS = (
     stored("extra"),
     stored("V1", _V1_NET),
     stored("V0", _V1_NET.replace("up: Deconvolution conv1 > up", "c2: Convolution conv1 > up")),
-    stored("missing", not_here="Caffe would run with what the filler gives, without a word"),
-    B("stored: two layers of one name", "data 2 6", storage="diffs", not_here="Caffe gives weights to the first alone",
+    stored("missing", refused_here="Caffe would run with the filler's values, without a warning"),
+    B("stored: two layers of one name", "data 2 6", storage="diffs", refused_here="Caffe loads the first only",
       layers="""f: InnerProduct data > a | inner_product_param { num_output: 6 }
       f: InnerProduct a > b | inner_product_param { num_output: 6 }"""),
     stored("one too many", refused=True),

@@ -1,4 +1,4 @@
-"""Layers that move numbers and change no number."""
+"""Layers that move elements without changing them."""
 # ruff: noqa: E501 (tables: a net a line)
 
 from __future__ import annotations

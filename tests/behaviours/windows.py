@@ -1,4 +1,4 @@
-"""Sliding windows: convolutions, poolings, their kin."""
+"""Layers with sliding windows: convolution, pooling and similar types."""
 # ruff: noqa: E501 (tables: a net a line)
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Golden tensors: what real Caffe computes for each layer type's examples. `python -m tests.golden` records them."""
+"""Golden tensors: what real Caffe computes for the examples of each layer type.
+
+`python -m tests.golden` records them.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +22,7 @@ Array = np.ndarray[Any, Any]
 
 
 def path(layer_type: LayerType) -> Path:
+    """Return the path of a type's golden file."""
     return FOLDER / f"{layer_type.type}.npz"
 
 
@@ -35,12 +39,12 @@ def prototxt(layer_type: LayerType, example: Example) -> str:
 
 
 def top_names(example: Example) -> list[str]:
-    """An in-place example writes its tops over its bottoms."""
+    """Return the names of the example's tops; those of an in-place example are its bottoms."""
     return [f"{'bottom' if example.in_place else 'top'}{i}" for i in range(example.tops)]
 
 
 def layer_of(layer_type: LayerType, example: Example) -> Layer:
-    """Return the example's layer, its bottoms with their shapes."""
+    """Return the example's layer; its bottoms have their shapes."""
     net = parse_net(prototxt(layer_type, example), f"example {example.name!r} of {layer_type.type}").at(example.phase)
     (layer,) = net.layers
     assert all(isinstance(value, Value) and value.shape is not None for value in layer.bottoms)
@@ -48,11 +52,12 @@ def layer_of(layer_type: LayerType, example: Example) -> Layer:
 
 
 def seed(layer_type: LayerType, example: Example) -> int:
+    """Return the seed of the example's random numbers."""
     return zlib.crc32(f"{layer_type.type}/{example.name}".encode())
 
 
 def draw(layer_type: LayerType, example: Example) -> tuple[list[Array], dict[str, Array], np.random.Generator]:
-    """Return the example's bottoms, its learned arrays by role, and the generator for what comes after."""
+    """Return the example's bottoms, its learned blobs by role, and the generator for further numbers."""
     rng = np.random.default_rng(seed(layer_type, example))
     bottoms = list(example.draw_bottoms(rng))
     specs = layer_type.blobs(layer_of(layer_type, example), example.bottoms)
@@ -61,11 +66,12 @@ def draw(layer_type: LayerType, example: Example) -> tuple[list[Array], dict[str
 
 
 def fingerprint(examples: Sequence[Example], layer_type: LayerType) -> str:
-    """Changes when an example changes, so that a stale record is noticed."""
+    """Return a checksum of the examples, so that a golden file of older examples is noticed."""
     texts = [f"{e.name}|{e.phase}|{e.in_place}|{e.gradients}|{prototxt(layer_type, e)}" for e in examples]
     return f"{zlib.crc32(chr(10).join(texts).encode()):08x}"
 
 
 def load(layer_type: LayerType) -> dict[str, Array]:
+    """Return the arrays of a type's golden file."""
     with np.load(path(layer_type)) as stored:
         return dict(stored)

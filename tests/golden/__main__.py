@@ -1,6 +1,6 @@
-"""Record golden tensors from real Caffe: `python -m tests.golden [TYPE …]`, all types without arguments.
+"""Record golden tensors from real Caffe: `python -m tests.golden [TYPE …]`. Default: all types.
 
-Each type is recorded in a process of its own, because a failed CHECK in Caffe ends the process.
+Each type is recorded in its own process, because a failed CHECK in Caffe ends the process.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tests import golden
 
 
 def record(layer_type: LayerType) -> dict[str, Any]:
-    """Return the arrays of all the layer type's examples, keyed `<index>.<what><number>`."""
+    """Return the arrays of all examples of a layer type, with keys `<index>.<kind><number>`."""
     out: dict[str, Any] = {"fingerprint": np.asarray(golden.fingerprint(layer_type.examples, layer_type))}
     for index, example in enumerate(layer_type.examples):
         print(f"{layer_type.type}: {example.name}", file=sys.stderr, flush=True)
@@ -30,6 +30,7 @@ def record(layer_type: LayerType) -> dict[str, Any]:
 
 
 def _run(layer_type: LayerType, example: Example) -> dict[str, Any]:
+    """Run one example in Caffe; return its bottoms, learned blobs, tops and gradients."""
     import caffe
 
     net = _net(layer_type, example)

@@ -1,13 +1,14 @@
-"""Golden solvers: what real Caffe's six solvers make of a small net in ten iterations.
+"""Golden solvers: ten iterations of real Caffe's six solvers on a small net.
 
-`python -m tests.golden.solvers` records `tests/golden/solvers.npz`, the oracle of every trainer on machines without
-Caffe. All cases begin with the same weights and see the same batches; iteration i takes batches i·iter_size and on.
+`python -m tests.golden.solvers` records `tests/golden/solvers.npz`, with which every trainer is compared on machines
+without Caffe. All cases start from the same weights and use the same batches; iteration i uses batches i·iter_size and
+following.
 
-    initial.<layer>.<blob>           the weights before
-    data, label                      all images and labels, batch after batch of BATCH
-    <case>.weights.<layer>.<blob>    after ITERATIONS
+    initial.<layer>.<blob>           weights before training
+    data, label                      all images and labels, in batches of BATCH
+    <case>.weights.<layer>.<blob>    weights after ITERATIONS
     <case>.history.<index>           as in a .solverstate
-    <case>.loss, <case>.rate         one number an iteration; the loss is that of its last batch
+    <case>.loss, <case>.rate         one number per iteration; the loss is that of its last batch
 """
 
 from __future__ import annotations
@@ -82,7 +83,10 @@ VARIANTS = {
 
 
 def _cases() -> dict[str, str]:
-    """SGD with every policy, the other types with two of them; every type with every variant."""
+    """Return the solver text of each case.
+
+    SGD is combined with every policy, the other types with two of them, and every type with every variant.
+    """
     made = {}
     for type_, own in TYPES.items():
         for policy, fields in POLICIES.items():
@@ -103,12 +107,12 @@ CASES = _cases()
 
 
 def fingerprint() -> int:
-    """Return a number that changes with the net or a case: the file must then be recorded anew."""
+    """Return a checksum of the net and the cases; if it changes, the file must be recorded again."""
     return zlib.crc32(repr((NET, sorted(CASES.items()))).encode())
 
 
 def load() -> dict[str, Array]:
-    """Return what was recorded."""
+    """Return the recorded arrays."""
     with np.load(FILE) as stored:
         found = dict(stored)
     assert found["fingerprint"] == fingerprint(), "record anew: python -m tests.golden.solvers"
@@ -143,7 +147,7 @@ def history(golden: Mapping[str, Array], case: str) -> list[Array]:
 
 
 def draw() -> dict[str, Array]:
-    """Draw what all cases share."""
+    """Draw the weights, images and labels that all cases share."""
     rng = np.random.default_rng(20)
     count = BATCH * ITERATIONS * MOST_SIZE
     shapes = {"conv": [(2, 3, 3, 3), (2,)], "ip1": [(8, 8), (8,)], "ip2": [(8, 8), (8,)], "ip3": [(3, 8), (3,)]}
@@ -159,7 +163,7 @@ def draw() -> dict[str, Array]:
 
 
 def record() -> dict[str, Array]:
-    """Run every case in Caffe."""
+    """Run every case in Caffe and return all arrays."""
     made = draw() | {"fingerprint": np.asarray(fingerprint())}
     for case in CASES:
         print(case, file=sys.stderr, flush=True)

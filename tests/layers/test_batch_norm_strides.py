@@ -1,4 +1,4 @@
-"""Batch normalisation of images whose axes of size 1 have odd strides: the gradient is right all the same."""
+"""Gradients of batch normalisation for images with unusual strides on axes of size 1."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def _gradient(norm: RunningNorm, image: Tensor, top: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("name", SHAPES)
-def test_strides_of_axes_of_size_one_change_no_gradient(name: str) -> None:
+def test_gradient_does_not_depend_on_strides_of_axes_of_size_one(name: str) -> None:
     shape, strides = SHAPES[name]
     torch.manual_seed(1)
     norm = RunningNorm(shape[1], 1e-5, True, PHASE).train()

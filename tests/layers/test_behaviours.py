@@ -1,4 +1,4 @@
-"""Every behaviour of `tests.behaviours`, from its files to ONNX Runtime, PyTorch and model.py, against real Caffe."""
+"""Every behaviour of `tests.behaviours` in ONNX Runtime, PyTorch and model.py, compared with real Caffe."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ from tests.support.caffe_support import caffe_or_skip
 Array = np.ndarray[Any, Any]
 Blobs = Mapping[str, Array]
 pytestmark = pytest.mark.caffe
-CASES = [pytest.param(i, id=one.name.replace(" ", "_")) for i, one in enumerate(BEHAVIOURS)]
+CASES = [pytest.param(i, id=behaviour.name.replace(" ", "_")) for i, behaviour in enumerate(BEHAVIOURS)]
 
 
 @pytest.fixture(scope="session")
 def records(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What Caffe makes of all behaviours, a folder for each."""
+    """A folder with what Caffe computes for every behaviour, in one subfolder for each."""
     caffe_or_skip()
     folder = tmp_path_factory.mktemp("behaviours")
-    for index, one in enumerate(BEHAVIOURS):
+    for index, behaviour in enumerate(BEHAVIOURS):
         (folder / str(index)).mkdir()
-        (folder / str(index) / "net.prototxt").write_text(one.prototxt(), encoding="utf-8")
-        (folder / str(index) / "stock.prototxt").write_text(one.stock_prototxt(), encoding="utf-8")
+        (folder / str(index) / "net.prototxt").write_text(behaviour.prototxt(), encoding="utf-8")
+        (folder / str(index) / "caffe.prototxt").write_text(behaviour.caffe_prototxt(), encoding="utf-8")
     first = 0
     while first < len(BEHAVIOURS):  # once, unless a net ends the process
         first = run_caffe(folder, first)
@@ -65,22 +65,22 @@ def run_caffe(folder: Path, first: int) -> int:
     return stuck + 1
 
 
-class Judge:
-    """One behaviour's files and what Caffe made of them."""
+class BehaviourCase:
+    """The files of one behaviour and what Caffe computed for it."""
 
     def __init__(self, folder: Path, index: int) -> None:
         self.behaviour: Behaviour = BEHAVIOURS[index]
-        self.place = folder / str(index)
-        told = self.place / "refused.txt"
-        self.refusal = told.read_text(encoding="utf-8") if told.exists() else ""
+        self.folder = folder / str(index)
+        refusal = self.folder / "refused.txt"
+        self.refusal = refusal.read_text(encoding="utf-8") if refusal.exists() else ""
 
     @property
     def model(self) -> Path:
-        return next(p for p in (self.place / "net.caffemodel", self.place / "net.caffemodel.h5") if p.exists())
+        return next(p for p in (self.folder / "net.caffemodel", self.folder / "net.caffemodel.h5") if p.exists())
 
     def arrays(self, name: str, keys: Sequence[str]) -> Blobs | None:
-        """Return the arrays of a file, None where Caffe did not get that far."""
-        file = self.place / f"{name}.npz"
+        """Return the arrays of a file, or None if Caffe did not write it."""
+        file = self.folder / f"{name}.npz"
         if not file.exists():
             return None
         with np.load(file) as stored:
@@ -90,27 +90,29 @@ class Judge:
         return self.arrays(f"inputs{suffix}", list(self.behaviour.shapes))
 
     def blobs(self, suffix: str = "") -> Blobs | None:
-        """Return all of Caffe's blobs, or None where it does not run with this batch."""
-        return self.arrays(f"blobs{suffix}", (self.place / "names.txt").read_text(encoding="utf-8").split("\n"))
+        """Return all blobs as Caffe computed them, or None if it does not run with this batch size."""
+        return self.arrays(f"blobs{suffix}", (self.folder / "names.txt").read_text(encoding="utf-8").split("\n"))
 
     def outputs(self) -> list[str]:
-        return (self.place / "outputs.txt").read_text(encoding="utf-8").split("\n")
+        return (self.folder / "outputs.txt").read_text(encoding="utf-8").split("\n")
 
     def analysis(self) -> Analysis:
-        one = self.behaviour
-        net = read(self.place / "net.prototxt")
-        return ready(net.at("TEST", (*one.stages, *net.params.state.stage), one.level))
+        behaviour = self.behaviour
+        net = read(self.folder / "net.prototxt")
+        return ready(net.at("TEST", (*behaviour.stages, *net.params.state.stage), behaviour.level))
 
     def weights(self, analysis: Analysis) -> Weights:
         return weights.read(self.model, analysis, self.behaviour.dialect, self.behaviour.statistic)
 
     def subject(self) -> Subject:
-        one = self.behaviour
-        how = Reading(stages=one.stages, level=one.level, dialect=one.dialect, statistic=one.statistic)
-        return open_subject(self.place / "net.prototxt", self.model, how)
+        behaviour = self.behaviour
+        how = Reading(
+            stages=behaviour.stages, level=behaviour.level, dialect=behaviour.dialect, statistic=behaviour.statistic
+        )
+        return open_subject(self.folder / "net.prototxt", self.model, how)
 
     def compare(self, got: Blobs, wanted: Blobs, what: str) -> None:
-        for name in got.keys() & wanted.keys() if self.behaviour.stock else got:
+        for name in got.keys() & wanted.keys() if self.behaviour.caffe_layers else got:
             array = got[name]
             close(array, wanted[name], self.behaviour.tolerance, f"{what}, blob {name!r}")
 
@@ -125,100 +127,100 @@ def close(got: Array, wanted: Array, tolerance: float, what: str) -> None:
 
 
 @pytest.fixture(params=CASES)
-def judge(records: Path, request: pytest.FixtureRequest) -> Iterator[Judge]:
-    yield Judge(records, request.param)
+def case(records: Path, request: pytest.FixtureRequest) -> Iterator[BehaviourCase]:
+    yield BehaviourCase(records, request.param)
 
 
-def test_behaviour(judge: Judge, tmp_path: Path) -> None:
-    if judge.behaviour.refused:
-        assert judge.refusal, "Caffe runs it"
-        check_refused(judge)
+def test_behaviour(case: BehaviourCase, tmp_path: Path) -> None:
+    if case.behaviour.refused:
+        assert case.refusal, "Caffe runs it"
+        check_refused(case)
         return
-    assert not judge.refusal, f"Caffe refuses it: {judge.refusal}"
-    if judge.behaviour.not_here:
+    assert not case.refusal, f"Caffe refuses it: {case.refusal}"
+    if case.behaviour.refused_here:
         with pytest.raises(PrototxtGenError):
-            check_torch(judge)
+            check_torch(case)
         return
-    check_torch(judge)
-    if judge.behaviour.onnx:
-        check_onnx(judge, tmp_path)
-        check_folder(judge, tmp_path)
+    check_torch(case)
+    if case.behaviour.onnx:
+        check_onnx(case, tmp_path)
+        check_folder(case, tmp_path)
 
 
-def check_refused(judge: Judge) -> None:
-    """The net, or the weights for it, are refused with one clear error; or `check` has one."""
-    file = judge.place / "net.prototxt"
+def check_refused(case: BehaviourCase) -> None:
+    """The net or its weights are refused with a clear error, or `check` reports an error."""
+    file = case.folder / "net.prototxt"
     with pytest.raises(PrototxtGenError) as caught:
-        analysis = judge.analysis()
-        if any(judge.place.glob("net.caffemodel*")):
-            weights.read(judge.model, analysis)
+        analysis = case.analysis()
+        if any(case.folder.glob("net.caffemodel*")):
+            weights.read(case.model, analysis)
         for problem in check_net(read(file), parse(read_text(file))):
             if problem.severity == ERROR:
                 raise NetError(problem.message)
     assert str(caught.value)
 
 
-def check_torch(judge: Judge) -> None:
-    """Every blob, with the declared batch and, where Caffe takes one, with one image more."""
+def check_torch(case: BehaviourCase) -> None:
+    """All blobs match, with the declared batch and, if Caffe accepts it, with one image more."""
     import torch
 
     from prototxt_gen.runtime.torch_net import TorchNet, as_tensors
 
-    analysis = judge.analysis()
-    net = TorchNet(analysis, judge.weights(analysis)).eval()
+    analysis = case.analysis()
+    net = TorchNet(analysis, case.weights(analysis)).eval()
     last = {value.blob: value for value in analysis.net.values()}
     for suffix in ("", "2"):
-        wanted, inputs = judge.blobs(suffix), judge.inputs(suffix)
+        wanted, inputs = case.blobs(suffix), case.inputs(suffix)
         if wanted is None or inputs is None:
             continue
         with torch.no_grad():
-            made = net.run(as_tensors(inputs))
-        got = {name: made[value].detach().numpy() for name, value in last.items() if value in made}
-        assert set(judge.outputs()) <= set(got)
-        judge.compare(got, wanted, f"PyTorch{' with one image more' if suffix else ''}")
+            results = net.run(as_tensors(inputs))
+        got = {name: results[value].detach().numpy() for name, value in last.items() if value in results}
+        assert set(case.outputs()) <= set(got)
+        case.compare(got, wanted, f"PyTorch{' with one image more' if suffix else ''}")
 
 
-def check_onnx(judge: Judge, folder: Path) -> None:
-    """Every blob of the plain model; the outputs of the folded one, with one image more where the batch is dynamic."""
-    subject = judge.subject()
-    inputs, wanted = judge.inputs(), judge.blobs()
+def check_onnx(case: BehaviourCase, folder: Path) -> None:
+    """All blobs of the plain model and the outputs of the folded model match; also with one image more if possible."""
+    subject = case.subject()
+    inputs, wanted = case.inputs(), case.blobs()
     assert inputs is not None and wanted is not None
     plain = run(lower(subject.analysis, subject.weights, fold_bn=False), inputs, folder / "plain.onnx", every=True)
-    judge.compare(plain, wanted, "ONNX")
+    case.compare(plain, wanted, "ONNX")
     folded = lower(subject.analysis, subject.weights)
     outputs = run(folded, inputs, folder / "folded.onnx")
-    assert set(outputs) >= set(judge.outputs()) - set(inputs)
-    judge.compare(outputs, wanted, "ONNX, folded")
-    more, wanted = judge.inputs("2"), judge.blobs("2")
+    assert set(outputs) >= set(case.outputs()) - set(inputs)
+    case.compare(outputs, wanted, "ONNX, folded")
+    more, wanted = case.inputs("2"), case.blobs("2")
     if more and wanted and all(fits(more[name].shape, dims) for name, dims in folded.inputs.items()):
-        judge.compare(run(folded, more, folder / "more.onnx"), wanted, "ONNX with one image more")
+        case.compare(run(folded, more, folder / "more.onnx"), wanted, "ONNX with one image more")
 
 
-def check_folder(judge: Judge, folder: Path) -> None:
-    """The outputs of the net as it is written in Python, with one image more too."""
+def check_folder(case: BehaviourCase, folder: Path) -> None:
+    """The outputs of the net written as Python match, also with one image more."""
     from converters.pytorch_export.output_files import load_folder, run_module, write_folder
     from prototxt_gen.runtime.torch_net import TorchNet
 
-    subject = judge.subject()
+    subject = case.subject()
     write_folder(subject, TorchNet(subject.analysis, subject.weights), folder / "torch")
     written = load_folder(folder / "torch")
     for suffix in ("", "2"):
-        inputs, wanted = judge.inputs(suffix), judge.blobs(suffix)
+        inputs, wanted = case.inputs(suffix), case.blobs(suffix)
         if inputs is not None and wanted is not None:
-            judge.compare(run_module(subject, written, inputs), wanted, f"model.py{suffix}")
+            case.compare(run_module(subject, written, inputs), wanted, f"model.py{suffix}")
 
 
 def fits(shape: Sequence[int], dims: Sequence[int | str]) -> bool:
-    """Whether a model's input takes arrays of this shape."""
+    """Whether an input of the model accepts arrays of this shape."""
     return all(isinstance(dim, str) or dim == size for size, dim in zip(shape, dims, strict=True))
 
 
 def run(net: OnnxNet, inputs: Blobs, path: Path, every: bool = False) -> Blobs:
-    """Save the model, load it, run it; return blobs by Caffe's names, those made by layers alone."""
+    """Save, load and run the model; return blobs by Caffe's names, without the inputs."""
     onnx_writer.save(net, path)
     fed = {name: inputs[name] for name in net.inputs}
-    made = run_onnx_file(path, fed, list(net.names.values()) if every else ())
+    results = run_onnx_file(path, fed, list(net.names.values()) if every else ())
     last = {value.blob: name for value, name in net.names.items()}
     if not every:
-        return {blob: made[name] for blob, name in last.items() if name in net.outputs}
-    return {blob: made[name] for blob, name in last.items() if name in made and name not in net.inputs}
+        return {blob: results[name] for blob, name in last.items() if name in net.outputs}
+    return {blob: results[name] for blob, name in last.items() if name in results and name not in net.inputs}

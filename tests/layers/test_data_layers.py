@@ -1,4 +1,4 @@
-"""Shapes that data layers make: what the prototxt tells, and what it does not."""
+"""Shapes of data layers: those that the prototxt specifies, and errors for the others."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ def infer(type_: str, params: str, tops: int) -> list[tuple[int, ...]]:
 
 
 @pytest.mark.parametrize(("type_", "params", "shapes"), KNOWN)
-def test_shapes_the_prototxt_tells(type_: str, params: str, shapes: list[tuple[int, ...]]) -> None:
+def test_shapes_specified_by_the_prototxt(type_: str, params: str, shapes: list[tuple[int, ...]]) -> None:
     assert infer(type_, params, len(shapes)) == shapes
 
 
 UNKNOWN = [
-    ("Input", "", "it declares no shape"),
+    ("Input", "", "the shape of its tops is not specified"),
     ("Data", f"{DATA} transform_param {{ crop_size: 224 mean_value: 128 }}", "the number of channels"),
     ("Data", f"{DATA} transform_param {{ force_color: true }}", "the size of its images"),
     (
@@ -59,7 +59,7 @@ UNKNOWN = [
 
 
 @pytest.mark.parametrize(("type_", "params", "what"), UNKNOWN)
-def test_shapes_only_the_source_tells(type_: str, params: str, what: str) -> None:
+def test_shapes_that_need_the_data_set_are_refused(type_: str, params: str, what: str) -> None:
     with pytest.raises(UnsupportedError, match=f"{what}.*give it with --input-size or --shape"):
         infer(type_, params, 2)
 
@@ -73,14 +73,18 @@ WRONG = [
         f"{DATA} transform_param {{ force_gray: true mean_value: 1 mean_value: 2 }}",
         "2 mean values for images of 1",
     ),
-    ("Data", f"{DATA} transform_param {{ resize_param {{ height: 3 }} }}", "resize_param needs height and width"),
+    ("Data", f"{DATA} transform_param {{ resize_param {{ height: 3 }} }}", "resize_param needs a height and a width"),
     ("Data", "data_param { batch_sise: 8 }", "did you mean 'batch_size'?"),
-    ("ImageData", f"{IMAGES} }} transform_param {{ crop_size: 257 }}", "it crops 257 pixels out of 256"),
-    ("ImageData", "image_data_param { new_height: 3 }", "must be given together"),
+    (
+        "ImageData",
+        f"{IMAGES} }} transform_param {{ crop_size: 257 }}",
+        "the crop of 257 pixels is larger than the image, 256 pixels",
+    ),
+    ("ImageData", "image_data_param { new_height: 3 }", "must both be given"),
     ("WindowData", "window_data_param { batch_size: 8 }", "it needs transform_param { crop_size }"),
     ("HDF5Data", "hdf5_data_param { batch_size: 8 } transform_param { scale: 2 }", "does not transform data"),
     ("MemoryData", "memory_data_param { batch_size: 2 channels: 3 height: 4 }", "each at least 1"),
-    ("DummyData", "dummy_data_param { shape { dim: 2 } num: 1 }", "it takes one of the two"),
+    ("DummyData", "dummy_data_param { shape { dim: 2 } num: 1 }", "only one form is allowed"),
     ("DummyData", "dummy_data_param { num: 1 channels: 1 height: 1 }", "it has width 0 times for 2 tops"),
     ("VideoData", f"{DATA} video_data_param {{ video_type: VIDEO }}", "needs video_file"),
 ]
@@ -93,14 +97,14 @@ def test_wrong_parameters_are_refused(type_: str, params: str, words: str) -> No
     assert words in str(raised.value)
 
 
-def test_random_fillers_make_no_module() -> None:
+def test_random_filler_has_no_pytorch_form() -> None:
     layer_type = layers.all_layer_types()["DummyData"]
     params = 'dummy_data_param { shape { dim: 2 } data_filler { type: "gaussian" } }'
-    with pytest.raises(UnsupportedError, match="'gaussian' draws new numbers at every pass"):
+    with pytest.raises(UnsupportedError, match="'gaussian' draws new numbers in every forward pass"):
         layer_type.torch(golden.layer_of(layer_type, Example("case", (), params)), ())
 
 
-def test_a_file_is_not_written_by_a_converted_net() -> None:
+def test_hdf5_output_is_refused_in_conversion() -> None:
     layer_type, shapes = layers.all_layer_types()["HDF5Output"], ((2, 3), (2,))
     layer = golden.layer_of(layer_type, Example("case", shapes, 'hdf5_output_param { file_name: "out.h5" }', 0))
     assert layer_type.infer(layer, shapes) == ()

@@ -1,4 +1,4 @@
-"""The losses of caffe-face and sphereface, beside loops that follow their C++ step by step, gradients too."""
+"""CenterLoss and MarginInnerProduct, compared with loops that follow the C++ code of their forks, gradients too."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from prototxt_gen import layers
 from prototxt_gen.common.errors import NetError, UnsupportedError
-from tests.layers.test_utility_layers import a_layer
+from tests.layers.test_utility_layers import layer_of
 from tests.layers.test_utility_layers import run_torch as tops_of
 
 Array = np.ndarray[Any, Any]
@@ -18,11 +18,11 @@ RNG = np.random.default_rng(19)
 LABELS = np.array([2.0, 0.0, 2.0, 1.0, 2.0])
 
 
-def made(type_: str, x: Array, params: str, blob: Array, tops: int = 1) -> tuple[Any, Any]:
+def module_and_labels(type_: str, x: Array, params: str, blob: Array, tops: int = 1) -> tuple[Any, Any]:
     import torch
 
     shapes = [x.shape, LABELS.shape]
-    layer_type, layer = layers.all_layer_types()[type_], a_layer(type_, shapes, params, tops)
+    layer_type, layer = layers.all_layer_types()[type_], layer_of(type_, shapes, params, tops)
     layer_type.infer(layer, shapes)
     module = layer_type.torch(layer, shapes).double()
     (role,) = layer_type.blobs(layer, shapes)
@@ -30,11 +30,11 @@ def made(type_: str, x: Array, params: str, blob: Array, tops: int = 1) -> tuple
     return module, torch.from_numpy(x).requires_grad_()
 
 
-def test_center_loss() -> None:
+def test_center_loss_matches_caffe_face() -> None:
     import torch
 
     x, center = RNG.normal(size=(5, 3)), RNG.normal(size=(4, 3))
-    module, bottom = made("CenterLoss", x, "center_loss_param { num_output: 4 }", center)
+    module, bottom = module_and_labels("CenterLoss", x, "center_loss_param { num_output: 4 }", center)
     loss = module(bottom, torch.from_numpy(LABELS))
     distance = np.array([row - center[int(label)] for row, label in zip(x, LABELS, strict=True)])
     assert loss.item() == pytest.approx((distance * distance).sum() / 5 / 2)
@@ -52,7 +52,7 @@ def test_center_loss() -> None:
 
 
 def margin_by_hand(kind: str, x: Array, weight: Array, diff: Array, blend: float) -> tuple[Array, Array, Array]:
-    """Forward_cpu and Backward_cpu for normalised weights: top, gradients of x and weight."""
+    """Forward_cpu and Backward_cpu for normalised weights: the top, and the gradients of x and weight."""
     top, bottom_diff = x @ weight.T, np.zeros_like(x)
     for i, label in enumerate(LABELS.astype(int)):
         norm = math.sqrt(x[i] @ x[i])
@@ -83,12 +83,12 @@ def margin_by_hand(kind: str, x: Array, weight: Array, diff: Array, blend: float
 
 
 @pytest.mark.parametrize("kind", ["DOUBLE", "TRIPLE", "QUADRUPLE"])
-def test_margins(kind: str) -> None:
+def test_margin_inner_product_matches_sphereface(kind: str) -> None:
     import torch
 
     x, weight, diff = RNG.normal(size=(5, 3)), RNG.normal(size=(4, 3)), RNG.normal(size=(5, 4))
     params = f"num_output: 4 type: {kind} base: 8 gamma: 0.5 power: 2 lambda_min: 0.3 iteration: 3"
-    module, bottom = made("MarginInnerProduct", x, f"margin_inner_product_param {{ {params} }}", weight, 2)
+    module, bottom = module_and_labels("MarginInnerProduct", x, f"margin_inner_product_param {{ {params} }}", weight, 2)
     length_one = weight / np.sqrt((weight * weight).sum(1))[:, None]
     for iteration in (4, 5, 6, 7, 8, 9, 10):
         blend = max(8 * (1 + 0.5 * iteration) ** -2, 0.3)
@@ -102,7 +102,7 @@ def test_margins(kind: str) -> None:
     np.testing.assert_allclose(module.weight.detach(), length_one)
 
 
-def test_without_a_margin() -> None:
+def test_single_is_a_plain_inner_product() -> None:
     x, weight = RNG.normal(size=(5, 3)), RNG.normal(size=(4, 3))
     blob = {"weight": weight.astype("float32")}
     params = "margin_inner_product_param { num_output: 4 }"
@@ -111,12 +111,12 @@ def test_without_a_margin() -> None:
     assert share == [1.0]
 
 
-def test_refusals() -> None:
+def test_wrong_bottoms_and_axes_are_refused() -> None:
     x, blobs = np.zeros((5, 3)), {"weight": np.ones((4, 3), "float32")}
     params = "margin_inner_product_param { num_output: 4 }"
     with pytest.raises(NetError, match="it takes 2 tops, not 1"):
         tops_of("MarginInnerProduct", [x, LABELS], params, 1, blobs)
     with pytest.raises(NetError, match="bottoms differ, 5x3 and 4; it needs a label for each item"):
         tops_of("MarginInnerProduct", [x, LABELS[:4]], params, 2, blobs)
-    with pytest.raises(UnsupportedError, match="Caffe mixes up items"):
+    with pytest.raises(UnsupportedError, match="Caffe mixes up the items"):
         tops_of("CenterLoss", [x, LABELS], "center_loss_param { num_output: 4 axis: 0 }")

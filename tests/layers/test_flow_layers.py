@@ -1,4 +1,4 @@
-"""Types of FlowNet 2, beside loops that follow its code for the GPU step by step."""
+"""Layer types of FlowNet 2, compared with loops that follow its GPU code."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from prototxt_gen import layers
 from prototxt_gen.common.errors import NetError
-from tests.layers.test_utility_layers import a_layer
+from tests.layers.test_utility_layers import layer_of
 from tests.layers.test_window_layers import both
 
 Array = np.ndarray[Any, Any]
@@ -38,7 +38,7 @@ def correlated(x: Array, y: Array, pad: int, kernel: int, reach: int, s1: int, s
 @pytest.mark.parametrize(
     ("pad", "kernel", "reach", "s1", "s2"), [(4, 1, 4, 1, 2), (3, 3, 3, 2, 2), (0, 1, 1, 2, 1), (2, 1, 3, 1, 2)]
 )
-def test_correlation(pad: int, kernel: int, reach: int, s1: int, s2: int, subtracts: bool) -> None:
+def test_correlation_matches_flownet2(pad: int, kernel: int, reach: int, s1: int, s2: int, subtracts: bool) -> None:
     x, y = RNG.normal(size=(2, 2, 3, 7, 8))
     params = f"pad: {pad} kernel_size: {kernel} max_displacement: {reach} stride_1: {s1} stride_2: {s2}"
     kind = "SUBTRACT" if subtracts else "MULTIPLY"
@@ -46,7 +46,7 @@ def test_correlation(pad: int, kernel: int, reach: int, s1: int, s2: int, subtra
     np.testing.assert_allclose(got, correlated(x, y, pad, kernel, reach, s1, s2, subtracts), rtol=1e-4, atol=1e-5)
 
 
-def test_what_correlation_refuses() -> None:
+def test_correlation_refuses_wrong_parameters() -> None:
     x = np.zeros((1, 2, 4, 4))
     with pytest.raises(NetError, match="an odd kernel_size"):
         both("Correlation", [x, x], "correlation_param { kernel_size: 2 max_displacement: 1 }")
@@ -54,14 +54,14 @@ def test_what_correlation_refuses() -> None:
         both("Correlation", [x, x], "correlation_param { kernel_size: 1 max_displacement: 2 }")
 
 
-def test_channel_norm() -> None:
+def test_channel_norm_matches_numpy() -> None:
     import torch
 
     x = RNG.normal(size=(2, 3, 4, 5))
     x[0, :, 0, 0] = 0
     (got,) = both("ChannelNorm", [x], "")
     np.testing.assert_allclose(got, np.sqrt((x * x).sum(1, keepdims=True)), rtol=1e-5)
-    module = layers.all_layer_types()["ChannelNorm"].torch(a_layer("ChannelNorm", [x.shape]), [x.shape])
+    module = layers.all_layer_types()["ChannelNorm"].torch(layer_of("ChannelNorm", [x.shape]), [x.shape])
     bottom, diff = torch.from_numpy(x).requires_grad_(), RNG.normal(size=(2, 1, 4, 5))
     module(bottom).backward(torch.from_numpy(diff))
     length = np.sqrt((x * x).sum(1, keepdims=True))
@@ -70,7 +70,7 @@ def test_channel_norm() -> None:
 
 
 def warped(image: Array, flow: Array, fill: float) -> Array:
-    """The fork's loop; it has the same on the CPU."""
+    """The loop of the fork, which is the same on its CPU and GPU."""
     top = np.full(image.shape, fill)
     high, wide = image.shape[2:]
     for n, y, x in np.ndindex(image.shape[0], high, wide):
@@ -86,7 +86,7 @@ def warped(image: Array, flow: Array, fill: float) -> Array:
 
 
 @pytest.mark.parametrize("fill", ["ZERO", "NOT_A_NUMBER"])
-def test_flow_warp(fill: str) -> None:
+def test_flow_warp_matches_flownet2(fill: str) -> None:
     image, flow = RNG.normal(size=(2, 3, 5, 6)), RNG.normal(size=(2, 2, 5, 6)).astype("float32") * 2
     flow[0, :, 0, 0], flow[0, 0, 1, 1], flow[1, 0, 4, 5], flow[1, 1, 4, 5] = 0, np.nan, 0.75, 0.5
     (got,) = both("FlowWarp", [image, flow], f"flow_warp_param {{ fill_value: {fill} }}")
@@ -95,12 +95,12 @@ def test_flow_warp(fill: str) -> None:
     np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-5)
 
 
-def test_the_flow_has_a_gradient() -> None:
-    """By small steps; Backward_cpu has the derivative itself, also where a border is repeated."""
+def test_flow_warp_has_gradients_for_the_flow() -> None:
+    """Compared with small differences; Backward_cpu has the exact derivative, also where a border pixel is repeated."""
     import torch
 
     image, flow = torch.rand(1, 2, 4, 4, dtype=torch.float64), torch.rand(1, 2, 4, 4, dtype=torch.float64)
     shapes = [tuple(image.shape), tuple(flow.shape)]
-    module = layers.all_layer_types()["FlowWarp"].torch(a_layer("FlowWarp", shapes), shapes)
+    module = layers.all_layer_types()["FlowWarp"].torch(layer_of("FlowWarp", shapes), shapes)
     both_ways = (image.requires_grad_(), (flow * 0.8 + 0.1).detach().requires_grad_())
     assert torch.autograd.gradcheck(module, both_ways, eps=1e-6, atol=1e-5)

@@ -1,4 +1,4 @@
-"""Laws over the registry × examples: every lowering of every layer type against what real Caffe computed."""
+"""Laws that hold for every example of every layer type: PyTorch and ONNX Runtime compute what real Caffe computed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TRAINABLE_TOLERANCE = 1e-4
 
 
 class Case:
-    """An example with its layer, its drawn arrays, and Caffe's record where there is one."""
+    """An example with its layer, its drawn arrays, and Caffe's results if they are recorded."""
 
     def __init__(self, layer_type: LayerType, index: int) -> None:
         self.layer_type, self.index = layer_type, index
@@ -42,7 +42,7 @@ class Case:
 
 
 def close(got: Array, wanted: Array, tolerance: float, what: str) -> None:
-    """Compare relative to the largest value, as a blob's own scale."""
+    """Compare relative to the largest value of the blob."""
     got, wanted = np.asarray(got, dtype="float64"), np.asarray(wanted, dtype="float64")
     assert got.shape == wanted.shape, f"{what}: shape {got.shape}, Caffe has {wanted.shape}"
     scale = max(1e-6, np.abs(wanted[np.isfinite(wanted)]).max(initial=0.0))
@@ -50,7 +50,7 @@ def close(got: Array, wanted: Array, tolerance: float, what: str) -> None:
 
 
 @pytest.mark.parametrize(("layer_type", "index"), CASES)
-def test_shapes_are_caffes(layer_type: LayerType, index: int) -> None:
+def test_shapes_match_caffe(layer_type: LayerType, index: int) -> None:
     case = Case(layer_type, index)
     if layer_type.sized_by_data:
         pytest.skip("the data decide the shape")
@@ -80,7 +80,7 @@ def run_torch() -> Iterator[Any]:
 
 
 @pytest.mark.parametrize(("layer_type", "index"), CASES)
-def test_torch_is_caffe(layer_type: LayerType, index: int, run_torch: Any) -> None:
+def test_pytorch_matches_caffe(layer_type: LayerType, index: int, run_torch: Any) -> None:
     case = Case(layer_type, index)
     _, _, tops = run_torch(case, gradients=False)
     if not layer_type.sized_by_data:
@@ -90,7 +90,7 @@ def test_torch_is_caffe(layer_type: LayerType, index: int, run_torch: Any) -> No
 
 
 @pytest.mark.parametrize(("layer_type", "index"), CASES)
-def test_torch_gradients_are_caffes(layer_type: LayerType, index: int, run_torch: Any) -> None:
+def test_pytorch_gradients_match_caffe(layer_type: LayerType, index: int, run_torch: Any) -> None:
     import torch
 
     case = Case(layer_type, index)
@@ -109,7 +109,7 @@ def test_torch_gradients_are_caffes(layer_type: LayerType, index: int, run_torch
 
 
 def check_blob_gradients(case: Case, module: Any) -> None:
-    """A module whose tensors hold their gradients dumps them as the gradients of Caffe's blobs."""
+    """Dump a module whose tensors were replaced by their gradients; compare with the gradients of Caffe's blobs."""
     import torch
 
     specs = case.layer_type.blobs(case.layer, case.example.bottoms)
@@ -137,7 +137,7 @@ def has_onnx(layer_type: LayerType) -> bool:
 
 
 @pytest.mark.parametrize(("layer_type", "index"), [case for case in CASES if has_onnx(case.values[0])])  # type: ignore[arg-type]
-def test_onnx_runtime_is_caffe(layer_type: LayerType, index: int, run_torch: Any) -> None:
+def test_onnx_runtime_matches_caffe(layer_type: LayerType, index: int, run_torch: Any) -> None:
     case = Case(layer_type, index)
     if case.example.phase == "TRAIN":
         pytest.skip("ONNX is for inference")
@@ -176,7 +176,7 @@ def run_onnx(case: Case) -> list[Array]:
 @pytest.mark.parametrize(
     "layer_type", [pytest.param(r, id=t) for t, r in sorted(layers.all_layer_types().items()) if r.examples]
 )
-def test_record_is_fresh(layer_type: LayerType) -> None:
+def test_golden_file_matches_the_examples(layer_type: LayerType) -> None:
     if not golden.path(layer_type).exists():
         pytest.skip(f"no golden tensors of {layer_type.type}: this Caffe does not have the type")
     stored = str(golden.load(layer_type)["fingerprint"])

@@ -1,4 +1,4 @@
-"""What the laws do not reach: faults, forms that only other forks have, and gradients that Caffe must be asked for."""
+"""Losses and detection layers beyond the laws: errors, fields of other forks, and gradients that are not recorded."""
 
 from __future__ import annotations
 
@@ -30,16 +30,21 @@ FAULTS = [
     ("EuclideanLoss", ((2, 3), (3, 2)), "", "equal batch sizes"),
     ("SigmoidCrossEntropyLoss", ((2, 3), (2, 3, 2)), "", "needs equal sizes"),
     ("MultinomialLogisticLoss", ((2, 3), (2, 2)), "", "one for each item"),
-    ("ContrastiveLoss", ((2, 3), (2, 4), (2,)), "", "as many channels"),
-    ("ContrastiveLoss", ((2, 3, 2), (2, 3, 2), (2,)), "", "height and width 1"),
-    ("InfogainLoss", ((2, 3), (2,)), "", "needs its matrix"),
-    ("InfogainLoss", ((2, 3), (2,), (3, 2)), "", "needs their square"),
-    ("InfogainLoss", ((2, 3), (2,), (3, 3)), "loss_param { normalize: true }", "only normalization"),
-    ("Accuracy", ((2, 3), (2,)), "accuracy_param { top_k: 4 }", "more than its 3 classes"),
+    ("ContrastiveLoss", ((2, 3), (2, 4), (2,)), "", "equal numbers of channels"),
+    ("ContrastiveLoss", ((2, 3, 2), (2, 3, 2), (2,)), "", "heights and widths of 1"),
+    ("InfogainLoss", ((2, 3), (2,)), "", "needs a matrix"),
+    ("InfogainLoss", ((2, 3), (2,), (3, 2)), "", "it needs 9 elements"),
+    ("InfogainLoss", ((2, 3), (2,), (3, 3)), "loss_param { normalize: true }", "use normalization"),
+    ("Accuracy", ((2, 3), (2,)), "accuracy_param { top_k: 4 }", "greater than the number of classes, 3"),
     ("HingeLoss", ((2, 3, 1, 1, 1), (2,)), "", "at most 4"),
     ("SmoothL1Loss", ((2, 3), (2, 4)), "", "equal channels"),
     ("PriorBox", ((1, 1, 2, 2), (1, 1, 9, 9)), "", "min_size"),
-    ("PriorBox", ((1, 1, 2, 2), (1, 1, 9, 9)), "prior_box_param { min_size: 4 max_size: 4 }", "more than its min_size"),
+    (
+        "PriorBox",
+        ((1, 1, 2, 2), (1, 1, 9, 9)),
+        "prior_box_param { min_size: 4 max_size: 4 }",
+        "greater than its min_size",
+    ),
     (
         "PriorBox",
         ((1, 1, 2, 2), (1, 1, 9, 9)),
@@ -47,7 +52,7 @@ FAULTS = [
         "one or four",
     ),
     ("PriorBox", ((1, 1, 2, 2), (1, 1, 9, 9)), "prior_box_param { min_size: 4 step: 2 step_h: 2 }", "not both"),
-    ("PriorBox", ((1, 1, 2, 2), (1, 1, 9, 9)), "prior_box_param { min_size: 4 img_h: 2 }", "more than 0"),
+    ("PriorBox", ((1, 1, 2, 2), (1, 1, 9, 9)), "prior_box_param { min_size: 4 img_h: 2 }", "greater than 0"),
     ("PriorBoxClustered", ((1, 1, 2, 2), (1, 1, 9, 9)), "prior_box_param { width: 4 }", "as many"),
     ("DetectionOutput", ((1, 8), (1, 4), (1, 2, 8)), "", "num_classes"),
     ("DetectionOutput", ((1, 8), (1, 4), (1, 2, 8)), "detection_output_param { num_classes: 3 }", "6 scores"),
@@ -77,7 +82,7 @@ FAULTS = [
 
 
 @pytest.mark.parametrize(("type_", "shapes", "params", "words"), FAULTS)
-def test_a_fault_is_told_with_the_layers_name(type_: str, shapes: tuple[Shape, ...], params: str, words: str) -> None:
+def test_error_names_the_layer(type_: str, shapes: tuple[Shape, ...], params: str, words: str) -> None:
     layer_type, layer = layer_of(type_, shapes, params)
     with pytest.raises(NetError, match=rf"layer 'it' \({type_}\)") as told:
         layer_type.infer(layer, shapes)
@@ -90,7 +95,7 @@ def test_two_tops_need_two_loss_weights() -> None:
         layer_type.infer(layer, ((2, 3), (2,)))
 
 
-def test_accuracy_of_distances_takes_the_least() -> None:
+def test_min_is_better_accuracy_ranks_the_smallest_first() -> None:
     import torch
 
     layer_type, layer = layer_of("Accuracy", ((4, 2), (4,)), "accuracy_param { min_is_better: true }")
@@ -98,7 +103,7 @@ def test_accuracy_of_distances_takes_the_least() -> None:
     assert layer_type.torch(layer, ((4, 2), (4,)))(distances, torch.tensor([0.0, 1.0, 1.0, 1.0])).item() == 0.75
 
 
-def test_eta_that_matters_has_no_onnx_form() -> None:
+def test_eta_with_an_effect_has_no_onnx_form() -> None:
     from converters.onnx_export.onnx_graph import Graph
 
     shapes = ((1, 8), (1, 4), (1, 2, 8))
@@ -113,8 +118,8 @@ def test_eta_that_matters_has_no_onnx_form() -> None:
 
 
 @pytest.mark.parametrize("sigma", [1.0, 3.0])
-def test_smooth_l1_of_faster_rcnn_weighs_its_gradient(sigma: float) -> None:
-    """Against the formulas of intel/caffe's smooth_L1_loss_layer.cpp, in NumPy."""
+def test_smooth_l1_of_faster_rcnn_weights_its_gradient(sigma: float) -> None:
+    """Compared with the formulas of intel/caffe's smooth_L1_loss_layer.cpp, in NumPy."""
     import torch
 
     rng = np.random.default_rng(0)
@@ -133,7 +138,7 @@ def test_smooth_l1_of_faster_rcnn_weighs_its_gradient(sigma: float) -> None:
     np.testing.assert_allclose(b.grad, -slope, atol=1e-12)
 
 
-def test_smooth_l1_of_fast_rcnn_does_not() -> None:
+def test_smooth_l1_of_fast_rcnn_does_not_weight_its_gradient() -> None:
     """Source: yjxiong/caffe src/caffe/layers/smooth_L1_loss_layer.cu Backward_gpu."""
     import torch
 
@@ -146,7 +151,7 @@ def test_smooth_l1_of_fast_rcnn_does_not() -> None:
     assert x.grad.tolist() == [[0.25, 0.5, 0.0]]
 
 
-def test_position_sensitive_pooling_averages_each_cell_of_its_own_channels() -> None:
+def test_psroi_pooling_averages_the_channels_of_each_cell() -> None:
     import torch
 
     shapes = ((1, 8, 4, 4), (1, 5))
@@ -163,14 +168,14 @@ def test_position_sensitive_pooling_averages_each_cell_of_its_own_channels() -> 
 
 @pytest.mark.caffe
 @pytest.mark.parametrize("index", range(len(layers.all_layer_types()["MultiBoxLoss"].examples)))
-def test_multibox_loss_has_caffes_gradient(index: int, tmp_path: Path) -> None:
-    """The recorder forces gradients for all bottoms, where this layer stops; so its bottoms come from Scale layers."""
+def test_multibox_loss_gradient_matches_caffe(index: int, tmp_path: Path) -> None:
+    """Recording forces gradients for all bottoms, which this layer refuses; here its bottoms come from Scale layers."""
     caffe, torch = pytest.importorskip("caffe"), pytest.importorskip("torch")
     layer_type = layers.all_layer_types()["MultiBoxLoss"]
     example = layer_type.examples[index]
     bottoms, _, _ = golden.draw(layer_type, example)
     file = tmp_path / "net.prototxt"
-    file.write_text(_behind_scales(example))
+    file.write_text(_net_with_scale_layers(example))
     net = caffe.Net(str(file), caffe.TRAIN)
     for i, bottom in enumerate(bottoms):
         net.blobs[f"b{i}"].data[...] = bottom
@@ -185,7 +190,7 @@ def test_multibox_loss_has_caffes_gradient(index: int, tmp_path: Path) -> None:
         np.testing.assert_allclose(got, wanted, atol=1e-6)
 
 
-def _behind_scales(example: Example) -> str:
+def _net_with_scale_layers(example: Example) -> str:
     lines = []
     for i, shape in enumerate(example.bottoms):
         lines.append(f'input: "b{i}" input_shape {{ {" ".join(f"dim: {d}" for d in shape)} }}')

@@ -1,4 +1,4 @@
-"""BatchNorm, BN, Normalize and the forks' fields that no Caffe here can record, against NumPy written out by hand."""
+"""Normalisation layers and fields of forks that the recorded Caffe lacks, compared with NumPy."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ FOUR = (2, 3, 4, 4)
 MERGED = "batch_norm_param { scale_filler { value: 1 } bias_filler { value: 0 } }"
 
 
-class Run:
-    """One layer, its bottom drawn, ready to run as a module and in ONNX Runtime."""
+class LayerRun:
+    """One layer with a random bottom, to run in PyTorch and in ONNX Runtime."""
 
     def __init__(self, type_: str, params: str, shape: Shape = FOUR, tops: int = 1) -> None:
         self.layer_type = layers.all_layer_types()[type_]
@@ -33,7 +33,7 @@ class Run:
         self.blobs: dict[str, Array] = {}
         self.module: Any = self.layer_type.torch(self.layer, (shape,))
 
-    def load(self, **blobs: Array) -> Run:
+    def load(self, **blobs: Array) -> LayerRun:
         self.blobs = blobs
         self.layer_type.load(self.module, blobs)
         return self
@@ -45,7 +45,7 @@ class Run:
         return self.module(torch.from_numpy(self.bottom))
 
     def check(self, wanted: Array) -> None:
-        """Both runtimes give what is wanted."""
+        """Assert that PyTorch and ONNX Runtime return `wanted`."""
         np.testing.assert_allclose(self.torch().detach().numpy(), wanted, rtol=2e-5, atol=2e-5)
         np.testing.assert_allclose(run_onnx(self)[0], wanted, rtol=2e-5, atol=2e-5)  # type: ignore[arg-type]
 
@@ -54,7 +54,7 @@ def channels(seed: int, shape: Shape = (3,), low: float = 0.5) -> Array:
     return np.random.default_rng(seed).uniform(low, 2, shape).astype("float32")
 
 
-def wide(array: Array) -> Array:
+def per_channel(array: Array) -> Array:
     return array.reshape(1, -1, 1, 1)
 
 
@@ -63,26 +63,29 @@ def batch(x: Array) -> tuple[Array, Array]:
 
 
 def test_factor_zero_makes_statistics_zero() -> None:
-    run = Run("BatchNorm", "").load(mean=channels(1), variance=channels(2), factor=np.zeros(1, "float32"))
+    run = LayerRun("BatchNorm", "").load(mean=channels(1), variance=channels(2), factor=np.zeros(1, "float32"))
     run.check(run.bottom / np.sqrt(1e-5, dtype="float32"))
 
 
 @pytest.mark.parametrize("factor", [0.0, 1.0, 7.5])
 @pytest.mark.parametrize("params", [MERGED, "batch_norm_param { scale_bias: true }", ""])
 def test_merged_batch_norm(params: str, factor: float) -> None:
-    """The factor of merged layers counts where it is neither 0 nor 1; a prototxt need not show that they are merged."""
+    """The factor of merged layers is used if it is neither 0 nor 1; the prototxt may not show that they are merged."""
     mean, variance, scale, bias = (channels(seed) for seed in range(4))
     by = factor or 1
     blobs = {"scale": scale, "bias": bias, "mean": mean * by, "variance": variance * by}
-    run = Run("BatchNorm", params).load(**blobs, factor=np.array([factor], "float32"))
-    run.check((run.bottom - wide(mean)) / np.sqrt(wide(variance) + 1e-5) * wide(scale) + wide(bias))
+    run = LayerRun("BatchNorm", params).load(**blobs, factor=np.array([factor], "float32"))
+    run.check(
+        (run.bottom - per_channel(mean)) / np.sqrt(per_channel(variance) + 1e-5) * per_channel(scale)
+        + per_channel(bias)
+    )
     for role, array in run.layer_type.dump(run.module, list(run.blobs)).items():
         np.testing.assert_allclose(array.ravel(), run.blobs[role], rtol=1e-6)
 
 
 def test_merged_batch_norm_in_training() -> None:
-    """As in NVCaffe: the first two batches are the average, then it decays; the variance is the biased one."""
-    run = Run("BatchNorm", f"{MERGED[:-1]} moving_average_fraction: 0.75 }}")
+    """As in NVCaffe: the first two batches replace the average, then it decays; the variance is the biased one."""
+    run = LayerRun("BatchNorm", f"{MERGED[:-1]} moving_average_fraction: 0.75 }}")
     means, variances = np.zeros(3), np.zeros(3)
     for step in range(4):
         run.bottom = np.random.default_rng(step).normal(step, 1 + step, FOUR).astype("float32")
@@ -96,7 +99,7 @@ def test_merged_batch_norm_in_training() -> None:
 
 
 def test_batch_norm_over_three_batches() -> None:
-    run = Run("BatchNorm", "batch_norm_param { moving_average_fraction: 0.9 }")
+    run = LayerRun("BatchNorm", "batch_norm_param { moving_average_fraction: 0.9 }")
     means, variances, factor = np.zeros(3), np.zeros(3), 0.0
     for step in range(3):
         run.bottom = np.random.default_rng(step).normal(step, 1 + step, FOUR).astype("float32")
@@ -110,17 +113,17 @@ def test_batch_norm_over_three_batches() -> None:
     np.testing.assert_allclose(got["factor"], [factor], rtol=1e-6)
 
 
-def test_a_single_value_trains() -> None:
-    run = Run("BatchNorm", "", (1, 3, 1, 1))
+def test_training_with_a_single_value_per_channel() -> None:
+    run = LayerRun("BatchNorm", "", (1, 3, 1, 1))
     np.testing.assert_array_equal(run.torch(train=True).detach().numpy(), 0)
     np.testing.assert_array_equal(run.layer_type.dump(run.module, ["variance"])["variance"], 0)
     np.testing.assert_array_equal(run.layer_type.dump(run.module, ["mean"])["mean"], run.bottom.ravel())
 
 
-def test_a_single_value_leaves_the_bias_and_no_gradient() -> None:
+def test_single_value_per_channel_gives_the_bias_and_no_gradient() -> None:
     import torch
 
-    run = Run("BN", "", (1, 3, 1, 1)).load(slope=channels(1), bias=channels(2))
+    run = LayerRun("BN", "", (1, 3, 1, 1)).load(slope=channels(1), bias=channels(2))
     bottom = torch.from_numpy(run.bottom).requires_grad_()
     top = run.module.train()(bottom)
     top.sum().backward()
@@ -141,53 +144,57 @@ def test_a_single_value_leaves_the_bias_and_no_gradient() -> None:
     ],
 )
 def test_order_of_stored_blobs(shapes: list[Shape], roles: str) -> None:
-    assert BatchNorm().stored_roles(Run("BatchNorm", "").layer, shapes) == tuple(roles.split())
+    assert BatchNorm().stored_roles(LayerRun("BatchNorm", "").layer, shapes) == tuple(roles.split())
 
 
-def test_order_of_stored_blobs_of_one_channel_is_the_prototxts() -> None:
-    assert BatchNorm().stored_roles(Run("BatchNorm", MERGED).layer, [(1,)] * 5)[0] == "scale"
+def test_order_of_stored_blobs_of_one_channel_comes_from_the_prototxt() -> None:
+    assert BatchNorm().stored_roles(LayerRun("BatchNorm", MERGED).layer, [(1,)] * 5)[0] == "scale"
 
 
 @pytest.mark.parametrize("shapes", [[], [(3,)] * 2, [(3,)] * 5, [(3,)] * 3, [(3,)] * 4])
-def test_stored_blobs_of_no_known_order(shapes: list[Shape]) -> None:
+def test_stored_blobs_of_unknown_order_are_refused(shapes: list[Shape]) -> None:
     with pytest.raises(WeightsError, match=r"'it'.*stored are"):
-        BatchNorm().stored_roles(Run("BatchNorm", "").layer, shapes)
+        BatchNorm().stored_roles(LayerRun("BatchNorm", "").layer, shapes)
 
 
 @pytest.mark.parametrize("params", ["", "bn_param { eps: 0.5 }"])
-def test_bn_of_either_meaning(params: str) -> None:
+def test_bn_with_either_meaning_of_the_fourth_blob(params: str) -> None:
     slope, bias, mean, variance = (channels(seed) for seed in range(4))
     eps = 0.5 if params else 1e-5
     common = {"slope": slope, "bias": bias, "mean": mean}
-    run = Run("BN", params).load(**common, variance=variance)
-    wanted = (run.bottom - wide(mean)) / np.sqrt(wide(variance) + eps) * wide(slope) + wide(bias)
+    run = LayerRun("BN", params).load(**common, variance=variance)
+    wanted = (run.bottom - per_channel(mean)) / np.sqrt(per_channel(variance) + eps) * per_channel(slope) + per_channel(
+        bias
+    )
     run.check(wanted)
     inverse = run.layer_type.dump(run.module, ["inverse_std"])["inverse_std"]
     np.testing.assert_allclose(inverse, (variance + eps) ** -0.5, rtol=1e-6)
-    again = Run("BN", params).load(**common, inverse_std=inverse)
+    again = LayerRun("BN", params).load(**common, inverse_std=inverse)
     again.check(wanted)
     np.testing.assert_allclose(again.layer_type.dump(again.module, ["variance"])["variance"], variance, rtol=1e-5)
 
 
-def test_bn_with_more_inverse_std_than_its_eps_allows() -> None:
-    """Weights trained with another eps: the fourth blob multiplies, whatever eps says."""
+def test_bn_inverse_std_greater_than_its_eps_allows() -> None:
+    """Weights trained with another eps: the fourth blob is used as it is stored."""
     inverse = np.array([0, 1000, 1e5], "float32")
     blobs = {"slope": channels(1), "bias": channels(2), "mean": channels(3), "inverse_std": inverse}
-    run = Run("BN", "bn_param { eps: 0.01 }").load(**blobs)
+    run = LayerRun("BN", "bn_param { eps: 0.01 }").load(**blobs)
     got = run.torch().detach().numpy()
-    wanted = (run.bottom - wide(blobs["mean"])) * wide(inverse * blobs["slope"]) + wide(blobs["bias"])
+    wanted = (run.bottom - per_channel(blobs["mean"])) * per_channel(inverse * blobs["slope"]) + per_channel(
+        blobs["bias"]
+    )
     np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=0.05)
     np.testing.assert_allclose(run.layer_type.dump(run.module, ["inverse_std"])["inverse_std"], inverse, rtol=1e-5)
 
 
-def test_bn_of_inverse_std_below_zero_is_refused() -> None:
+def test_bn_negative_inverse_std_is_refused() -> None:
     with pytest.raises(WeightsError, match="below 0"):
-        Run("BN", "").load(slope=channels(1), bias=channels(2), mean=channels(3), inverse_std=-channels(4))
+        LayerRun("BN", "").load(slope=channels(1), bias=channels(2), mean=channels(3), inverse_std=-channels(4))
 
 
 @pytest.mark.parametrize("meaning", ["inverse_std", "variance"])
-def test_bn_momentum_weighs_the_old(meaning: str) -> None:
-    run = Run("BN", "bn_param { momentum: 0.7 eps: 0.1 }")
+def test_bn_momentum_is_the_weight_of_the_old_value(meaning: str) -> None:
+    run = LayerRun("BN", "bn_param { momentum: 0.7 eps: 0.1 }")
     means, fourths = channels(3).astype("float64"), channels(4).astype("float64")
     run.load(slope=channels(1), bias=channels(2), mean=channels(3), **{meaning: channels(4)})
     for step in range(3):
@@ -201,28 +208,32 @@ def test_bn_momentum_weighs_the_old(meaning: str) -> None:
     np.testing.assert_allclose(got[meaning], fourths, rtol=1e-5)
 
 
-def test_bn_starts_at_mean_zero_and_fourth_one() -> None:
-    run = Run("BN", "bn_param { eps: 0.25 }")
+def test_bn_starts_with_mean_zero_and_fourth_blob_one() -> None:
+    run = LayerRun("BN", "bn_param { eps: 0.25 }")
     assert [float(v.ravel()[0]) for v in run.layer_type.dump(run.module, ["mean", "inverse_std"]).values()] == [0, 1]
 
 
-def test_frozen_bn_gives_its_parameters_no_gradient() -> None:
-    run = Run("BN", "bn_param { frozen: true }")
+def test_frozen_bn_parameters_have_no_gradient() -> None:
+    run = LayerRun("BN", "bn_param { frozen: true }")
     assert not any(parameter.requires_grad for parameter in run.module.parameters())
 
 
-def test_segnets_inference() -> None:
+def test_segnet_bn_in_inference_mode() -> None:
     scale, shift = channels(1), channels(2)
-    run = Run("BN", "bn_param { bn_mode: INFERENCE }").load(scale=wide(scale), shift=wide(shift))
-    run.check(run.bottom * wide(scale) + wide(shift))
+    run = LayerRun("BN", "bn_param { bn_mode: INFERENCE }").load(scale=per_channel(scale), shift=per_channel(shift))
+    run.check(run.bottom * per_channel(scale) + per_channel(shift))
     np.testing.assert_allclose(run.torch(train=True).detach().numpy(), run.torch().detach().numpy())
 
 
-def test_segnets_learn_normalises_by_the_batch_in_both_phases() -> None:
+def test_segnet_bn_in_learn_mode_normalises_by_the_batch_in_both_phases() -> None:
     scale, shift = channels(1), channels(2)
-    run = Run("BN", "bn_param { scale_filler { value: 1 } shift_filler { value: 0 } }").load(scale=scale, shift=shift)
+    run = LayerRun("BN", "bn_param { scale_filler { value: 1 } shift_filler { value: 0 } }").load(
+        scale=scale, shift=shift
+    )
     mean, variance = batch(run.bottom)
-    run.check((run.bottom - wide(mean)) / np.sqrt(wide(variance)) * wide(scale) + wide(shift))
+    run.check(
+        (run.bottom - per_channel(mean)) / np.sqrt(per_channel(variance)) * per_channel(scale) + per_channel(shift)
+    )
 
 
 @pytest.mark.parametrize(
@@ -236,11 +247,11 @@ def test_segnets_learn_normalises_by_the_batch_in_both_phases() -> None:
         ("Bias", "", {"bias": channels(1)}),
     ],
 )
-def test_affine_is_what_the_layer_does(type_: str, params: str, blobs: dict[str, Array]) -> None:
-    run = Run(type_, params).load(**blobs)
+def test_affine_matches_the_layer(type_: str, params: str, blobs: dict[str, Array]) -> None:
+    run = LayerRun(type_, params).load(**blobs)
     found = run.layer_type.affine(run.layer, blobs)
     assert found is not None
-    run.check(run.bottom * wide(found[0]) + wide(found[1]))
+    run.check(run.bottom * per_channel(found[0]) + per_channel(found[1]))
 
 
 @pytest.mark.parametrize(
@@ -253,16 +264,16 @@ def test_affine_is_what_the_layer_does(type_: str, params: str, blobs: dict[str,
         ("Bias", "bias_param { num_axes: 0 }"),
     ],
 )
-def test_what_is_no_affine_map_of_channels_says_so(type_: str, params: str) -> None:
-    run = Run(type_, params)
+def test_affine_is_none_for_other_layers(type_: str, params: str) -> None:
+    run = LayerRun(type_, params)
     blobs = {role: channels(1, spec.shape) for role, spec in run.layer_type.blobs(run.layer, (FOUR,)).items()}
     assert run.layer_type.affine(run.layer, blobs) is None
 
 
 @pytest.mark.parametrize("kind", ["L1", "L2"])
 @pytest.mark.parametrize("shape", [FOUR, (2, 5)])
-def test_happynears_normalize(kind: str, shape: Shape) -> None:
-    run = Run("Normalize", f'normalize_param {{ normalize_type: "{kind}" }}', shape, tops=2)
+def test_normalize_of_happynear(kind: str, shape: Shape) -> None:
+    run = LayerRun("Normalize", f'normalize_param {{ normalize_type: "{kind}" }}', shape, tops=2)
     x = run.bottom.reshape(*shape, *[1] * (4 - len(shape)))
     sums = np.abs(x).sum(1, keepdims=True) if kind == "L1" else (x * x).sum(1, keepdims=True)
     norm = sums + 1e-6 if kind == "L1" else np.sqrt(sums + 1e-6)
@@ -272,24 +283,24 @@ def test_happynears_normalize(kind: str, shape: Shape) -> None:
         np.testing.assert_allclose(outputs[1], norm, rtol=1e-5)
 
 
-def test_normalize_of_no_known_fork_is_refused() -> None:
-    with pytest.raises(UnsupportedError, match=r"'it' .Normalize.: SSD's is written with norm_param"):
-        Run("Normalize", "")
+def test_normalize_of_unknown_fork_is_refused() -> None:
+    with pytest.raises(UnsupportedError, match=r"'it' .Normalize.: SSD's Normalize has norm_param"):
+        LayerRun("Normalize", "")
 
 
-def test_synopsys_relu6() -> None:
-    run = Run("ReLU", "relu_param { relu6: true negative_slope: 0.1 }")
+def test_relu6_field_of_synopsys() -> None:
+    run = LayerRun("ReLU", "relu_param { relu6: true negative_slope: 0.1 }")
     run.bottom *= 8
     run.check(np.minimum(np.maximum(run.bottom, 0.1 * run.bottom), 6))
 
 
-def test_hard_sigmoid_by_either_name() -> None:
-    run = Run("HardSigmoid", "hard_sigmoid_param { alpha: 0.4 }")
+def test_hard_sigmoid_with_either_parameter_message() -> None:
+    run = LayerRun("HardSigmoid", "hard_sigmoid_param { alpha: 0.4 }")
     run.check(np.clip(run.bottom * 0.4 + 0.5, 0, 1))
 
 
-def test_dropout_that_scales_in_test() -> None:
-    run = Run("Dropout", "dropout_param { dropout_ratio: 0.25 scale_train: false }")
+def test_dropout_with_scale_train_false_scales_in_test() -> None:
+    run = LayerRun("Dropout", "dropout_param { dropout_ratio: 0.25 scale_train: false }")
     run.check(run.bottom * 0.75)
     trained = run.torch(train=True).numpy()
     kept = trained != 0
@@ -298,7 +309,7 @@ def test_dropout_that_scales_in_test() -> None:
 
 
 def test_dropout_scales_in_training() -> None:
-    run = Run("Dropout", "dropout_param { dropout_ratio: 0.25 }")
+    run = LayerRun("Dropout", "dropout_param { dropout_ratio: 0.25 }")
     trained = run.torch(train=True).numpy()
     kept = trained != 0
     np.testing.assert_allclose(trained[kept], run.bottom[kept] / 0.75, rtol=1e-6)
@@ -325,12 +336,12 @@ def test_dropout_scales_in_training() -> None:
         ("MVN", "", (1, 2, 3, 4, 5), "more than four axes"),
         ("Normalize", "norm_param { }", (3,), "it takes two to four"),
         ("Normalize", 'normalize_param { normalize_type: "L3" }', FOUR, "neither L1 nor L2"),
-        ("LayerNorm", "", (3,), "nothing but a batch axis"),
+        ("LayerNorm", "", (3,), "no axis after the batch axis"),
     ],
 )
-def test_what_caffe_refuses(type_: str, params: str, shape: Shape, problem: str) -> None:
+def test_wrong_parameters_are_refused(type_: str, params: str, shape: Shape, problem: str) -> None:
     with pytest.raises(NetError, match=f"'it' .{type_}.*{problem}"):
-        Run(type_, params, shape)
+        LayerRun(type_, params, shape)
 
 
 def test_absval_cannot_work_in_place() -> None:
@@ -340,7 +351,7 @@ def test_absval_cannot_work_in_place() -> None:
         layer_type.infer(layer, (FOUR,))
 
 
-def test_scale_bottoms_that_do_not_match() -> None:
+def test_scale_refuses_bottoms_that_do_not_match() -> None:
     layer_type = layers.all_layer_types()["Scale"]
     shapes = (FOUR, (4,))
     layer = golden.layer_of(layer_type, Example("it", shapes))

@@ -1,4 +1,4 @@
-"""Types of caffe_ocr, beside loops that follow its C++ step by step."""
+"""Layer types of caffe_ocr, compared with loops that follow its C++ code."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from prototxt_gen import layers
 from prototxt_gen.common.errors import NetError, UnsupportedError
-from tests.layers.test_utility_layers import a_layer
+from tests.layers.test_utility_layers import layer_of
 from tests.layers.test_window_layers import both, run_onnx
 
 Array = np.ndarray[Any, Any]
@@ -35,22 +35,22 @@ def decoded(x: Array, blank: int, merges: bool) -> Array:
 
 @pytest.mark.parametrize(("blank", "classes"), [(0, 3), (2, 3), (-1, 4)])
 @pytest.mark.parametrize("merges", [True, False])
-def test_greedy_decoder(blank: int, classes: int, merges: bool) -> None:
+def test_greedy_decoder_matches_caffe_ocr(blank: int, classes: int, merges: bool) -> None:
     x = RNG.integers(0, 3, (12, 5, classes)).astype("float64")  # with ties: the first class counts
     params = f"ctc_decoder_param {{ blank_index: {blank} ctc_merge_repeated: {str(merges).lower()} }}"
     (got,) = both("CTCGreedyDecoder", [x], params)
     np.testing.assert_array_equal(got, decoded(x, blank % classes, merges))
 
 
-def test_greedy_decoder_refuses_what_forks_read_in_two_ways() -> None:
-    with pytest.raises(UnsupportedError, match="differs among forks"):
+def test_greedy_decoder_refuses_a_second_bottom() -> None:
+    with pytest.raises(UnsupportedError, match="different meanings in the forks"):
         both("CTCGreedyDecoder", [np.zeros((4, 2, 3)), np.zeros((4, 2))], "")
     with pytest.raises(NetError, match="blank_index 3 is none of the 3 classes"):
         both("CTCGreedyDecoder", [np.zeros((4, 2, 3))], "ctc_decoder_param { blank_index: 3 }")
 
 
 def dense_block(x: Array, blobs: list[Array], steps: int, growth: int, inner: bool) -> Array:
-    """Forward_cpu in float64, with the blobs in their order, and the statistics as they are."""
+    """Forward_cpu in float64, with the blobs in Caffe's order and the statistics not divided by the factor."""
 
     def normalised(x: Array, at: int, step: int) -> Array:
         scale, bias, mean, variance = (blobs[(at + i) * steps + step] for i in range(4))
@@ -80,14 +80,14 @@ def filters(shape: tuple[int, ...]) -> Array:
 
 @pytest.mark.parametrize("inner", [False, True])
 @pytest.mark.parametrize("factor", [0.0, 2.5])
-def test_dense_block(inner: bool, factor: float) -> None:
-    """In float64; ONNX Runtime, which convolves in float32 alone, has filters under which no top grows large."""
+def test_dense_block_matches_caffe_ocr(inner: bool, factor: float) -> None:
+    """In float64. ONNX Runtime convolves in float32 only, so its filters are such that no top grows large."""
     import torch
 
     steps, growth = 3, 2
     x = RNG.normal(size=(2, 4, 3, 5)).astype("float32")
     params = f"denseblock_param {{ numTransition: {steps} growthRate: {growth} use_BC: {str(inner).lower()} }}"
-    layer_type, layer = layers.all_layer_types()["DenseBlock"], a_layer("DenseBlock", [x.shape], params)
+    layer_type, layer = layers.all_layer_types()["DenseBlock"], layer_of("DenseBlock", [x.shape], params)
     specs = layer_type.blobs(layer, [x.shape])
     blobs = {role: RNG.uniform(0.2, 1.5, spec.shape).astype("float32") for role, spec in specs.items()}
     blobs |= {role: filters(spec.shape) for role, spec in specs.items() if "filter" in role}
@@ -104,11 +104,11 @@ def test_dense_block(inner: bool, factor: float) -> None:
     np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-5)
 
 
-def test_dense_block_averages_in_training() -> None:
+def test_dense_block_updates_moving_averages_in_training() -> None:
     import torch
 
     x = RNG.normal(size=(2, 3, 4, 4))
-    layer = a_layer("DenseBlock", [x.shape], "denseblock_param { numTransition: 1 growthRate: 1 }", phase="TRAIN")
+    layer = layer_of("DenseBlock", [x.shape], "denseblock_param { numTransition: 1 growthRate: 1 }", phase="TRAIN")
     module: Any = layers.all_layer_types()["DenseBlock"].torch(layer, [x.shape]).train()
     module(torch.from_numpy(x.astype("float32")))
     np.testing.assert_allclose(module.mean0.flatten(), 0.1 * x.mean((0, 2, 3)), rtol=1e-4, atol=1e-6)

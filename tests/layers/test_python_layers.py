@@ -1,4 +1,4 @@
-"""Python layers of public code that have a layer type, against what that code made of the same blobs in real Caffe."""
+"""Python layers of public code that have a layer type, compared with results of that code."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def net(folder: Path, param_str: str, anchors: int, images: int = 1) -> Path:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_the_regions_are_those_of_the_python_layer(case: str, tmp_path: Path) -> None:
+def test_regions_match_the_python_layer(case: str, tmp_path: Path) -> None:
     subject = open_subject(net(tmp_path, CASES[case], ANCHORS[case]), Weights({}))
     with np.load(GOLDEN) as stored:
         record = {name.partition("/")[2]: stored[name] for name in stored.files if name.startswith(case)}
@@ -50,7 +50,7 @@ def test_the_regions_are_those_of_the_python_layer(case: str, tmp_path: Path) ->
     assert write_torch(subject, tmp_path / "torch").report is not None
 
 
-def test_what_its_configuration_may_say_is_told() -> None:
+def test_assumed_configuration_is_reported() -> None:
     from prototxt_gen import layers
     from prototxt_gen.net.prototxt_reader import parse_net
 
@@ -61,7 +61,7 @@ def test_what_its_configuration_may_say_is_told() -> None:
     assert "RPN_POST_NMS_TOP_N" not in layers.layer_type_of(layer).assumed(layer)
 
 
-def test_the_limit_given_in_param_str_counts(tmp_path: Path) -> None:
+def test_param_str_overrides_the_assumed_configuration(tmp_path: Path) -> None:
     subject = open_subject(net(tmp_path, "{'feat_stride': 16, 'RPN_POST_NMS_TOP_N': 7}", 9), Weights({}))
     assert subject.analysis.rows[-1].tops == ((7, 5), (7, 1))
     assert "RPN_NMS_THRESH 0.7" in subject.remarks[-1]
@@ -76,12 +76,14 @@ def test_the_limit_given_in_param_str_counts(tmp_path: Path) -> None:
         ("- 16", 9, 1, "is not understood"),
     ],
 )
-def test_what_does_not_fit_is_refused(param_str: str, anchors: int, images: int, words: str, tmp_path: Path) -> None:
+def test_wrong_bottoms_and_parameters_are_refused(
+    param_str: str, anchors: int, images: int, words: str, tmp_path: Path
+) -> None:
     with pytest.raises(NetError, match=words):
         open_subject(net(tmp_path, param_str, anchors, images), Weights({}), Reading())
 
 
-def test_pooling_of_no_region_makes_nothing(tmp_path: Path) -> None:
+def test_roi_pooling_of_no_region_returns_an_empty_blob(tmp_path: Path) -> None:
     import torch
 
     from prototxt_gen import layers

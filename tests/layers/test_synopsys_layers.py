@@ -1,4 +1,4 @@
-"""Types and fields of synopsys-caffe, which our Caffe lacks, beside loops that follow its C++ step by step."""
+"""Types and fields of synopsys-caffe, compared with loops that follow its C++ code."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from prototxt_gen.common.errors import NetError, UnsupportedError
 from prototxt_gen.passes.bn_merge import merge
 from prototxt_gen.schema.dialect import dialect
 from prototxt_gen.weights import Weights, read, write
-from tests.layers.test_utility_layers import a_layer
+from tests.layers.test_utility_layers import layer_of
 from tests.layers.test_window_layers import both
 from tests.support.sane_weights import sane_weights
 
@@ -40,7 +40,7 @@ def normalised(x: Array, mean: Array, variance: Array, eps: float) -> Array:
     return (x - mean[:, None, None]) / (np.sqrt(variance) + eps)[:, None, None]
 
 
-def test_eps_added_to_the_deviation() -> None:
+def test_batch_norm_with_eps_added_to_the_standard_deviation() -> None:
     x, eps = RNG.normal(size=(2, 3, 4, 5)), 0.25
     mean, variance = RNG.normal(size=3), np.array([0.5, 2.0, 0.0])
     blobs = {"mean": mean * 2, "variance": variance * 2, "factor": np.full(1, 2.0)}
@@ -49,7 +49,7 @@ def test_eps_added_to_the_deviation() -> None:
     np.testing.assert_allclose(got, normalised(x, mean, variance, eps), rtol=1e-5, atol=1e-6)
     (got,) = both("BatchNorm", [x], f"batch_norm_param {{ {params} use_global_stats: false }}", 1, **blobs)
     np.testing.assert_allclose(got, normalised(x, x.mean((0, 2, 3)), x.var((0, 2, 3)), eps), rtol=1e-5, atol=1e-6)
-    layer = a_layer("BatchNorm", [x.shape], f"batch_norm_param {{ {params} }}")
+    layer = layer_of("BatchNorm", [x.shape], f"batch_norm_param {{ {params} }}")
     affine = layers.all_layer_types()["BatchNorm"].affine(
         layer, {role: blob.astype("float32") for role, blob in blobs.items()}
     )
@@ -58,13 +58,13 @@ def test_eps_added_to_the_deviation() -> None:
     np.testing.assert_allclose(x * scale + shift, normalised(x, mean, variance, eps), rtol=1e-5, atol=1e-6)
 
 
-def test_its_gradient_is_that_of_plain_normalisation() -> None:
-    """Source: batch_norm_layer.cpp Backward_cpu, which divides by the deviation plus eps; a constant channel too."""
+def test_gradient_of_batch_norm_with_eps_added_to_the_standard_deviation() -> None:
+    """Source: batch_norm_layer.cpp Backward_cpu, which divides by the deviation plus eps. One channel is constant."""
     import torch
 
     x, diff, eps = RNG.normal(size=(4, 2, 3, 3)), RNG.normal(size=(4, 2, 3, 3)), 0.25
     x[:, 1] = 0.5
-    layer = a_layer("BatchNorm", [x.shape], f"batch_norm_param {{ add_eps_before_sqrt: false eps: {eps} }}")
+    layer = layer_of("BatchNorm", [x.shape], f"batch_norm_param {{ add_eps_before_sqrt: false eps: {eps} }}")
     module = layers.all_layer_types()["BatchNorm"].torch(layer, [x.shape]).double().train()
     bottom = torch.from_numpy(x).requires_grad_()
     module(bottom).backward(torch.from_numpy(diff))
@@ -75,7 +75,7 @@ def test_its_gradient_is_that_of_plain_normalisation() -> None:
     np.testing.assert_allclose(bottom.grad.numpy(), centred / (x.std(axes) + eps)[:, None, None], atol=1e-12)
 
 
-def test_average_under_its_old_name() -> None:
+def test_average_without_padding_under_its_old_name() -> None:
     image = RNG.normal(size=(1, 2, 7, 6))
     old, new = (
         both("Pooling", [image], f"pooling_param {{ pool: {name} kernel_size: 3 stride: 2 pad: 1 }}")[0]
@@ -86,8 +86,8 @@ def test_average_under_its_old_name() -> None:
 
 @pytest.mark.parametrize("shapes", [((2, 3, 4), (2, 1, 4)), ((3, 4), (2, 1, 1)), ((2, 3, 4), (4,)), ((2, 2), ())])
 @pytest.mark.parametrize("type_", ["Add", "Mul"])
-def test_broadcast(type_: str, shapes: tuple[tuple[int, ...], ...]) -> None:
-    """Each number of the top out of those at its place, or at 0 where a size is 1."""
+def test_add_and_mul_broadcast(type_: str, shapes: tuple[tuple[int, ...], ...]) -> None:
+    """Each element of the top comes from the elements at its index, or at index 0 on axes of size 1."""
     x, y = (RNG.normal(size=shape).astype("float32").astype("float64") for shape in shapes)
     (got,) = both(type_, [x, y], "")
     for place in np.ndindex(*got.shape):
@@ -98,7 +98,7 @@ def test_broadcast(type_: str, shapes: tuple[tuple[int, ...], ...]) -> None:
         assert got[place] == pytest.approx(one * other if type_ == "Mul" else one + other, rel=1e-5)
 
 
-def test_sizes_that_do_not_stretch() -> None:
+def test_sizes_that_cannot_be_broadcast_are_refused() -> None:
     with pytest.raises(NetError, match="bottoms differ, 2x3 and 2x2; sizes must be equal or 1"):
         both("Add", [np.zeros((2, 3)), np.zeros((2, 2))], "")
 
@@ -109,12 +109,12 @@ def test_squeeze() -> None:
     np.testing.assert_allclose(got, x.reshape(2, 1, 3), rtol=1e-6)
     (got,) = both("Squeeze", [x], "")
     np.testing.assert_allclose(got, x.reshape(2, 3), rtol=1e-6)
-    with pytest.raises(NetError, match="not of size 1 in its bottom 2x1x3x1"):
+    with pytest.raises(NetError, match="does not have size 1 in its bottom 2x1x3x1"):
         both("Squeeze", [x], "squeeze_param { axis: 2 }")
 
 
 def interpolated(x: Array, high: int, wide: int, at: str) -> Array:
-    """The fork's loop over N×C×H×W, in float32."""
+    """The loop of the fork over N×C×H×W, in float32."""
 
     def places(top: int, size: int) -> list[tuple[int, int, np.float32]]:
         corners = at == "align_corners: true" and top > 1
@@ -160,7 +160,7 @@ def repeated(name: str, numbers: Sequence[int]) -> str:
     [((2, 3, 3, 4), (1, 2, 2), (0, 0, 2, 1, 0, 2)), ((1, 4, 3, 2), (2, 3), (0, 0, 1, 2)), ((2, 6), (3,), (0, 0))],
 )
 def test_space_to_batch_and_back(shape: tuple[int, ...], blocks: tuple[int, ...], edges: tuple[int, ...]) -> None:
-    """A pixel at p of its padded image goes to place p // block of the item that p % block tells, the slow part."""
+    """Pixel p of the padded image goes to position p // block of item p % block; the latter is the slow index."""
     x, count = RNG.normal(size=shape), len(blocks)
     padded = [s + edges[2 * i] + edges[2 * i + 1] for i, s in enumerate(shape[1 : 1 + count])]
     sizes = [size // block for size, block in zip(padded, blocks, strict=True)]
@@ -179,7 +179,7 @@ def test_space_to_batch_and_back(shape: tuple[int, ...], blocks: tuple[int, ...]
     np.testing.assert_allclose(back, x, rtol=1e-6)
 
 
-def test_eps_comes_back_out_of_onnx_and_is_not_merged_away(tmp_path: Path) -> None:
+def test_eps_survives_conversion_and_is_not_merged_into_scale(tmp_path: Path) -> None:
     text = """name: "net" input: "x" input_shape { dim: 1 dim: 3 dim: 4 dim: 4 }
         layer { name: "bn" type: "BatchNorm" bottom: "x" top: "y"
           batch_norm_param { add_eps_before_sqrt: false eps: 0.25 } }"""
@@ -199,7 +199,7 @@ def test_eps_comes_back_out_of_onnx_and_is_not_merged_away(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(("tf", "yx"), [(True, True), (True, False), (False, True)])
-def test_priors_as_tensorflow_has_them(tf: bool, yx: bool) -> None:
+def test_prior_box_with_tf_and_yx_order(tf: bool, yx: bool) -> None:
     flags = f"tf: {str(tf).lower()} yx_order: {str(yx).lower()}"
     sizes = "min_size: 60.5 min_size: 90 max_size: 80 max_size: 120 aspect_ratio: 2 flip: false clip: false"
     bottoms = [np.zeros((1, 1, 2, 3)), np.zeros((1, 1, 200, 300))]

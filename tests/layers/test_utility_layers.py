@@ -1,4 +1,4 @@
-"""Layer types that move data, beyond the laws: forks' types, tops whose shape depends on data, state, and errors."""
+"""Utility and recurrent layers beyond the laws: types of forks, data-dependent shapes, state, and errors."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Array = np.ndarray[Any, Any]
 RNG = np.random.default_rng(7)
 
 
-def a_layer(type_: str, bottoms: Sequence[tuple[int, ...]], params: str = "", tops: int = 1, **more: Any) -> Layer:
+def layer_of(type_: str, bottoms: Sequence[tuple[int, ...]], params: str = "", tops: int = 1, **more: Any) -> Layer:
     return golden.layer_of(layers.all_layer_types()[type_], Example("case", tuple(bottoms), params, tops, **more))
 
 
@@ -36,7 +36,7 @@ def run_torch(
     import torch
 
     shapes = [b.shape for b in bottoms]
-    layer_type, layer = layers.all_layer_types()[type_], a_layer(type_, shapes, params, tops)
+    layer_type, layer = layers.all_layer_types()[type_], layer_of(type_, shapes, params, tops)
     layer_type.infer(layer, shapes)
     module = layer_type.torch(layer, shapes)
     layer_type.load(module, blobs or {})
@@ -47,7 +47,7 @@ def run_torch(
 def run_onnx(
     type_: str, declared: Sequence[tuple[int, ...]], bottoms: Sequence[Array], params: str = "", tops: int = 1
 ) -> list[Array]:
-    """Run the ONNX that is written for the `declared` shapes on arrays that may have another batch."""
+    """Run the ONNX model written for the `declared` shapes on arrays that may have another batch size."""
     import onnx
     import onnxruntime
 
@@ -56,7 +56,7 @@ def run_onnx(
     g, names = Graph(opset=20), [f"bottom{i}" for i in range(len(bottoms))]
     for name, shape in zip(names, declared, strict=True):
         g.set_shape(name, shape)
-    made = as_tuple(layers.all_layer_types()[type_].onnx(g, a_layer(type_, declared, params, tops), names, {}))
+    made = as_tuple(layers.all_layer_types()[type_].onnx(g, layer_of(type_, declared, params, tops), names, {}))
     inputs, outputs = (
         [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in some]
         for some in (names, made)
@@ -68,7 +68,7 @@ def run_onnx(
     return got
 
 
-def test_filter_leaves_rows_out() -> None:
+def test_filter_drops_items() -> None:
     x, y, selector = RNG.standard_normal((4, 2, 3)), RNG.standard_normal((4, 5)), np.array([[0], [2], [0], [-1]])
     bottoms = [x, y, selector]
     runs = (run_torch("Filter", bottoms, tops=2), run_onnx("Filter", [b.shape for b in bottoms], bottoms, tops=2))
@@ -77,22 +77,22 @@ def test_filter_leaves_rows_out() -> None:
         np.testing.assert_allclose(tops[1], y[[1, 3]], rtol=1e-6)
 
 
-def test_filter_may_leave_nothing() -> None:
+def test_filter_may_drop_all_items() -> None:
     bottoms = [np.ones((2, 3)), np.zeros(2)]
     for tops in (run_torch("Filter", bottoms), run_onnx("Filter", [(2, 3), (2,)], bottoms)):
         assert tops[0].shape == (0, 3)
 
 
-def test_batch_reindex_takes_no_negative_row() -> None:
-    with pytest.raises(IndexError, match="it: a row number is negative"):
+def test_batch_reindex_refuses_a_negative_index() -> None:
+    with pytest.raises(IndexError, match="it: an index is negative"):
         run_torch("BatchReindex", [np.ones((3, 2)), np.array([0, -1])])
 
 
-def test_maximum_sends_the_gradient_of_a_tie_to_one_bottom() -> None:
+def test_eltwise_max_sends_the_gradient_of_a_tie_to_one_bottom() -> None:
     import torch
 
     module = layers.all_layer_types()["Eltwise"].torch(
-        a_layer("Eltwise", [(2,)] * 3, "eltwise_param { operation: MAX }"), ()
+        layer_of("Eltwise", [(2,)] * 3, "eltwise_param { operation: MAX }"), ()
     )
     bottoms = [torch.ones(2, requires_grad=True) for _ in range(3)]
     module(*bottoms).sum().backward()
@@ -138,7 +138,7 @@ FORKS: dict[str, tuple[Callable[..., Array], str, list[tuple[int, ...]]]] = {
 
 
 @pytest.mark.parametrize("type_", FORKS)
-def test_fork_types_by_their_definition(type_: str) -> None:
+def test_fork_types_match_numpy(type_: str) -> None:
     by_hand, params, shapes = FORKS[type_]
     bottoms = [RNG.standard_normal(shape) for shape in shapes]
     wanted = by_hand(*bottoms)
@@ -147,7 +147,7 @@ def test_fork_types_by_their_definition(type_: str) -> None:
 
 
 def lstm_by_hand(x: Array, blobs: Mapping[str, Array]) -> Array:
-    """Whole sequences, state by state, one number at a time."""
+    """Compute whole sequences, one stream and one step at a time."""
     size = blobs["W_hc"].shape[1]
     top = np.zeros((*x.shape[:2], size))
     for n in range(x.shape[1]):
@@ -160,7 +160,7 @@ def lstm_by_hand(x: Array, blobs: Mapping[str, Array]) -> Array:
     return top
 
 
-def test_lstm_of_the_ocr_forks_by_its_definition() -> None:
+def test_lstm_of_the_ocr_forks_matches_its_definition() -> None:
     x = RNG.standard_normal((4, 2, 3))
     blobs = {"W_xc": RNG.standard_normal((20, 3)), "W_hc": RNG.standard_normal((20, 5)), "b_c": RNG.standard_normal(20)}
     single = {role: blob.astype("float32") for role, blob in blobs.items()}
@@ -169,12 +169,12 @@ def test_lstm_of_the_ocr_forks_by_its_definition() -> None:
 
 
 @pytest.mark.parametrize("type_", ["LSTM", "RNN"])
-def test_state_is_carried_where_a_sequence_goes_on(type_: str) -> None:
-    """Two batches of two steps are one of four, as in Caffe; training and testing carry their own."""
+def test_state_is_kept_when_a_sequence_continues(type_: str) -> None:
+    """Two batches of two steps equal one batch of four, as in Caffe; training and test keep separate states."""
     import torch
 
     layer_type, x = layers.all_layer_types()[type_], torch.from_numpy(RNG.standard_normal((4, 2, 3)).astype("float32"))
-    layer = a_layer(type_, [(4, 2, 3), (4, 2)], "recurrent_param { num_output: 3 }")
+    layer = layer_of(type_, [(4, 2, 3), (4, 2)], "recurrent_param { num_output: 3 }")
     module = layer_type.torch(layer, [(4, 2, 3), (4, 2)])
     specs = layer_type.blobs(layer, [(4, 2, 3), (4, 2)])
     layer_type.load(module, {role: RNG.standard_normal(s.shape).astype("float32") for role, s in specs.items()})
@@ -190,8 +190,8 @@ def test_state_is_carried_where_a_sequence_goes_on(type_: str) -> None:
 
 @pytest.mark.caffe
 @pytest.mark.parametrize("type_", ["LSTM", "RNN"])
-def test_streams_left_out_keep_their_state(type_: str, tmp_path: Path) -> None:
-    """Caffe's blobs keep their memory where they shrink and grow again within it; where they outgrow it, it is new."""
+def test_omitted_streams_keep_their_state(type_: str, tmp_path: Path) -> None:
+    """Caffe's blobs keep their memory if they shrink and grow again within it; beyond it, they get new memory."""
     text = f"""layer {{ name: "r" type: "{type_}" bottom: "x" bottom: "cont" top: "h" recurrent_param {{ num_output: 3
         weight_filler {{ type: "uniform" min: -0.5 max: 0.5 }} }} }}"""
     text = input_layer("x", (3, 4, 5)) + input_layer("cont", (3, 4)) + text
@@ -222,7 +222,7 @@ BATCHES = [
 
 
 @pytest.mark.parametrize(("type_", "shapes", "params", "tops"), BATCHES)
-def test_onnx_takes_any_batch(type_: str, shapes: list[tuple[int, ...]], params: str, tops: int) -> None:
+def test_onnx_accepts_any_batch_size(type_: str, shapes: list[tuple[int, ...]], params: str, tops: int) -> None:
     bottoms = [RNG.standard_normal((5, *shape[1:])) for shape in shapes]
     wanted = run_torch(type_, bottoms, params, tops)
     for got, top in zip(run_onnx(type_, shapes, bottoms, params, tops), wanted, strict=True):
@@ -232,60 +232,62 @@ def test_onnx_takes_any_batch(type_: str, shapes: list[tuple[int, ...]], params:
 REFUSED = [
     ("Eltwise", [(2, 3), (2, 4)], "", 1, "bottoms differ, 2x3 and 2x4; SUM needs equal shapes"),
     ("Eltwise", [(2,), (2,)], "eltwise_param { coeff: 1 }", 1, "one coeff for each of its 2 bottoms, not 1"),
-    ("Eltwise", [(2,), (2,)], "eltwise_param { operation: PROD coeff: 1 coeff: 1 }", 1, "coeff is for SUM"),
-    ("Concat", [(2, 3), (3, 3)], "", 1, "they may differ along axis 1 only"),
+    ("Eltwise", [(2,), (2,)], "eltwise_param { operation: PROD coeff: 1 coeff: 1 }", 1, "coeff is allowed with SUM"),
+    ("Concat", [(2, 3), (3, 3)], "", 1, "only axis 1 may differ"),
     ("Concat", [(2, 3)], "concat_param { axis: 1 concat_dim: 1 }", 1, "axis and concat_dim are both given"),
     ("Concat", [(2, 3)], "concat_param { concat_dim: 2 }", 1, "concat_dim 2 is not an axis of its bottom 2x3"),
     ("Concat", [(3,)], "", 1, "axis 1 is not an axis of its bottom 3"),
-    ("Slice", [(2, 5)], "", 2, "do not divide evenly the 5"),
-    ("Slice", [(2, 4)], "slice_param { slice_point: 4 }", 2, "its slice points 4 do not cut its bottom 2x4"),
-    ("Slice", [(2, 4)], "slice_param { slice_point: 2 slice_point: 2 }", 3, "its slice points 2, 2 do not cut"),
+    ("Slice", [(2, 5)], "", 2, "the size 5 of its bottom 2x5 cannot be divided among 2 tops"),
+    ("Slice", [(2, 4)], "slice_param { slice_point: 4 }", 2, "its slice points 4 do not fit its bottom 2x4"),
+    ("Slice", [(2, 4)], "slice_param { slice_point: 2 slice_point: 2 }", 3, "its slice points 2, 2 do not fit"),
     ("Slice", [(2, 4)], "slice_param { slice_point: 2 }", 3, "3 tops need 2 slice points, not 1"),
     ("Reshape", [(2, 3)], "reshape_param { shape { dim: 4 } }", 1, "2x3 do not fit the shape 4"),
     ("Reshape", [(2, 3)], "reshape_param { shape { dim: -1 dim: -1 } }", 1, "more than one -1"),
     ("Reshape", [(2, 3)], "reshape_param { shape { dim: 0 dim: 0 dim: 0 } }", 1, "no axis to copy"),
     ("Reshape", [(2, 3)], "reshape_param { shape { dim: 1 } axis: 3 }", 1, "axis 3 is out of range"),
     ("Reshape", [(2, 3)], "reshape_param { shape { dim: 6 } num_axes: 3 }", 1, "num_axes 3 is out of range"),
-    ("Flatten", [(2, 3, 4)], "flatten_param { axis: 2 end_axis: 0 }", 1, "axis 2 lies behind end_axis 0"),
-    ("Permute", [(2, 3)], "permute_param { order: 0 order: 0 }", 1, "names an axis twice"),
-    ("Permute", [(2, 3)], "permute_param { order: 2 }", 1, "names an axis its bottom 2x3 lacks"),
+    ("Flatten", [(2, 3, 4)], "flatten_param { axis: 2 end_axis: 0 }", 1, "axis 2 comes after end_axis 0"),
+    ("Permute", [(2, 3)], "permute_param { order: 0 order: 0 }", 1, "contains an axis twice"),
+    ("Permute", [(2, 3)], "permute_param { order: 2 }", 1, "contains an axis that its bottom 2x3 does not have"),
     ("Tile", [(2, 3)], "", 1, "it needs tiles"),
     ("ArgMax", [(2, 3)], "argmax_param { top_k: 4 }", 1, "top_k must be from 1 to 3"),
-    ("BatchReindex", [(3, 2), (2, 1)], "", 1, "must have one axis, not 2x1"),
-    ("Filter", [(3, 2), (3, 2)], "", 1, "one element for each row"),
+    ("BatchReindex", [(3, 2), (2, 1)], "", 1, "must have one axis; it is 2x1"),
+    ("Filter", [(3, 2), (3, 2)], "", 1, "one element for each item of the batch"),
     ("Filter", [(3, 2), (3,)], "", 2, "2 bottoms need 1 tops, not 2"),
     ("Axpy", [(2, 3), (2, 4, 1), (2, 4, 1)], "", 1, "bottoms are 2x3 and 2x4x1 and 2x4x1"),
-    ("LSTM", [(3, 2), (3, 2)], "recurrent_param { num_output: 3 }", 1, "it takes TxNx… and TxN"),
+    ("LSTM", [(3, 2), (3, 2)], "recurrent_param { num_output: 3 }", 1, "it needs TxNx… and TxN"),
     ("LSTM", [(3, 2, 4), (3, 2)], "", 1, "num_output must be at least 1"),
     ("LSTM", [(3, 2, 4), (3, 2)], "recurrent_param { num_output: 3 expose_hidden: true }", 1, "4 or 5 bottoms, not 2"),
     ("RNN", [(3, 2, 4), (3, 2), (3, 4)], "recurrent_param { num_output: 3 }", 1, "its static input is 3x4"),
-    ("LSTMUnit", [(1, 2, 3), (1, 2, 9), (1, 2)], "", 2, "it takes 1xNxD, 1xNx4D and 1xN"),
+    ("LSTMUnit", [(1, 2, 3), (1, 2, 9), (1, 2)], "", 2, "it needs 1xNxD, 1xNx4D and 1xN"),
     ("Python", [(2, 3)], 'python_param { module: "m" layer: "L" }', 1, "class 'L' of module 'm'"),
 ]
 
 
 @pytest.mark.parametrize(("type_", "shapes", "params", "tops", "words"), REFUSED)
-def test_refused_as_caffe_does(type_: str, shapes: list[tuple[int, ...]], params: str, tops: int, words: str) -> None:
+def test_wrong_parameters_are_refused(
+    type_: str, shapes: list[tuple[int, ...]], params: str, tops: int, words: str
+) -> None:
     with pytest.raises(NetError) as raised:
-        layers.all_layer_types()[type_].infer(a_layer(type_, shapes, params, tops), shapes)
+        layers.all_layer_types()[type_].infer(layer_of(type_, shapes, params, tops), shapes)
     assert words in str(raised.value)
     assert str(raised.value).startswith(f"layer 'it' ({type_}): ")
 
 
 @pytest.mark.parametrize("type_", ["Split", "Reshape", "Flatten", "Transpose", "Reverse"])
-def test_some_layers_cannot_work_in_place(type_: str) -> None:
+def test_layers_that_cannot_work_in_place_are_refused(type_: str) -> None:
     with pytest.raises(NetError, match="it cannot work in place"):
-        layers.all_layer_types()[type_].infer(a_layer(type_, [(2, 3)], in_place=True), [(2, 3)])
+        layers.all_layer_types()[type_].infer(layer_of(type_, [(2, 3)], in_place=True), [(2, 3)])
 
 
 @pytest.mark.parametrize("operation", ["SUM", "MAX"])
-def test_a_sum_in_place_is_not_what_caffe_computes(operation: str) -> None:
-    layer = a_layer("Eltwise", [(2,), (2,)], f"eltwise_param {{ operation: {operation} }}", in_place=True)
+def test_eltwise_sum_and_max_in_place_are_refused(operation: str) -> None:
+    layer = layer_of("Eltwise", [(2,), (2,)], f"eltwise_param {{ operation: {operation} }}", in_place=True)
     with pytest.raises(UnsupportedError, match="clears before it reads"):
         layers.all_layer_types()["Eltwise"].torch(layer, [(2,), (2,)])
 
 
-def test_work_is_counted_once_a_step() -> None:
+def test_macs_of_recurrent_layers_count_each_step() -> None:
     shapes = [(5, 2, 4), (5, 2), (2, 6)]
-    layer, layer_type = a_layer("LSTM", shapes, "recurrent_param { num_output: 3 }"), layers.all_layer_types()["LSTM"]
+    layer, layer_type = layer_of("LSTM", shapes, "recurrent_param { num_output: 3 }"), layers.all_layer_types()["LSTM"]
     assert layer_type.macs(layer, shapes, [(5, 2, 3)]) == 5 * 2 * (12 * 4 + 12 * 3) + 2 * 12 * 6

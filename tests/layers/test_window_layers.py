@@ -1,4 +1,4 @@
-"""Layer types with windows or sizes, beyond the laws: forks' fields and types, other input sizes, and errors."""
+"""Layer types with windows or sizes beyond the laws: fields and types of forks, compared with NumPy."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from converters.onnx_export.onnx_graph import Graph
 from prototxt_gen import layers
 from tests.layers.test_laws import as_tuple
-from tests.layers.test_utility_layers import a_layer, run_torch
+from tests.layers.test_utility_layers import layer_of, run_torch
 
 Array = np.ndarray[Any, Any]
 Shape = tuple[int, ...]
@@ -19,7 +19,7 @@ RNG = np.random.default_rng(11)
 
 
 def both(type_: str, bottoms: Sequence[Array], params: str, tops: int = 1, **blobs: Array) -> list[Array]:
-    """Return the tops as PyTorch has them, once ONNX Runtime agrees."""
+    """Return the tops as PyTorch computes them, after checking that ONNX Runtime computes the same."""
     shapes = [b.shape for b in bottoms]
     got = run_torch(type_, bottoms, params, tops, blobs)
     for top, other in zip(got, run_onnx(type_, shapes, bottoms, params, tops, blobs), strict=True):
@@ -37,7 +37,7 @@ def run_onnx(
     for name, shape in zip(names, declared, strict=True):
         g.set_shape(name, tuple(shape))
     stored = {role: blob.astype("float32") for role, blob in blobs.items()}
-    made = as_tuple(layers.all_layer_types()[type_].onnx(g, a_layer(type_, declared, params, tops), names, stored))
+    made = as_tuple(layers.all_layer_types()[type_].onnx(g, layer_of(type_, declared, params, tops), names, stored))
     inputs, outputs = (
         [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in some]
         for some in (names, made)
@@ -50,7 +50,7 @@ def run_onnx(
 
 
 def pool_by_hand(x: Array, pool: str, begin: Shape, end: Shape, k: int, s: int, d: int, top: Shape) -> Array:
-    """Caffe's loops over windows, with a padding of its own for each side."""
+    """Caffe's loops over windows, with separate padding for each side."""
     made = np.zeros((*x.shape[:2], *top))
     size = x.shape[2:]
     for row, column in np.ndindex(*top):
@@ -85,13 +85,13 @@ def test_dilated_pooling() -> None:
     np.testing.assert_allclose(got, pool_by_hand(x, "MAX", (0, 0), (0, 0), 2, 1, 4, (5, 4)), rtol=1e-6)
 
 
-def test_stochastic_pooling_expects_when_it_does_not_draw() -> None:
+def test_stochastic_pooling_returns_the_expected_value_in_test() -> None:
     import torch
 
     x = np.abs(RNG.standard_normal((2, 3, 5, 6)))
     x[0, 0] = 0
     params, shape = "pooling_param { pool: STOCHASTIC kernel_size: 3 stride: 2 }", x.shape
-    module = layers.all_layer_types()["Pooling"].torch(a_layer("Pooling", [shape], params), [shape]).eval()
+    module = layers.all_layer_types()["Pooling"].torch(layer_of("Pooling", [shape], params), [shape]).eval()
     (by_onnx,) = run_onnx("Pooling", [shape], [x], params, 1, {})
     total = pool_by_hand(x, "AVE", (0, 0), (0, 0), 3, 2, 1, (2, 3))
     squares = pool_by_hand(x * x, "AVE", (0, 0), (0, 0), 3, 2, 1, (2, 3))
@@ -100,12 +100,12 @@ def test_stochastic_pooling_expects_when_it_does_not_draw() -> None:
     np.testing.assert_allclose(by_onnx, wanted, rtol=1e-5)
 
 
-def test_stochastic_pooling_draws_by_share_and_sends_the_gradient_there() -> None:
+def test_stochastic_pooling_draws_in_proportion_in_training() -> None:
     import torch
 
     torch.manual_seed(5)
     shares = torch.tensor([[[[1.0, 2.0], [0.0, 5.0]]]])
-    layer_type, layer = layers.all_layer_types()["Pooling"], a_layer("Pooling", [(1, 1, 2, 2)], STOCHASTIC)
+    layer_type, layer = layers.all_layer_types()["Pooling"], layer_of("Pooling", [(1, 1, 2, 2)], STOCHASTIC)
     module = layer_type.torch(layer, [(1, 1, 2, 2)]).train()
     drawn = torch.stack([module(shares) for _ in range(4000)]).flatten()
     for value in (1.0, 2.0, 5.0):
@@ -127,7 +127,7 @@ STOCHASTIC = "pooling_param { pool: STOCHASTIC kernel_size: 2 stride: 2 }"
         ("dilation_h: 2 dilation_w: 1", "dilation: 2 dilation: 1", ((0, 0), (0, 0))),
     ],
 )
-def test_convolution_with_forks_fields(fork: str, plain: str, crop: tuple[Shape, Shape]) -> None:
+def test_convolution_with_fields_of_forks(fork: str, plain: str, crop: tuple[Shape, Shape]) -> None:
     x, weight, bias = RNG.standard_normal((2, 3, 6, 7)), RNG.standard_normal((4, 3, 3, 2)), RNG.standard_normal(4)
     common = "num_output: 4 kernel_h: 3 kernel_w: 2 stride: 2"
     (got,) = both("Convolution", [x], f"convolution_param {{ {common} {fork} }}", weight=weight, bias=bias)
@@ -138,7 +138,7 @@ def test_convolution_with_forks_fields(fork: str, plain: str, crop: tuple[Shape,
     np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-6)
 
 
-def test_uneven_deconvolution_is_cut() -> None:
+def test_deconvolution_with_uneven_padding() -> None:
     x, weight = RNG.standard_normal((1, 2, 4, 5)), RNG.standard_normal((2, 3, 3, 3))
     common = "num_output: 3 kernel_size: 3 stride: 2 bias_term: false"
     sides = "pad_l: 1 pad_r: 0 pad_t: 2 pad_b: 1"
@@ -148,7 +148,7 @@ def test_uneven_deconvolution_is_cut() -> None:
 
 
 @pytest.mark.parametrize("type_", ["ConvolutionDepthwise", "DepthwiseConvolution", "ConvolutionDepthWise"])
-def test_depthwise_is_a_group_for_each_channel(type_: str) -> None:
+def test_depthwise_convolution_has_a_group_for_each_channel(type_: str) -> None:
     x, weight, bias = RNG.standard_normal((2, 3, 5, 6)), RNG.standard_normal((3, 1, 3, 3)), RNG.standard_normal(3)
     common = "convolution_param {{ num_output: 3 kernel_size: 3 pad: 1 {} }}"
     (got,) = both(type_, [x], common.format(""), weight=weight, bias=bias)
@@ -166,7 +166,7 @@ def test_depthwise_is_a_group_for_each_channel(type_: str) -> None:
         ("scale: 2 upsample_h: 7 upsample_w: 5", (7, 5)),
     ],
 )
-def test_unpooling_as_segnet_does_it(params: str, top: Shape) -> None:
+def test_unpooling_matches_segnet(params: str, top: Shape) -> None:
     x = RNG.standard_normal((2, 2, 3, 4))
     plane = top[0] * top[1]
     mask = np.stack([RNG.permutation(plane)[:12] for _ in range(4)]).reshape(x.shape)
@@ -177,14 +177,14 @@ def test_unpooling_as_segnet_does_it(params: str, top: Shape) -> None:
     np.testing.assert_allclose(got, wanted.reshape(2, 2, *top), rtol=1e-6)
 
 
-def test_unpooling_undoes_pooling_and_sends_gradients_back() -> None:
+def test_unpooling_inverts_pooling_and_has_gradients() -> None:
     import torch
 
     x = RNG.standard_normal((1, 2, 4, 6))
     top, mask = both("Pooling", [x], "pooling_param { kernel_size: 2 stride: 2 }", 2)
     (back,) = both("Upsample", [top, mask], "upsample_param { scale: 2 }")
     np.testing.assert_array_equal(back[back != 0], x.astype("float32")[back != 0])
-    module = layers.all_layer_types()["Upsample"].torch(a_layer("Upsample", [top.shape] * 2), [top.shape] * 2)
+    module = layers.all_layer_types()["Upsample"].torch(layer_of("Upsample", [top.shape] * 2), [top.shape] * 2)
     given, places = torch.from_numpy(top).requires_grad_(), torch.from_numpy(mask)
     weights = torch.arange(back.size, dtype=torch.float32).reshape(back.shape)
     module(given, places).backward(weights)
@@ -193,14 +193,14 @@ def test_unpooling_undoes_pooling_and_sends_gradients_back() -> None:
     assert torch.equal(given.grad, wanted)
 
 
-def test_shuffled_channels_are_dealt_in_turn() -> None:
+def test_shuffle_channel_interleaves_groups() -> None:
     x = np.arange(6.0).reshape(1, 6, 1, 1)
     (got,) = both("ShuffleChannel", [x], "shuffle_channel_param { group: 3 }")
     assert got.flatten().tolist() == [0, 2, 4, 1, 3, 5]
 
 
 def reorg_by_hand(x: Array, s: int, reverse: bool, top: Shape) -> Array:
-    """The loops of darknet, over places in memory."""
+    """The loops of darknet over indices in memory."""
     _, channels, high, wide = x.shape
     flat, made, fewer = x.reshape(-1), np.zeros(x.size), channels // (s * s)
     for n, c, h, w in np.ndindex(*x.shape):
@@ -222,7 +222,7 @@ def reorg_by_hand(x: Array, s: int, reverse: bool, top: Shape) -> Array:
         ((1, 9, 3, 6), 3, False, (1, 81, 1, 2)),
     ],
 )
-def test_reorg_is_darknets(shape: Shape, s: int, reverse: bool, top: Shape) -> None:
+def test_reorg_matches_darknet(shape: Shape, s: int, reverse: bool, top: Shape) -> None:
     x = RNG.standard_normal(shape)
     (got,) = both("Reorg", [x], f"reorg_param {{ stride: {s} reverse: {str(reverse).lower()} }}")
     np.testing.assert_allclose(got, reorg_by_hand(x, s, reverse, top), rtol=1e-6)
@@ -267,13 +267,13 @@ def test_nearest_neighbours(params: str, rows: list[int], columns: list[int]) ->
     np.testing.assert_array_equal(got, x[:, :, rows][:, :, :, columns])
 
 
-def test_padding_of_any_axes() -> None:
+def test_pad_any_axes() -> None:
     x = RNG.standard_normal((2, 3, 4))
     (got,) = both("Pad", [x], "pad_param { paddings: [0, 1, 2, 0, 1, 3] constant_values: 0.5 }")
     np.testing.assert_allclose(got, np.pad(x, ((0, 1), (2, 0), (1, 3)), constant_values=0.5), rtol=1e-6)
 
 
-def test_interp_with_forks_sizes() -> None:
+def test_interp_with_sizes_of_forks() -> None:
     x = RNG.standard_normal((1, 2, 8, 9))
     (got,) = both("Interp", [x], "interp_param { shrink_factor: 3 zoom_factor: 4 }")
     (wanted,) = both("Interp", [x], "interp_param { height: 9 width: 9 }")
@@ -298,8 +298,8 @@ def test_gs_tiling(reverse: bool) -> None:
     "params",
     ["kernel_size: 3 stride: 2 pad: 1", "kernel_size: 3 pad_l: 2 pad_b: 1", "kernel_size: 2 stride: 2 pad_type: 1"],
 )
-def test_average_of_the_image_alone(params: str) -> None:
-    """Synopsys's AVE_EXC_PAD: the sum of a window over the number of its pixels that lie in the image."""
+def test_average_without_padding(params: str) -> None:
+    """Synopsys's AVE_EXC_PAD divides the sum of a window by the number of its pixels inside the image."""
     image = RNG.normal(size=(2, 3, 7, 6))
     sums, ones = (
         both("Pooling", [x], f"pooling_param {{ pool: AVE {params} }}")[0] for x in (image, np.ones_like(image))

@@ -1,4 +1,4 @@
-"""Errors of layer types with windows or sizes, their MACs, and where they use torch.nn's own classes."""
+"""Errors of layer types with windows or sizes, their MACs, and their use of torch.nn's own classes."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import pytest
 
 from prototxt_gen import layers
 from prototxt_gen.common.errors import NetError, UnsupportedError
-from tests.layers.test_utility_layers import a_layer
+from tests.layers.test_utility_layers import layer_of
 
 Shape = tuple[int, ...]
 
 REFUSED: list[tuple[str, list[Shape], str, int, str]] = [
     ("Pooling", [(1, 1, 4, 4)], "pooling_param { kernel_size: 2 kernel_h: 2 kernel_w: 2 }", 1, "either kernel_size"),
     ("Pooling", [(1, 1, 4, 4)], "pooling_param { kernel_h: 2 }", 1, "either kernel_size"),
-    ("Pooling", [(1, 1, 4, 4)], "pooling_param { kernel_size: 2 global_pooling: true }", 1, "cannot be given"),
+    ("Pooling", [(1, 1, 4, 4)], "pooling_param { kernel_size: 2 global_pooling: true }", 1, "must not be given"),
     ("Pooling", [(1, 1, 4, 4)], "pooling_param { global_pooling: true stride: 2 }", 1, "stride 1"),
     ("Pooling", [(1, 1, 4, 4)], "pooling_param { kernel_size: 2 pad: 2 }", 1, "pad must be smaller"),
     ("Pooling", [(1, 1, 4, 4)], "pooling_param { kernel_size: 2 pad_h: 1 }", 1, "either pad, or pad_h and pad_w"),
@@ -25,7 +25,7 @@ REFUSED: list[tuple[str, list[Shape], str, int, str]] = [
         "either stride",
     ),
     ("Pooling", [(1, 1, 4, 4)], "pooling_param { kernel_size: 0 }", 1, "at least 1"),
-    ("Pooling", [(1, 1, 4, 4)], "pooling_param { kernel_size: 2 pad: 1 pad_l: 1 }", 1, "exclude each other"),
+    ("Pooling", [(1, 1, 4, 4)], "pooling_param { kernel_size: 2 pad: 1 pad_l: 1 }", 1, "is allowed"),
     ("Pooling", [(1, 1, 4, 4)], "pooling_param { kernel_size: 2 pool: AVE }", 2, "only MAX has a second top"),
     ("Pooling", [(1, 1, 4, 4)], "pooling_param { kernel_size: 3 pool: STOCHASTIC pad: 1 }", 1, "only MAX and AVE"),
     (
@@ -33,7 +33,7 @@ REFUSED: list[tuple[str, list[Shape], str, int, str]] = [
         [(1, 1, 4, 4)],
         "pooling_param { kernel_size: 2 stride: 3 dilation: 2 }",
         1,
-        "dilation is understood only",
+        "dilation is supported only",
     ),
     ("Pooling", [(1, 1, 4, 4)], "pooling_param { kernel_size: 2 pool: LOWRES }", 1, "pool is not understood"),
     ("Pooling", [(1, 1, 2, 4)], "pooling_param { kernel_size: 3 stride: 1 }", 1, "larger than the padded bottom"),
@@ -60,17 +60,17 @@ REFUSED: list[tuple[str, list[Shape], str, int, str]] = [
     ),
     ("Embed", [(2,)], "embed_param { num_output: 2 }", 1, "input_dim must be at least 1"),
     ("Interp", [(1, 1, 3, 3)], "interp_param { height: 3 }", 1, "it needs zoom_factor"),
-    ("Interp", [(1, 1, 3, 3)] * 2, "interp_param { zoom_factor: 2 }", 1, "cannot be given as well"),
+    ("Interp", [(1, 1, 3, 3)] * 2, "interp_param { zoom_factor: 2 }", 1, "must not be given as well"),
     ("Interp", [(1, 1, 3, 3)], "interp_param { zoom_factor: 2 pad_beg: 1 }", 1, "can only crop"),
     ("Interp", [(1, 1, 3, 3)], "interp_param { zoom_factor: 2 pad_beg: -2 pad_end: -1 }", 1, "leaves nothing"),
     ("Upsample", [(1, 1, 3, 3)], "upsample_param { upsample_h: 6 upsample_w: 6 }", 1, "need a mask"),
-    ("Upsample", [(1, 1, 3, 3), (1, 1, 3, 4)], "", 1, "a mask of its shape"),
+    ("Upsample", [(1, 1, 3, 3), (1, 1, 3, 4)], "", 1, "a mask of equal shape"),
     ("Upsample", [(1, 1, 3, 3)] * 2, "upsample_param { scale: 3 pad_out_h: true }", 1, "must be 2"),
     ("Upsample", [(1, 1, 3, 3)] * 2, "upsample_param { scale: 1 }", 1, "above 1"),
     ("PixelShuffle", [(1, 6, 3, 3)], "pixelshuffle_param { upscale_factor: 2 }", 1, "2x2 does not divide the channels"),
     ("Reorg", [(1, 4, 3, 4)], "reorg_param { stride: 2 }", 1, "does not divide the size"),
     ("ShuffleChannel", [(1, 4, 3, 4)], "shuffle_channel_param { group: 3 }", 1, "divides its channels"),
-    ("Pad", [(1, 1, 3, 3)], "pad_param { pad_u: -1 pad_d: 1 }", 1, "is not defined"),
+    ("Pad", [(1, 1, 3, 3)], "pad_param { pad_u: -1 pad_d: 1 }", 1, "is not supported"),
     ("Pad", [(1, 1, 3, 3)], "pad_param { pad_type: REFLECT pad_u: 3 }", 1, "narrower than its bottom"),
     ("Pad", [(1, 3, 3)], "pad_param { pad_u: 1 }", 1, "needs paddings"),
     ("Pad", [(1, 1, 3, 3)], "pad_param { pad: true axis: 2 pad_to: 4 }", 1, "is not understood"),
@@ -96,16 +96,16 @@ REFUSED: list[tuple[str, list[Shape], str, int, str]] = [
 
 
 @pytest.mark.parametrize(("type_", "bottoms", "params", "tops", "words"), REFUSED)
-def test_refusals_say_why(type_: str, bottoms: list[Shape], params: str, tops: int, words: str) -> None:
+def test_wrong_parameters_are_refused(type_: str, bottoms: list[Shape], params: str, tops: int, words: str) -> None:
     with pytest.raises(NetError, match=f"layer 'it' \\({type_}\\): .*{words}"):
-        layers.all_layer_types()[type_].infer(a_layer(type_, bottoms, params, tops), bottoms)
+        layers.all_layer_types()[type_].infer(layer_of(type_, bottoms, params, tops), bottoms)
 
 
-def test_what_cannot_be_lowered_is_refused() -> None:
+def test_layers_without_a_lowering_are_refused() -> None:
     params, shape = "convolution_param { num_output: 2 kernel_size: 2 }", (1, 3, 4, 5, 5, 4)
-    layer_type, layer = layers.all_layer_types()["Deconvolution"], a_layer("Deconvolution", [shape], params)
+    layer_type, layer = layers.all_layer_types()["Deconvolution"], layer_of("Deconvolution", [shape], params)
     assert layer_type.infer(layer, [shape]) == ((1, 2, 5, 6, 6, 5),)
-    with pytest.raises(UnsupportedError, match="over up to 3 spatial axes"):
+    with pytest.raises(UnsupportedError, match="for up to 3 spatial axes"):
         layer_type.torch(layer, [shape])
 
 
@@ -119,8 +119,8 @@ def test_what_cannot_be_lowered_is_refused() -> None:
         ("Pooling", (2, 3, 4, 5), "pooling_param { kernel_size: 2 }", 0),
     ],
 )
-def test_multiply_accumulates(type_: str, bottom: Shape, params: str, macs: int) -> None:
-    layer_type, layer = layers.all_layer_types()[type_], a_layer(type_, [bottom], params)
+def test_macs(type_: str, bottom: Shape, params: str, macs: int) -> None:
+    layer_type, layer = layers.all_layer_types()[type_], layer_of(type_, [bottom], params)
     assert layer_type.macs(layer, [bottom], layer_type.infer(layer, [bottom])) == macs
 
 
@@ -142,7 +142,9 @@ def test_multiply_accumulates(type_: str, bottom: Shape, params: str, macs: int)
         ("Pad", (1, 4, 3, 3), "pad_param { pad_type: REFLECT pad_u: 1 }", "ReflectionPad2d"),
     ],
 )
-def test_stock_modules_where_they_say_the_same(type_: str, bottom: Shape, params: str, stock: str) -> None:
+def test_torch_nn_classes_are_used_where_they_match(type_: str, bottom: Shape, params: str, stock: str) -> None:
     from torch import nn
 
-    assert type(layers.all_layer_types()[type_].torch(a_layer(type_, [bottom], params), [bottom])) is getattr(nn, stock)
+    assert type(layers.all_layer_types()[type_].torch(layer_of(type_, [bottom], params), [bottom])) is getattr(
+        nn, stock
+    )

@@ -1,4 +1,4 @@
-"""Layer types of windows and sizes are made for one size of bottom and used for others: batches, and larger images."""
+"""Layer types with windows or sizes that are converted at one size and used at others: other batches, larger images."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from prototxt_gen.runtime.torch_net import TorchNet
 from prototxt_gen.weights import Weights
 from tests import golden
 from tests.layers.test_laws import as_tuple
-from tests.layers.test_utility_layers import a_layer, run_torch
+from tests.layers.test_utility_layers import layer_of, run_torch
 from tests.layers.test_window_layers import run_onnx
 
 POOLED = """input: "data" input_shape {{ dim: 1 dim: 2 {} }}
@@ -32,7 +32,7 @@ TYPES = (
 
 
 @pytest.mark.parametrize("type_", TYPES)
-def test_batch_is_not_written_into_the_onnx(type_: str) -> None:
+def test_onnx_does_not_fix_the_batch_size(type_: str) -> None:
     layer_type = layers.all_layer_types()[type_]
     for example in layer_type.examples:
         bottoms, blobs, _ = golden.draw(layer_type, example)
@@ -48,7 +48,7 @@ def test_batch_is_not_written_into_the_onnx(type_: str) -> None:
 
 
 @pytest.mark.parametrize("type_", [type_ for type_ in TYPES if type_ != "InnerProduct"])
-def test_modules_take_other_sizes(type_: str) -> None:
+def test_modules_accept_other_sizes(type_: str) -> None:
     import torch
 
     layer_type = layers.all_layer_types()[type_]
@@ -65,7 +65,7 @@ def test_modules_take_other_sizes(type_: str) -> None:
             continue  # such as a pyramid level that does not fit
         _, blobs, _ = golden.draw(layer_type, example)
         bottoms = [torch.from_numpy(RNG.standard_normal(shape).astype("float32")) for shape in wider]
-        made = layer_type.torch(a_layer(type_, spatial, example.params, example.tops), spatial)
+        made = layer_type.torch(layer_of(type_, spatial, example.params, example.tops), spatial)
         layer_type.load(made, blobs)
         wanted = run_torch(type_, [b.numpy() for b in bottoms], example.params, example.tops, blobs)
         for top, other in zip(as_tuple(made(*bottoms)), wanted, strict=True):
@@ -83,8 +83,8 @@ WINDOWS = [
 
 
 @pytest.mark.parametrize("window", WINDOWS)
-def test_pooling_left_open_has_caffes_windows_at_any_size(window: str) -> None:
-    """What is lowered at one size is right at the next ones too, where windows hang over by more and by less."""
+def test_pooling_with_dynamic_size_has_caffes_windows(window: str) -> None:
+    """A model written for one size is right for larger ones, where windows reach less or more beyond the image."""
     import onnxruntime
     import torch
 
@@ -103,8 +103,8 @@ def test_pooling_left_open_has_caffes_windows_at_any_size(window: str) -> None:
         np.testing.assert_allclose(session.run(None, {"data": x})[0], wanted.numpy(), rtol=1e-5, atol=1e-6)
 
 
-def test_padding_that_goes_by_the_size_is_not_left_open(tmp_path: Path) -> None:
-    """SAME pads even sizes otherwise than odd ones: no model of an even size may take an odd one."""
+def test_same_padding_has_no_dynamic_size(tmp_path: Path) -> None:
+    """SAME pads even and odd sizes differently, so a model for an even size must not accept an odd one."""
     import torch
 
     one = read_subject(parse_net(POOLED.format("dim: 10 dim: 10", "kernel_size: 3 stride: 2 pad_type: 1")), Weights({}))

@@ -1,4 +1,4 @@
-"""The detections of YOLO v2 and v3, beside loops that follow MobileNet-YOLO's C++ step by step."""
+"""The detections of YOLO v2 and v3, compared with loops that follow MobileNet-YOLO's C++ code."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def sigmoid(x: float) -> float:
 
 
 def v3_predictions(bottoms: Sequence[Array], least: float) -> Iterator[Prediction]:
-    """Forward_cpu, get_region_box and correct_yolo_boxes over memory as it lies."""
+    """Forward_cpu, get_region_box and correct_yolo_boxes over the elements in memory order."""
     for t, bottom in enumerate(bottoms):
         flat, (batch, channels, high, wide) = bottom.reshape(-1), bottom.shape
         stride, nw, nh = high * wide, wide * SCALES[t], high * SCALES[t]
@@ -92,7 +92,7 @@ def iou(a: Prediction, b: Prediction) -> float:
 
 
 def rows(predictions: Iterator[Prediction], threshold: float, images: int) -> Array:
-    """The sort, ApplyNms and the top."""
+    """The sort, ApplyNms and the rows of the top."""
     boxes = sorted(predictions, key=lambda p: -p.confidence)
     gone: set[int] = set()
     for i in range(len(boxes)):
@@ -107,7 +107,7 @@ def rows(predictions: Iterator[Prediction], threshold: float, images: int) -> Ar
 
 @pytest.mark.parametrize("images", [1, 2])
 @pytest.mark.parametrize(("least", "threshold"), [(0.2, 0.45), (0.01, 0.2), (0.9999, 0.45), (0.3, 2.0)])
-def test_v3(images: int, least: float, threshold: float) -> None:
+def test_yolov3_matches_mobilenet_yolo(images: int, least: float, threshold: float) -> None:
     bottoms = [RNG.normal(size=(images, 16, 2, 3)) * 1.5, RNG.normal(size=(images, 16, 4, 6)) * 1.5]
     params = f"{V3} confidence_threshold: {least} nms_threshold: {threshold}"
     (got,) = both("Yolov3DetectionOutput", bottoms, f"yolov3_detection_output_param {{ {params} }}")
@@ -116,7 +116,7 @@ def test_v3(images: int, least: float, threshold: float) -> None:
 
 @pytest.mark.parametrize("images", [1, 2])
 @pytest.mark.parametrize(("least", "threshold"), [(0.2, 0.45), (0.0, 0.2), (0.9999, 0.45), (0.3, 2.0)])
-def test_v2(images: int, least: float, threshold: float) -> None:
+def test_yolov2_matches_mobilenet_yolo(images: int, least: float, threshold: float) -> None:
     bottoms = [RNG.normal(size=(images, 16, 3, 3)) * 1.5, RNG.normal(size=(images, 18, 5, 5)) * 1.5]
     params = f"{V2} confidence_threshold: {least} nms_threshold: {threshold}"
     for some in (bottoms[:1], bottoms):
@@ -124,8 +124,8 @@ def test_v2(images: int, least: float, threshold: float) -> None:
         np.testing.assert_allclose(got, rows(v2_predictions(some, least), threshold, images), rtol=1e-4, atol=1e-5)
 
 
-def test_an_overlap_of_just_the_threshold_is_too_much() -> None:
-    """Two boxes alike overlap by 1; ONNX's own suppression would keep both."""
+def test_overlap_equal_to_the_threshold_is_suppressed() -> None:
+    """Two equal boxes overlap by 1; ONNX's NonMaxSuppression alone would keep both."""
     bottom = np.full((1, 16, 1, 1), 0.5)
     params = f"{V2.replace('3.42', '1.08').replace('4.41', '1.19')} confidence_threshold: 0.1 nms_threshold: 1"
     (got,) = both("YoloDetectionOutput", [bottom], f"yolo_detection_output_param {{ {params} }}")
@@ -135,9 +135,9 @@ def test_an_overlap_of_just_the_threshold_is_too_much() -> None:
 @pytest.mark.parametrize(
     ("type_", "params", "shapes", "message"),
     [
-        ("Yolov3DetectionOutput", V3, [(1, 16, 2, 2)], "as many bottoms as mask_group_num says, 2, not 1"),
+        ("Yolov3DetectionOutput", V3, [(1, 16, 2, 2)], "it needs mask_group_num bottoms, 2, not 1"),
         ("Yolov3DetectionOutput", V3, [(1, 16, 2, 2), (1, 15, 4, 4)], "needs 2·\\(5 \\+ num_classes\\) channels, 16"),
-        ("Yolov3DetectionOutput", V3 + " gaussian_box: true", [(1, 16, 2, 2)] * 2, "another thing on Caffe's CPU"),
+        ("Yolov3DetectionOutput", V3 + " gaussian_box: true", [(1, 16, 2, 2)] * 2, "Caffe's CPU and GPU code differ"),
         ("Yolov3DetectionOutput", V3.replace("mask: 0 mask: 1", ""), [(1, 16, 2, 2)] * 2, "its mask has 2"),
         (
             "Yolov3DetectionOutput",
@@ -145,11 +145,11 @@ def test_an_overlap_of_just_the_threshold_is_too_much() -> None:
             [(1, 16, 2, 2)] * 2,
             "the best box alone",
         ),
-        ("YoloDetectionOutput", V2, [(1, 16, 2, 3)], "it needs square planes"),
+        ("YoloDetectionOutput", V2, [(1, 16, 2, 3)], "they must be square"),
         ("YoloDetectionOutput", V2.replace("biases: 4.41", ""), [(1, 16, 2, 2)], "it has 3 biases"),
     ],
 )
-def test_refusals(type_: str, params: str, shapes: list[tuple[int, ...]], message: str) -> None:
+def test_wrong_parameters_are_refused(type_: str, params: str, shapes: list[tuple[int, ...]], message: str) -> None:
     field = "yolo_detection_output_param" if type_ == "YoloDetectionOutput" else "yolov3_detection_output_param"
     with pytest.raises((NetError, UnsupportedError), match=message):
         both(type_, [np.zeros(shape) for shape in shapes], f"{field} {{ {params} }}")

@@ -66,7 +66,7 @@ def test_fields_of_the_layer_and_of_its_parameters_are_told_apart(net: Started) 
         ("Convolution", {"num_outputs": 4}, "there is no field 'num_outputs'; did you mean 'num_output'"),
         ("Convolution", {"num_output": "4"}, "num_output: expected uint32"),
         ("Convolution", {"num_output": 4}, r"layer 'x' \(Convolution\): it needs kernel_size"),
-        ("Convolution", {"num_output": 4, "kernel_size": 9}, r"layer 'x' \(Convolution\): its top would be"),
+        ("Convolution", {"num_output": 4, "kernel_size": 9}, r"layer 'x' \(Convolution\): its top would have size"),
         ("ReLU", {"kernel_size": 3}, r"layer 'x' \(ReLU\): there is no field 'kernel_size'"),
         ("Pooling", {"pool": "MEAN", "kernel_size": 2}, r"PoolingParameter\.pool: expected one of MAX, AVE"),
         ("Silence", {}, r"layer 'x' \(Silence\): it takes 0 tops, not 1"),

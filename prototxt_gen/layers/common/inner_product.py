@@ -10,7 +10,7 @@ from prototxt_gen.ir import Layer, Shape
 from prototxt_gen.layers.axes import canonical_axis, refuse_wrong_in_place
 from prototxt_gen.layers.base import BlobSpec, LayerType
 from prototxt_gen.layers.example import Example
-from prototxt_gen.layers.vision.convolution import learned
+from prototxt_gen.layers.vision.convolution import module_with_weight
 from prototxt_gen.schema.caffe_proto import FillerParameter
 from prototxt_gen.schema.message import Message, boolean, int32, message, uint32
 
@@ -80,10 +80,10 @@ class InnerProduct(LayerType):
         return nn.Sequential(*flatten, linear) if flatten else linear
 
     def load(self, module: nn.Module, blobs: Mapping[str, np.ndarray[Any, Any]]) -> None:
-        super().load(learned(module), _to_linear_weight(module, blobs))
+        super().load(module_with_weight(module), _to_linear_weight(module, blobs))
 
     def dump(self, module: nn.Module, roles: Sequence[str]) -> dict[str, np.ndarray[Any, Any]]:
-        return _to_linear_weight(module, super().dump(learned(module), roles))
+        return _to_linear_weight(module, super().dump(module_with_weight(module), roles))
 
     def onnx(
         self, g: OnnxGraph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, np.ndarray[Any, Any]]

@@ -32,10 +32,10 @@ class DummyDataParameter(Message, field="dummy_data_param", number=109):
 
 def fillers(layer: Layer) -> tuple[FillerParameter, ...]:
     """Return the filler of each top. Raises NetError if their number does not fit."""
-    given, tops = layer.get(DummyDataParameter).data_filler or (CONSTANT_ZERO,), len(layer.tops)
-    if len(given) not in (1, tops):
-        raise layer.error(f"it has {len(given)} data_filler for {tops} tops; it needs none, one, or one for each top")
-    return given * tops if len(given) == 1 else given
+    values, tops = layer.get(DummyDataParameter).data_filler or (CONSTANT_ZERO,), len(layer.tops)
+    if len(values) not in (1, tops):
+        raise layer.error(f"it has {len(values)} data_filler for {tops} tops; it needs none, one, or one for each top")
+    return values * tops if len(values) == 1 else values
 
 
 def _constants(layer: Layer) -> Iterator[float]:
@@ -75,11 +75,11 @@ class DummyData(LayerType):
         sizes = [self._each(layer, name, getattr(p, name), tops) for name in _SIZES]
         return list(zip(*sizes, strict=True))
 
-    def _each(self, layer: Layer, name: str, given: Sequence[Any], tops: int) -> Sequence[Any]:
+    def _each(self, layer: Layer, name: str, values: Sequence[Any], tops: int) -> Sequence[Any]:
         """Return one value for each top. Raises NetError if their number does not fit."""
-        if len(given) not in (1, tops):
-            raise layer.error(f"it has {len(given)} {name} for {tops} tops; it needs one, or one for each top")
-        return list(given) * tops if len(given) == 1 else given
+        if len(values) not in (1, tops):
+            raise layer.error(f"it has {len(values)} {name} for {tops} tops; it needs one, or one for each top")
+        return list(values) * tops if len(values) == 1 else values
 
     def torch(self, layer: Layer, bottoms: Sequence[Shape]) -> nn.Module:
         import torch

@@ -31,9 +31,9 @@ class Input(LayerType):
     data = True
 
     def shapes(self, layer: Layer, bottoms: Sequence[Shape]) -> Sequence[Shape]:
-        given, tops = layer.get(InputParameter).shape, len(layer.tops)
-        if not given:
+        shapes, tops = layer.get(InputParameter).shape, len(layer.tops)
+        if not shapes:
             raise unknown_shape_error(layer, "the shape of its tops is")
-        if len(given) not in (1, tops):
-            raise layer.error(f"it has {len(given)} shapes for {tops} tops; it needs one, or one for each top")
-        return [given[0 if len(given) == 1 else index].dim for index in range(tops)]
+        if len(shapes) not in (1, tops):
+            raise layer.error(f"it has {len(shapes)} shapes for {tops} tops; it needs one, or one for each top")
+        return [shapes[0 if len(shapes) == 1 else index].dim for index in range(tops)]

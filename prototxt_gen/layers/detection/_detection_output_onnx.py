@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def write_detection_output(
-    g: OnnxGraph, p: DetectionOutputParameter, bottoms: Sequence[str], priors: int, top_k: int, least: float
+    g: OnnxGraph, p: DetectionOutputParameter, bottoms: Sequence[str], priors: int, top_k: int, score_threshold: float
 ) -> str:
     """Write the layer's nodes for loc, conf and prior; return the name of the 1×1×M×7 top."""
     loc, conf, prior = bottoms
@@ -23,7 +23,7 @@ def write_detection_output(
     if not p.share_location:
         boxes = g.op("Reshape", g.op("Gather", boxes, g.const(labels), axis=1), g.const([-1, priors, 4]))
         scores = g.op("Reshape", scores, g.const([-1, 1, priors]))
-    kept = _suppress(g, p, boxes, scores, priors, least)
+    kept = _suppress(g, p, boxes, scores, priors, score_threshold)
     image, label = _image_and_label(g, kept, labels, p.share_location)
     score = g.op("GatherND", scores, kept)
     box = g.op("GatherND", boxes, g.op("Gather", kept, g.const([0, 2]), axis=1))
@@ -77,7 +77,9 @@ def _top_k_scores(g: OnnxGraph, scores: str, priors: int, top_k: int) -> str:
     return g.op("ScatterElements", never, places, values, axis=-1)
 
 
-def _suppress(g: OnnxGraph, p: DetectionOutputParameter, boxes: str, scores: str, priors: int, least: float) -> str:
+def _suppress(
+    g: OnnxGraph, p: DetectionOutputParameter, boxes: str, scores: str, priors: int, score_threshold: float
+) -> str:
     """Write the non-maximum suppression; return the kept (row, class, prior) triples, M×3.
 
     Caffe gives no overlap to a box whose maximum is less than its minimum; ONNX would swap the corners. Such a box is
@@ -85,7 +87,7 @@ def _suppress(g: OnnxGraph, p: DetectionOutputParameter, boxes: str, scores: str
     """
     low, high = _halves(g, boxes)
     upright = g.op("Concat", low, g.op("Max", low, high), axis=-1)
-    limits = (g.const([priors]), g.const([min(p.nms_param.nms_threshold, 1.0)]), g.const([least]))
+    limits = (g.const([priors]), g.const([min(p.nms_param.nms_threshold, 1.0)]), g.const([score_threshold]))
     return g.op("NonMaxSuppression", upright, scores, *limits)
 
 

@@ -46,21 +46,21 @@ class PriorBoxParameter(Message, field="prior_box_param", number=203):
     height = repeated(float32(15))
 
 
-def _width_height(layer: Layer, p: PriorBoxParameter, name: str, one: str) -> Size:
+def _width_height(layer: Layer, p: PriorBoxParameter, name: str, single: str) -> Size:
     """Return (width, height) of `img` or `step`; (0, 0) if neither form of the field is set.
 
     Raises NetError if both forms are set or a value is not positive.
     """
     h, w = f"{name}_h", f"{name}_w"
     if p.has(h) or p.has(w):
-        if p.has(one):
-            raise layer.error(f"it needs either {one}, or {h} and {w}, not both")
-        found = (getattr(p, w), getattr(p, h))
+        if p.has(single):
+            raise layer.error(f"it needs either {single}, or {h} and {w}, not both")
+        size = (getattr(p, w), getattr(p, h))
     else:
-        found = (getattr(p, one),) * 2
-    if min(found) <= 0 and any(map(p.has, (h, w, one))):
-        raise layer.error(f"{one}, {h} and {w} must be greater than 0")
-    return found
+        size = (getattr(p, single),) * 2
+    if min(size) <= 0 and any(map(p.has, (h, w, single))):
+        raise layer.error(f"{single}, {h} and {w} must be greater than 0")
+    return size
 
 
 def all_positive(numbers: Sequence[float]) -> bool:

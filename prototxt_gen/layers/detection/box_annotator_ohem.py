@@ -37,14 +37,14 @@ class BoxAnnotatorOHEM(LayerType):
     def shapes(self, layer: Layer, bottoms: Sequence[Shape]) -> Sequence[Shape]:
         if layer.get(BoxAnnotatorOHEMParameter).roi_per_img < 1:
             raise layer.error("it needs a roi_per_img of at least 1")
-        full = [tuple(legacy_size(layer, bottom, axis) for axis in range(4)) for bottom in bottoms]
-        count, channels, height, width = full[0]
-        wanted = [(count, c, height, width) for c in (5, 1, 1, full[3][1])]
-        if full != wanted or channels != 5:
+        shapes = [tuple(legacy_size(layer, bottom, axis) for axis in range(4)) for bottom in bottoms]
+        count, channels, height, width = shapes[0]
+        expected = [(count, c, height, width) for c in (5, 1, 1, shapes[3][1])]
+        if shapes != expected or channels != 5:
             raise layer.error(
                 f"its bottoms are {show_all(bottoms)}; it needs R×5, R×1, R×1 and R×B with equal heights and widths"
             )
-        return [wanted[1], wanted[3]]
+        return [expected[1], expected[3]]
 
     def torch(self, layer: Layer, bottoms: Sequence[Shape]) -> nn.Module:
         import torch

@@ -68,9 +68,9 @@ class DetectionEvaluate(LayerType):
 
         class DetectionEvaluate(nn.Module):
             @torch.no_grad()
-            def forward(self, found: Tensor, truth: Tensor) -> Tensor:
-                rows = evaluate(layer, p, *(bottom.cpu().float().numpy() for bottom in (found, truth)))
-                return torch.from_numpy(rows).to(found.device)[None, None]
+            def forward(self, detections: Tensor, truth: Tensor) -> Tensor:
+                rows = evaluate(layer, p, *(bottom.cpu().float().numpy() for bottom in (detections, truth)))
+                return torch.from_numpy(rows).to(detections.device)[None, None]
 
         return DetectionEvaluate()
 
@@ -114,36 +114,36 @@ class DetectionEvaluate(LayerType):
     )
 
 
-def evaluate(layer: Layer, p: DetectionEvaluateParameter, found: Floats, truth: Floats) -> Floats:
+def evaluate(layer: Layer, p: DetectionEvaluateParameter, detections: Floats, truth: Floats) -> Floats:
     """Return the rows of the top, in NumPy. Raises NetError if the background label occurs."""
     import numpy as np
 
-    found, truth = found.reshape(-1, 7), truth.reshape(-1, 8)
-    ended = np.flatnonzero(truth[:, 0].astype(int) == -1)
-    truth = truth[: ended[0]] if len(ended) else truth
-    found = found[(found[:, 0].astype(int) != -1) & (found[:, 1].astype(int) != -1)]
-    for rows, what in ((found, "detections"), (truth, "ground truth")):
+    detections, truth = detections.reshape(-1, 7), truth.reshape(-1, 8)
+    ends = np.flatnonzero(truth[:, 0].astype(int) == -1)
+    truth = truth[: ends[0]] if len(ends) else truth
+    detections = detections[(detections[:, 0].astype(int) != -1) & (detections[:, 1].astype(int) != -1)]
+    for rows, what in ((detections, "detections"), (truth, "ground truth")):
         if (rows[:, 1].astype(int) == p.background_label_id).any():
             raise layer.error(f"label {p.background_label_id}, the background, is among its {what}")
     labels = [label for label in range(p.num_classes) if label != p.background_label_id]
     counted = truth if p.evaluate_difficult_gt else truth[truth[:, 7] == 0]
     heads = [[-1, label, (counted[:, 1].astype(int) == label).sum(), -1, -1] for label in labels]
-    return np.concatenate([np.array(heads, dtype="float32").reshape(-1, 5), *_marked(p, found, truth)])
+    return np.concatenate([np.array(heads, dtype="float32").reshape(-1, 5), *_marked(p, detections, truth)])
 
 
-def _marked(p: DetectionEvaluateParameter, found: Floats, truth: Floats) -> Iterator[Floats]:
+def _marked(p: DetectionEvaluateParameter, detections: Floats, truth: Floats) -> Iterator[Floats]:
     """Yield the marked detections of each image and label, in that order."""
     import numpy as np
 
-    for image, label in sorted({(int(row[0]), int(row[1])) for row in found}):
-        rows, boxes = (r[(r[:, 0].astype(int) == image) & (r[:, 1].astype(int) == label)] for r in (found, truth))
+    for image, label in sorted({(int(row[0]), int(row[1])) for row in detections}):
+        rows, boxes = (r[(r[:, 0].astype(int) == image) & (r[:, 1].astype(int) == label)] for r in (detections, truth))
         if len(boxes):
             rows = rows[np.argsort(-rows[:, 2], kind="stable")]
         marks = list(_marks(p, rows[:, 3:7], boxes))
         yield np.column_stack([rows[:, :3], np.array(marks, dtype="float32").reshape(-1, 2)])
 
 
-def _marks(p: DetectionEvaluateParameter, found: Floats, truth: Floats) -> Iterator[tuple[int, int]]:
+def _marks(p: DetectionEvaluateParameter, detections: Floats, truth: Floats) -> Iterator[tuple[int, int]]:
     """Yield (true positive, false positive) of each detection, best first.
 
     Both are 0 if the detection hit a difficult box and these are not evaluated.
@@ -153,7 +153,7 @@ def _marks(p: DetectionEvaluateParameter, found: Floats, truth: Floats) -> Itera
     from prototxt_gen.layers.detection._boxes import overlaps
 
     taken: set[int] = set()
-    for box in found:
+    for box in detections:
         table = overlaps(box, truth[:, 3:7])
         best = int(table.argmax()) if len(truth) else -1
         if best < 0 or table[best] < np.float32(p.overlap_threshold):

@@ -62,10 +62,16 @@ def random_priors(count: int) -> Draw:
 
 
 def _example(
-    name: str, params: str, *, images: int = 1, classes: int = 3, own: bool = False, scores: Draw = probabilities
+    name: str,
+    params: str,
+    *,
+    images: int = 1,
+    classes: int = 3,
+    boxes_per_class: bool = False,
+    scores: Draw = probabilities,
 ) -> Example:
     count = 12
-    shapes = ((images, count * 4 * (classes if own else 1)), (images, count * classes), (1, 2, count * 4))
+    shapes = ((images, count * 4 * (classes if boxes_per_class else 1)), (images, count * classes), (1, 2, count * 4))
     text = f"detection_output_param {{ num_classes: {classes} {params} }}"
     return Example(name, shapes, text, draws=(normal, scores, random_priors(count)), gradients=False)
 
@@ -138,13 +144,13 @@ class DetectionOutput(LayerType):
             "boxes of each class",
             "nms_param { nms_threshold: 0.4 top_k: 5 } code_type: CENTER_SIZE share_location: false keep_top_k: 7",
             images=2,
-            own=True,
+            boxes_per_class=True,
         ),
         _example(
             "no background",
             "nms_param { nms_threshold: 0.4 } share_location: false background_label_id: -1 "
             "code_type: CENTER_SIZE confidence_threshold: 0.5",
-            own=True,
+            boxes_per_class=True,
         ),
         _example(
             "background last, variance in target",
@@ -199,18 +205,18 @@ def _detect_one(p: DetectionOutputParameter, decoded: Floats, scores: Floats) ->
 
     from prototxt_gen.layers.detection import _boxes
 
-    found = [np.zeros((0, 6), dtype="float32")]
+    detections = [np.zeros((0, 6), dtype="float32")]
     for label in range(p.num_classes):
         if label == p.background_label_id:
             continue
-        own, nms = decoded[0 if p.share_location else label], p.nms_param
+        boxes, nms = decoded[0 if p.share_location else label], p.nms_param
         kept = _boxes.kept_after_nms(
-            own, scores[label], threshold=score_threshold(p), overlap=nms.nms_threshold, top_k=top_k(p), eta=nms.eta
+            boxes, scores[label], threshold=score_threshold(p), overlap=nms.nms_threshold, top_k=top_k(p), eta=nms.eta
         )
         labels = np.full(len(kept), label, dtype="float32")
         index = _boxes.as_indices(kept)
-        found.append(np.column_stack([labels, scores[label][index], own[index]]))
-    rows = np.concatenate(found)
+        detections.append(np.column_stack([labels, scores[label][index], boxes[index]]))
+    rows = np.concatenate(detections)
     if 0 <= p.keep_top_k < len(rows):
         rows = rows[np.sort(_boxes.by_score(rows[:, 1])[: p.keep_top_k])]
     return rows

@@ -35,8 +35,15 @@ TRUTH = (
 PRIORS = 20
 
 
-def _example(name: str, params: str = "", *, own: bool = False, truth: Sequence[Sequence[float]] = TRUTH) -> Example:
-    shapes = ((2, PRIORS * 4 * (3 if own else 1)), (2, PRIORS * 3), (1, 2, PRIORS * 4), (1, 1, len(truth), 8))
+def _example(
+    name: str, params: str = "", *, boxes_per_class: bool = False, truth: Sequence[Sequence[float]] = TRUTH
+) -> Example:
+    shapes = (
+        (2, PRIORS * 4 * (3 if boxes_per_class else 1)),
+        (2, PRIORS * 3),
+        (1, 2, PRIORS * 4),
+        (1, 1, len(truth), 8),
+    )
     text = params if "{" in params else f"multibox_loss_param {{ num_classes: 3 {params} }}"
     return Example(
         name, shapes, text, draws=(normal, normal, random_priors(PRIORS), _truth_rows(*truth)), gradients=False
@@ -110,11 +117,15 @@ class MultiBoxLoss(Loss):
         _example("logistic", "conf_loss_type: LOGISTIC code_type: CORNER_SIZE loc_weight: 2"),
         _example("no mining", "mining_type: NONE code_type: CENTER_SIZE"),
         _example("no mining, logistic", "mining_type: NONE conf_loss_type: LOGISTIC"),
-        _example("boxes of each class", "mining_type: NONE share_location: false code_type: CENTER_SIZE", own=True),
+        _example(
+            "boxes of each class",
+            "mining_type: NONE share_location: false code_type: CENTER_SIZE",
+            boxes_per_class=True,
+        ),
         _example(
             "boxes of each class, matched by prediction",
             "mining_type: NONE share_location: false use_prior_for_matching: false code_type: CENTER_SIZE",
-            own=True,
+            boxes_per_class=True,
         ),
         _example("matched by prediction", "use_prior_for_matching: false code_type: CENTER_SIZE"),
         _example("hard examples", "mining_type: HARD_EXAMPLE sample_size: 5 code_type: CENTER_SIZE"),

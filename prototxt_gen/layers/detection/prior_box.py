@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
 def aspect_ratios(p: PriorBoxParameter) -> list[float]:
     """Return the ratios, first 1, each only once. Source: prior_box_layer.cpp PriorBoxLayer::LayerSetUp."""
-    found = [1.0]
+    ratios = [1.0]
     for ratio in p.aspect_ratio:
-        if all(abs(ratio - known) >= 1e-6 for known in found):
-            found += [ratio, 1 / ratio] if p.flip else [ratio]
-    return found
+        if all(abs(ratio - known) >= 1e-6 for known in ratios):
+            ratios += [ratio, 1 / ratio] if p.flip else [ratio]
+    return ratios
 
 
 class PriorBox(PriorBoxBase):
@@ -41,12 +41,12 @@ class PriorBox(PriorBoxBase):
     def box_sizes(self, layer: Layer) -> list[Size]:
         p = layer.get(PriorBoxParameter)
         self._check_sizes(layer, p)
-        found: list[Size] = []
+        sizes: list[Size] = []
         for index, size in enumerate(map(math.trunc, p.min_size)):
             larger = [(math.sqrt(size * math.trunc(p.max_size[index])),) * 2] if p.max_size else []
             others = [(size * math.sqrt(r), size / math.sqrt(r)) for r in aspect_ratios(p) if abs(r - 1) >= 1e-6]
-            found += [(size, size), *(others + larger if p.tf else larger + others)]
-        return found
+            sizes += [(size, size), *(others + larger if p.tf else larger + others)]
+        return sizes
 
     def _check_sizes(self, layer: Layer, p: PriorBoxParameter) -> None:
         if not p.min_size or not all_positive(p.min_size):

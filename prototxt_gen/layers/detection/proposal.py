@@ -79,15 +79,15 @@ class Proposal(LayerType):
         if not p.ratio or not p.scale or p.base_size < 1:
             raise layer.error("it needs at least one ratio, at least one scale, and a base_size of at least 1")
         count = len(p.ratio) * len(p.scale)
-        score, move, image = bottoms
-        wanted = (score[0], 4 * count, *score[2:]) if len(score) == 4 else None
-        if move != wanted or score[1] != 2 * count or math.prod(image) < 4:
+        score, delta, image = bottoms
+        delta_shape = (score[0], 4 * count, *score[2:]) if len(score) == 4 else None
+        if delta != delta_shape or score[1] != 2 * count or math.prod(image) < 4:
             raise layer.error(
                 f"its bottoms are {show_all(bottoms)}; with {count} anchors it needs N×{2 * count}×H×W, "
                 f"N×{4 * count}×H×W and the image's height, width and two scales"
             )
-        most = score[0] * p.post_nms_topn
-        return [(most, 5), (most,)][: len(layer.tops)]
+        max_regions = score[0] * p.post_nms_topn
+        return [(max_regions, 5), (max_regions,)][: len(layer.tops)]
 
     def torch(self, layer: Layer, bottoms: Sequence[Shape]) -> nn.Module:
         return proposal_module(rules_of(layer.get(ProposalParameter)), len(layer.tops) == 2)
@@ -130,25 +130,25 @@ def proposal_module(rules: ProposalRules, with_scores: bool, scores: tuple[int, 
 
     class Proposal(nn.Module):
         @torch.no_grad()
-        def forward(self, score: Tensor, move: Tensor, image: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-            rows = propose(rules, *(bottom.cpu().float().numpy() for bottom in (score, move, image)))
+        def forward(self, score: Tensor, delta: Tensor, image: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+            rows = propose(rules, *(bottom.cpu().float().numpy() for bottom in (score, delta, image)))
             out = torch.from_numpy(rows).to(score.device)
             return (out[:, :5].clone(), out[:, 5].reshape(scores).clone()) if with_scores else out[:, :5].clone()
 
     return Proposal()
 
 
-def propose(rules: ProposalRules, score: Floats, move: Floats, image: Floats) -> Floats:
+def propose(rules: ProposalRules, score: Floats, delta: Floats, image: Floats) -> Floats:
     """Return rows of image, x1, y1, x2, y2, score, in NumPy. The first row of the image info is used for all images."""
     import numpy as np
 
     height, width = score.shape[2:]
     count = len(rules.anchors)
-    base = shifted_anchors(rules, height, width)
+    anchors = shifted_anchors(rules, height, width)
     out = [np.zeros((0, 6), dtype="float32")]
     for index in range(len(score)):
-        moves = move[index].reshape(count, 4, height, width).transpose(2, 3, 0, 1)
-        boxes, large = _moved_boxes(rules, base, moves.reshape(-1, 4), image.reshape(-1))
+        deltas = delta[index].reshape(count, 4, height, width).transpose(2, 3, 0, 1)
+        boxes, large = _moved_boxes(rules, anchors, deltas.reshape(-1, 4), image.reshape(-1))
         scores = score[index, count:].transpose(1, 2, 0).reshape(-1) * large.astype("float32")
         if rules.drops_small:
             boxes, scores = boxes[large], scores[large]
@@ -157,18 +157,18 @@ def propose(rules: ProposalRules, score: Floats, move: Floats, image: Floats) ->
     return np.concatenate(out)
 
 
-def _moved_boxes(rules: ProposalRules, base: Floats, moves: Floats, image: Floats) -> tuple[Floats, Floats]:
+def _moved_boxes(rules: ProposalRules, anchors: Floats, deltas: Floats, image: Floats) -> tuple[Floats, Floats]:
     """Return the boxes moved by the deltas and clipped, and whether each is large enough. Source: transform_box."""
     import numpy as np
 
-    sizes = base[:, 2:] - base[:, :2] + 1
-    centers = moves[:, :2] * sizes + (base[:, :2] + np.float32(0.5) * sizes)
+    sizes = anchors[:, 2:] - anchors[:, :2] + 1
+    centers = deltas[:, :2] * sizes + (anchors[:, :2] + np.float32(0.5) * sizes)
     with np.errstate(over="ignore"):
-        half = np.float32(0.5) * (np.exp(moves[:, 2:]) * sizes)
+        half = np.float32(0.5) * (np.exp(deltas[:, 2:]) * sizes)
     limit = np.tile(image[1::-1] - 1, 2)
     boxes = np.maximum(0, np.minimum(np.concatenate([centers - half, centers + half], 1), limit))
-    least = np.float32(rules.min_size) * image[list(rules.scale_columns)]
-    return boxes, (boxes[:, 2:] - boxes[:, :2] + 1 >= least).all(1)
+    min_sides = np.float32(rules.min_size) * image[list(rules.scale_columns)]
+    return boxes, (boxes[:, 2:] - boxes[:, :2] + 1 >= min_sides).all(1)
 
 
 def _kept_after_nms(rules: ProposalRules, boxes: Floats, scores: Floats) -> list[int]:

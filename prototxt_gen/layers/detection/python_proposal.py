@@ -73,15 +73,15 @@ class ProposalLayer(PythonClass):
     def shapes(self, layer: Layer, bottoms: Sequence[Shape]) -> Sequence[Shape]:
         rules = self.rules(layer)
         count = len(rules.anchors)
-        score, move, image = bottoms
-        fit = len(score) == 4 and (score[:2], move) == ((1, 2 * count), (1, 4 * count, *score[2:]))
-        if not fit or image[:1] != (1,) or math.prod(image) < 3:
+        score, delta, image = bottoms
+        fits = len(score) == 4 and (score[:2], delta) == ((1, 2 * count), (1, 4 * count, *score[2:]))
+        if not fits or image[:1] != (1,) or math.prod(image) < 3:
             raise layer.error(
                 f"its bottoms are {show_all(bottoms)}; with {count} anchors it needs 1x{2 * count}xHxW, "
                 f"1x{4 * count}xHxW and the image's height, width and scale"
             )
-        most = min(rules.post_nms_topn, count * math.prod(score[2:]))
-        return [(most, 5), (most, 1)][: len(layer.tops)]
+        max_regions = min(rules.post_nms_topn, count * math.prod(score[2:]))
+        return [(max_regions, 5), (max_regions, 1)][: len(layer.tops)]
 
     def torch(self, layer: Layer, bottoms: Sequence[Shape]) -> nn.Module:
         return proposal_module(self.rules(layer), len(layer.tops) == 2, _SCORES)

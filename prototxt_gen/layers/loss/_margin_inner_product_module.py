@@ -71,9 +71,9 @@ class MarginInnerProduct(nn.Module):
         self.persistent_state = self.iteration
 
     def forward(self, x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        base, gamma, power, least = self.decay
+        base, gamma, power, lambda_min = self.decay
         self.persistent_state += 1
-        blend = max(base * (1 + gamma * self.persistent_state) ** -power, least)
+        blend = max(base * (1 + gamma * self.persistent_state) ** -power, lambda_min)
         with torch.no_grad():
             self.weight.div_(self.weight.square().sum(1, keepdim=True).sqrt())
         flat, targets = x.flatten(self.axis), labels.detach().flatten().long()

@@ -25,9 +25,9 @@ def _dissimilar_loss(squared: Tensor, margin: float, legacy_version: bool) -> Te
     if legacy_version:
         return (margin - squared).relu()
     distance = squared.detach().sqrt()
-    gap = (margin - distance).relu()
+    missing = (margin - distance).relu()
     # Caffe's backward pass divides by distance + 1e-4, so that equal pairs have a finite gradient.
-    return with_gradient_of(gap.square(), -gap / (distance + 1e-4) * squared)
+    return with_gradient_of(missing.square(), -missing / (distance + 1e-4) * squared)
 
 
 class ContrastiveLoss(Loss):

@@ -93,11 +93,11 @@ class InfogainLoss(Loss):
                 self.register_buffer("matrix", stored, persistent=False)
 
             def forward(self, x: Tensor, label: Tensor, matrix: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]:
-                given = self.matrix if matrix is None else matrix.detach()
-                assert given is not None
+                infogain = self.matrix if matrix is None else matrix.detach()
+                assert infogain is not None
                 logs, label = x.log_softmax(axis).movedim(axis, -1).reshape(-1, x.shape[axis]), as_labels(label)
                 counted = torch.ones_like(label) if ignored is None else (label != ignored).long()
-                gains = given.reshape(logs.shape[1], -1)[label * counted] * counted[:, None]
+                gains = infogain.reshape(logs.shape[1], -1)[label * counted] * counted[:, None]
                 outer = math.prod(x.shape[:axis])
                 total = -(gains * with_gradient_of(logs.clamp(min=floor), logs)).sum()
                 loss = total / normalizer(mode, outer, len(logs) // outer, counted.sum())

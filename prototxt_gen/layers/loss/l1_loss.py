@@ -55,11 +55,13 @@ class L1Loss(Loss):
 
         class L1Loss(nn.Module):
             def forward(self, x: Tensor, target: Tensor | None = None) -> Tensor:
-                gap = x if target is None else x - target
-                there = gap == gap
-                count = there.sum() / gap.shape[1] if p.normalize_by_num_entries else len(gap)
-                gap = gap.where(there, gap.new_zeros(()))
-                return (_lengths(p, gap) if p.l2_per_location else _absolute(p, gap, there)).sum() / count
+                difference = x if target is None else x - target
+                is_number = difference == difference
+                count = is_number.sum() / difference.shape[1] if p.normalize_by_num_entries else len(difference)
+                difference = difference.where(is_number, difference.new_zeros(()))
+                return (
+                    _lengths(p, difference) if p.l2_per_location else _absolute(p, difference, is_number)
+                ).sum() / count
 
         return L1Loss()
 
@@ -78,15 +80,15 @@ class L1Loss(Loss):
     )
 
 
-def _absolute(p: L1LossParameter, gap: Tensor, there: Tensor) -> Tensor:
+def _absolute(p: L1LossParameter, difference: Tensor, is_number: Tensor) -> Tensor:
     """Return |difference|, but 0 if it is less than `plateau`; its gradient at 0 is Caffe's."""
-    there = there & (gap.detach().abs() >= p.plateau)
-    sign = (gap.detach() > 0).to(gap.dtype) * 2 - 1
-    return gap * (sign * there)
+    is_number = is_number & (difference.detach().abs() >= p.plateau)
+    sign = (difference.detach() > 0).to(difference.dtype) * 2 - 1
+    return difference * (sign * is_number)
 
 
-def _lengths(p: L1LossParameter, gap: Tensor) -> Tensor:
+def _lengths(p: L1LossParameter, difference: Tensor) -> Tensor:
     """Return the length of each position's vector over axis 1; below `plateau` it is √epsilon, without gradient."""
-    squares = gap.square().sum(1) / (gap.shape[1] if p.l2_prescale_by_channels else 1)
+    squares = difference.square().sum(1) / (difference.shape[1] if p.l2_prescale_by_channels else 1)
     squares = squares.where(squares.detach() >= p.plateau**2, squares.new_zeros(()))
     return (squares + p.epsilon).sqrt()

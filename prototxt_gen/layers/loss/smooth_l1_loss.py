@@ -39,11 +39,11 @@ def weighted_difference(bottoms: Sequence[Tensor]) -> Tensor:
 
     With four bottoms the weights are part of the gradient; with three (Fast R-CNN, SSD) Caffe leaves them out of it.
     """
-    gap = bottoms[0] - bottoms[1].reshape(bottoms[0].shape)
+    difference = bottoms[0] - bottoms[1].reshape(bottoms[0].shape)
     if len(bottoms) == 2:
-        return gap
-    inside = bottoms[2].detach().reshape(gap.shape)
-    return inside * gap if len(bottoms) == 4 else with_gradient_of(inside * gap, gap)
+        return difference
+    inside = bottoms[2].detach().reshape(difference.shape)
+    return inside * difference if len(bottoms) == 4 else with_gradient_of(inside * difference, difference)
 
 
 class SmoothL1Loss(Loss):
@@ -77,11 +77,13 @@ class SmoothL1Loss(Loss):
 
         class SmoothL1Loss(nn.Module):
             def forward(self, *bottoms: Tensor) -> Tensor:
-                gap = weighted_difference(bottoms)
-                errors = torch.where(gap.abs() < turn, gap * gap * (sigma2 / 2), gap.abs() - at_turn)
+                difference = weighted_difference(bottoms)
+                errors = torch.where(
+                    difference.abs() < turn, difference * difference * (sigma2 / 2), difference.abs() - at_turn
+                )
                 if len(bottoms) == 4:
-                    errors = errors * bottoms[3].detach().reshape(gap.shape)
-                return errors.sum() / gap.shape[0]
+                    errors = errors * bottoms[3].detach().reshape(difference.shape)
+                return errors.sum() / difference.shape[0]
 
         return SmoothL1Loss()
 

@@ -47,11 +47,11 @@ class SmoothL1LossOHEM(Loss):
 
         class SmoothL1LossOHEM(nn.Module):
             def forward(self, *bottoms: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-                gap = weighted_difference(bottoms)
-                errors = functional.smooth_l1_loss(gap, gap.new_zeros(gap.shape), reduction="none")
-                each = errors.reshape(*gap.shape, *[1] * (4 - gap.dim())).sum(1, keepdim=True)
+                difference = weighted_difference(bottoms)
+                errors = functional.smooth_l1_loss(difference, difference.new_zeros(difference.shape), reduction="none")
+                each = errors.reshape(*difference.shape, *[1] * (4 - difference.dim())).sum(1, keepdim=True)
                 positions = errors.new_tensor(each.numel())
-                loss = each.sum() / normalizer(mode, len(gap), each[0].numel(), positions)
+                loss = each.sum() / normalizer(mode, len(difference), each[0].numel(), positions)
                 return (loss, each.detach()) if each_too else loss
 
         return SmoothL1LossOHEM()

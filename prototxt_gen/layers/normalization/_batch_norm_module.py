@@ -50,8 +50,9 @@ class RunningNorm(_BatchNorm):
         """Accept any number of axes from two on, as Caffe does."""
 
     def average(self, mean: Tensor, variance: Tensor, values: int) -> None:
-        """Update the moving statistics with the batch's mean and biased variance; `values` is the number per
-        channel.
+        """Update the moving statistics with the mean and the biased variance of a batch.
+
+        `values` is the number of values per channel.
         """
 
     def forward(self, input: Tensor) -> Tensor:

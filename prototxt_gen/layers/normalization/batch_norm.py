@@ -94,14 +94,14 @@ class BatchNorm(LayerType):
 
     def blobs(self, layer: Layer, bottoms: Sequence[Shape]) -> dict[str, BlobSpec]:
         p, c = layer.get(BatchNormParameter), bottoms[0][1]
-        each, one = ((1, c, 1, 1), (1, 1, 1, 1)) if p.merged and not p.scale_bias else ((c,), (1,))
-        kept = {"mean": BlobSpec(each, statistic=True), "variance": BlobSpec(each, statistic=True)}
-        factor = {"factor": BlobSpec(one, statistic=True)}
+        shape, single = ((1, c, 1, 1), (1, 1, 1, 1)) if p.merged and not p.scale_bias else ((c,), (1,))
+        statistics = {"mean": BlobSpec(shape, statistic=True), "variance": BlobSpec(shape, statistic=True)}
+        factor = {"factor": BlobSpec(single, statistic=True)}
         if not p.merged:
-            return kept | factor
-        scale = BlobSpec(each, p.scale_filler if p.has("scale_filler") else ONE)
-        learned = {"scale": scale, "bias": BlobSpec(each, p.bias_filler)}
-        return kept | factor | learned if p.scale_bias else learned | kept | factor
+            return statistics | factor
+        scale = BlobSpec(shape, p.scale_filler if p.has("scale_filler") else ONE)
+        learned = {"scale": scale, "bias": BlobSpec(shape, p.bias_filler)}
+        return statistics | factor | learned if p.scale_bias else learned | statistics | factor
 
     def stored_roles(self, layer: Layer, shapes: Sequence[Shape]) -> tuple[str, ...]:
         """Return the roles of a file's blobs in its order, found from their shapes.

@@ -93,8 +93,8 @@ class CTCGreedyDecoder(LayerType):
         _, order = g.ops(
             "TopK", g.op("Where", kept, places, places + steps), g.const([steps]), outputs=2, axis=1, largest=0
         )
-        found = g.op("GatherElements", g.op("Where", kept, best, g.const(-1)), order, axis=1)
-        return g.op("Unsqueeze", g.op("Cast", found, to=1), g.const([2, 3]))
+        sequence = g.op("GatherElements", g.op("Where", kept, best, g.const(-1)), order, axis=1)
+        return g.op("Unsqueeze", g.op("Cast", sequence, to=1), g.const([2, 3]))
 
     examples = (
         Example("plain", ((7, 3, 4),), gradients=False),

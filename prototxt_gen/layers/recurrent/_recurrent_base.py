@@ -76,9 +76,9 @@ class Recurrent(LayerType):
             raise layer.error(
                 f"its static input is {show(bottoms[2])}; it must be {state[1]}x…, with one row for each stream"
             )
-        for given in bottoms[2 + static :]:
-            if given != state:
-                raise layer.error(f"its state bottom is {show(given)}; it must be {show(state)}")
+        for bottom in bottoms[2 + static :]:
+            if bottom != state:
+                raise layer.error(f"its state bottom is {show(bottom)}; it must be {show(state)}")
 
     def blobs(self, layer: Layer, bottoms: Sequence[Shape]) -> dict[str, BlobSpec]:
         return dict(self._blobs(layer, bottoms))

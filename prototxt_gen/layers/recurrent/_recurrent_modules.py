@@ -57,10 +57,10 @@ class Recurrent(nn.Module):
         top = self.output(torch.stack(hidden))
         return (top, *self.finish(state)) if self.exposed else self.keep(top, state)
 
-    def start(self, inputs: Tensor, given: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    def start(self, inputs: Tensor, state_bottoms: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Return the state before the first step. No gradient flows into it, as in Caffe."""
         if self.exposed:
-            return tuple(state[0].detach() for state in given)
+            return tuple(state[0].detach() for state in state_bottoms)
         zero = inputs.new_zeros(inputs.shape[1], self.blob(f"W_h{self.letter}").shape[1])
         stored = self.persistent_state.get(self.training, ())
         enough = stored and len(stored[0]) >= len(zero)
@@ -88,7 +88,7 @@ class Recurrent(nn.Module):
         raise NotImplementedError
 
     def output(self, hidden: Tensor) -> Tensor:
-        """Return the top, given the hidden states of all steps."""
+        """Return the top, state_bottoms the hidden states of all steps."""
         return hidden
 
 

@@ -1,4 +1,4 @@
-"""S"""
+"""The base class of Permute and Transpose."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 
 class ReorderedAxes(LayerType):
-    """What both share once the order is known."""
+    """Base of both types: the axes are put into another order."""
 
     def order(self, layer: Layer, bottom: Shape) -> tuple[int, ...]:
-        """Return, for each axis of the top, the bottom's axis it comes from."""
+        """Return for each axis of the top the axis of the bottom that it is."""
         raise NotImplementedError
 
     def shapes(self, layer: Layer, bottoms: Sequence[Shape]) -> Sequence[Shape]:

@@ -1,4 +1,4 @@
-"""S"""
+"""The base class of Flip and Reverse."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 
 _LOWEST = -(2**63)
-"""As the end of an ONNX Slice with step -1: through to the first element."""
+"""End of an ONNX Slice with step -1 that includes the first element."""
 
 
 class ReversedAxes(LayerType):
-    """What both share once the axes are known."""
+    """Base of both types: the order of the elements is reversed along some axes."""
 
     def axes(self, layer: Layer, bottom: Shape) -> tuple[int, ...]:
-        """Return the axes that are turned around."""
+        """Return the axes that are reversed."""
         raise NotImplementedError
 
     def shapes(self, layer: Layer, bottoms: Sequence[Shape]) -> Sequence[Shape]:

@@ -1,4 +1,4 @@
-"""Add and Mul of two blobs, stretched to each other as NumPy does."""
+"""Layer types Add and Mul (synopsys-caffe): the sum and the product of two blobs with broadcasting as in NumPy."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Broadcast(LayerType):
-    """What both share. Their other form, with a blob instead of the second bottom, is not known here."""
+    """Base of both types. The forks' other form, with a learned blob instead of the second bottom, is not supported."""
 
     bottoms = exactly(2)
 
@@ -57,24 +57,24 @@ class Broadcast(LayerType):
 
 
 class Add(Broadcast):
-    """The sum of two blobs; sizes of 1, and axes that one lacks in front, are stretched.
+    """Add two blobs with broadcasting.
 
     Source: foss-for-synopsys-dwc-arc-processors/synopsys-caffe src/caffe/layers/add_layer.cpp.
-    Shape: on each axis, counted from the end, the larger size.
+    Shape: axes are aligned at the end; each axis has the larger of the two sizes, of which one may be 1.
     Blobs: none.
-    Differs: from PyTorch, ONNX: not at all. The fork has no backward pass; this one has.
+    Differs: no difference from PyTorch or ONNX. The fork has no backward pass; here there is one.
     """
 
     type = "Add"
 
 
 class Mul(Broadcast):
-    """The product of two blobs; sizes of 1, and axes that one lacks in front, are stretched.
+    """Multiply two blobs with broadcasting.
 
     Source: foss-for-synopsys-dwc-arc-processors/synopsys-caffe src/caffe/layers/mul_layer.cpp.
-    Shape: on each axis, counted from the end, the larger size.
+    Shape: axes are aligned at the end; each axis has the larger of the two sizes, of which one may be 1.
     Blobs: none.
-    Differs: from PyTorch, ONNX: not at all. The fork has no backward pass; this one has.
+    Differs: no difference from PyTorch or ONNX. The fork has no backward pass; here there is one.
     """
 
     type = "Mul"

@@ -1,4 +1,4 @@
-"""Axpy (SE-Net): a·x + y with one a for each channel of each image."""
+"""Layer type Axpy (SE-Net): a·x + y with one number a for each channel of each image."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 
 class Axpy(LayerType):
-    """The second bottom, each channel times the first bottom's number for it, plus the third.
+    """Multiply each channel of the second bottom by its number in the first bottom, and add the third bottom.
 
     Source: hujie-frank/SENet and happynear/caffe-windows, src/caffe/layers/axpy_layer.cpp AxpyLayer::Forward_cpu.
-    Shape: N×C (×1×1), N×C×…, N×C×… → N×C×….
+    Shape: a N×C or N×C×1×1, x N×C×…, y N×C×… → N×C×….
     Blobs: none.
-    Differs: from PyTorch, ONNX: not at all.
+    Differs: no difference from PyTorch or ONNX.
     """
 
     type = "Axpy"
@@ -31,7 +31,7 @@ class Axpy(LayerType):
     def shapes(self, layer: Layer, bottoms: Sequence[Shape]) -> Sequence[Shape]:
         a, x, y = bottoms
         if len(x) < 2 or a[:2] != x[:2] or set(a[2:]) - {1} or x != y:
-            raise layer.error(f"bottoms are {show_all(bottoms)}; it takes a of NxC or NxCx1x1, x and y of NxCx… alike")
+            raise layer.error(f"bottoms are {show_all(bottoms)}; it needs NxC or NxCx1x1, and twice the same NxCx…")
         return [x]
 
     def torch(self, layer: Layer, bottoms: Sequence[Shape]) -> nn.Module:

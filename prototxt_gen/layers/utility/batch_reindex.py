@@ -1,4 +1,4 @@
-"""BatchReindex: rows of a batch picked by number."""
+"""Layer type BatchReindex: items of a batch selected by index."""
 
 from __future__ import annotations
 
@@ -18,12 +18,13 @@ if TYPE_CHECKING:
 
 
 class BatchReindex(LayerType):
-    """Row i of the top is that row of the first bottom which the second names; a row may be taken again, or left out.
+    """Select items of the first bottom by the indices in the second; items may be repeated or omitted.
 
     Source: src/caffe/layers/batch_reindex_layer.cpp BatchReindexLayer::Reshape, Forward_cpu, Backward_cpu.
-    Shape: N×… and M → M×….
+    Shape: N×…, indices M → M×….
     Blobs: none.
-    Differs: Caffe stops at a number that names no row, and so does PyTorch here. ONNX counts -N to -1 from the end.
+    Differs: Caffe stops at an index out of range, and so does PyTorch here. ONNX accepts indices from -N to -1, counted
+        from the end.
     """
 
     type = "BatchReindex"
@@ -32,7 +33,7 @@ class BatchReindex(LayerType):
     def shapes(self, layer: Layer, bottoms: Sequence[Shape]) -> Sequence[Shape]:
         refuse_wrong_in_place(layer)
         if len(bottoms[1]) != 1:
-            raise layer.error(f"its second bottom holds row numbers and must have one axis, not {show(bottoms[1])}")
+            raise layer.error(f"its second bottom holds indices and must have one axis; it is {show(bottoms[1])}")
         return [(bottoms[1][0], *bottoms[0][1:])]
 
     def torch(self, layer: Layer, bottoms: Sequence[Shape]) -> nn.Module:
@@ -41,7 +42,7 @@ class BatchReindex(LayerType):
         class Rows(nn.Module):
             def forward(self, bottom: Tensor, rows: Tensor) -> Tensor:
                 if bool((rows < 0).any()):
-                    raise IndexError(f"{layer.name}: a row number is negative")
+                    raise IndexError(f"{layer.name}: an index is negative")
                 return bottom.index_select(0, rows.long())
 
         return Rows()

@@ -1,4 +1,4 @@
-"""Concat: blobs one after another along an axis."""
+"""Layer type Concat: blobs joined along an axis."""
 
 from __future__ import annotations
 
@@ -24,18 +24,19 @@ class ConcatParameter(Message, field="concat_param", number=104):
 
 
 def concat_axis(layer: Layer, bottom: Shape) -> int:
+    """Return the axis along which the bottoms are joined."""
     p = layer.get(ConcatParameter)
     new, old = (getattr(p, name) if p.has(name) else None for name in ("axis", "concat_dim"))
     return axis_or_alias(layer, new, old, "concat_dim", bottom)
 
 
 class Concat(LayerType):
-    """The bottoms one after another along an axis, by default the channels.
+    """Join the bottoms along an axis (default: 1, the channels).
 
     Source: src/caffe/layers/concat_layer.cpp ConcatLayer::Reshape, Forward_cpu.
-    Shape: the first bottom's, the sizes along the axis added up; all other sizes must be equal.
+    Shape: the first bottom's shape, with the sum of the sizes along the axis; all other sizes must be equal.
     Blobs: none.
-    Differs: from PyTorch, ONNX: not at all.
+    Differs: no difference from PyTorch or ONNX.
     """
 
     type = "Concat"
@@ -44,9 +45,9 @@ class Concat(LayerType):
 
     def shapes(self, layer: Layer, bottoms: Sequence[Shape]) -> Sequence[Shape]:
         axis = concat_axis(layer, bottoms[0])
-        rest = {(len(bottom), bottom[:axis], bottom[axis + 1 :]) for bottom in bottoms}
-        if len(rest) > 1:
-            raise layer.error(f"bottoms differ, {show_all(bottoms)}; they may differ along axis {axis} only")
+        other_sizes = {(len(bottom), bottom[:axis], bottom[axis + 1 :]) for bottom in bottoms}
+        if len(other_sizes) > 1:
+            raise layer.error(f"bottoms differ, {show_all(bottoms)}; only axis {axis} may differ")
         return [(*bottoms[0][:axis], sum(bottom[axis] for bottom in bottoms), *bottoms[0][axis + 1 :])]
 
     def shares_memory(self, layer: Layer) -> bool:

@@ -1,4 +1,4 @@
-"""Eltwise: sum, product or maximum of blobs of one shape."""
+"""Layer type Eltwise: sum, product or maximum of blobs of equal shapes."""
 
 from __future__ import annotations
 
@@ -26,31 +26,31 @@ class EltwiseParameter(Message, field="eltwise_param", number=110):
 
 
 def coefficients(layer: Layer) -> tuple[float, ...]:
-    """Return one factor for each bottom."""
+    """Return one coefficient for each bottom."""
     return layer.get(EltwiseParameter).coeff or (1.0,) * len(layer.bottoms)
 
 
 def _operation(layer: Layer) -> str:
-    """Return the operation, or UnsupportedError where Caffe clears a bottom before it reads it."""
+    """Return the operation. Raises UnsupportedError if the layer is in place and Caffe would clear its bottom first."""
     operation = layer.get(EltwiseParameter).operation
     if operation != "PROD" and is_in_place(layer):
         raise UnsupportedError(
-            f"layer {layer.name!r} ({layer.type}): it is written over its bottom, which Caffe's {operation} clears "
-            "before it reads it; give its top another name"
+            f"layer {layer.name!r} ({layer.type}): in place, Caffe's {operation} clears the bottom before it reads it; "
+            "give its top another name"
         )
     return operation
 
 
 class Eltwise(LayerType):
-    """Sum with a coefficient for each bottom, product, or maximum, element by element.
+    """Compute the sum (with a coefficient for each bottom), the product or the maximum, element by element.
 
     Source: src/caffe/layers/eltwise_layer.cpp EltwiseLayer::Forward_cpu, Backward_cpu.
-    Shape: the bottoms', all equal: nothing is broadcast.
+    Shape: all bottoms and the top have one shape; there is no broadcasting.
     Blobs: none.
-    Differs: the gradient of a maximum goes to one bottom where several are equal (of the first two to the second, else
-    to the first); PyTorch's shares it out. stable_prod_grad: false divides the product by each bottom, which is the
-    same gradient except at zeros, where Caffe gives NaN and this does not. A coeff of 0 leaves its bottom out in Caffe;
-    here infinity and NaN times 0 are NaN.
+    Differs: where several bottoms are equal, the gradient of the maximum goes to one of them (of the first two to the
+        second, otherwise to the first); PyTorch divides it among them. With stable_prod_grad false, Caffe divides the
+        product by each bottom; this gives the same gradient except at zeros, where it is NaN in Caffe but not here.
+        Caffe skips a bottom with coeff 0; here infinity and NaN times 0 are NaN.
     """
 
     type = "Eltwise"
@@ -61,9 +61,9 @@ class Eltwise(LayerType):
     def shapes(self, layer: Layer, bottoms: Sequence[Shape]) -> Sequence[Shape]:
         p = layer.get(EltwiseParameter)
         if p.coeff and len(p.coeff) != len(bottoms):
-            raise layer.error(f"it takes one coeff for each of its {len(bottoms)} bottoms, not {len(p.coeff)}")
+            raise layer.error(f"it needs one coeff for each of its {len(bottoms)} bottoms, not {len(p.coeff)}")
         if p.coeff and p.operation == "PROD":
-            raise layer.error("coeff is for SUM, not for PROD")
+            raise layer.error("coeff is allowed with SUM, not with PROD")
         if any(bottom != bottoms[0] for bottom in bottoms):
             raise layer.error(f"bottoms differ, {show_all(bottoms)}; {p.operation} needs equal shapes")
         return [bottoms[0]]
@@ -111,7 +111,7 @@ class Eltwise(LayerType):
 
 
 def _chain(g: OnnxGraph, op: str, values: Sequence[str]) -> str:
-    """Join the values by a two-input operation, from the left, as Caffe does."""
+    """Write a two-input operator over all values, from left to right as in Caffe."""
     first, *others = values
     for other in others:
         first = g.op(op, first, other)

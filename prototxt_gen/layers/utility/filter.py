@@ -1,4 +1,4 @@
-"""Filter: rows of a batch picked by a selector."""
+"""Layer type Filter: items of a batch selected by flags."""
 
 from __future__ import annotations
 
@@ -17,12 +17,14 @@ if TYPE_CHECKING:
 
 
 class Filter(LayerType):
-    """Of every bottom but the last, the rows for which the last bottom, the selector, is not zero.
+    """Select the items for which the last bottom, the selector, is not zero, from every other bottom.
 
     Source: src/caffe/layers/filter_layer.cpp FilterLayer::Reshape, Forward_cpu, Backward_cpu.
-    Shape: as the bottoms, whose batch is the most rows there can be; Caffe says the same until data has passed.
+    Shape: the tops have the shapes of the bottoms, with N as the maximum batch size; Caffe too declares that before the
+        first forward pass.
     Blobs: none.
-    Differs: from PyTorch, ONNX: not at all; there too the batch of the tops is known only as the net runs.
+    Differs: no difference from PyTorch or ONNX; there too the batch size of the tops is known only after the forward
+        pass.
     """
 
     type = "Filter"
@@ -37,29 +39,29 @@ class Filter(LayerType):
     def shapes(self, layer: Layer, bottoms: Sequence[Shape]) -> Sequence[Shape]:
         *filtered, selector = bottoms
         if any(size != 1 for size in selector[1:]):
-            raise layer.error(f"its selector {show(selector)} must have one element for each row")
+            raise layer.error(f"its selector {show(selector)} must have one element for each item of the batch")
         if any(bottom[:1] != selector[:1] for bottom in filtered):
-            raise layer.error(f"bottoms differ, {show_all(bottoms)}; they need the same number of rows")
+            raise layer.error(f"bottoms differ, {show_all(bottoms)}; they need equal batch sizes")
         return filtered
 
     def torch(self, layer: Layer, bottoms: Sequence[Shape]) -> nn.Module:
         from torch import nn
 
-        class Chosen(nn.Module):
+        class Filter(nn.Module):
             def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
-                chosen = bottoms[-1].flatten() != 0
-                return tuple(bottom[chosen] for bottom in bottoms[:-1])
+                selected = bottoms[-1].flatten() != 0
+                return tuple(bottom[selected] for bottom in bottoms[:-1])
 
-        return Chosen()
+        return Filter()
 
     def onnx(
         self, g: OnnxGraph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, np.ndarray[Any, Any]]
     ) -> str | Sequence[str]:
         *filtered, selector = bottoms
-        chosen = g.op("Cast", g.op("Reshape", selector, g.const([-1], "shape")), to=9)
-        return [g.op("Compress", bottom, chosen, axis=0) for bottom in filtered]
+        selected = g.op("Cast", g.op("Reshape", selector, g.const([-1], "shape")), to=9)
+        return [g.op("Compress", bottom, selected, axis=0) for bottom in filtered]
 
-    # Rows that are left out change the shape of the tops, which a record cannot tell: the tests look at these.
+    # All items are selected: with fewer, the shapes of the tops are not the declared ones. Other tests cover that case.
     examples = (
         Example("all rows chosen", ((3, 2, 2), (3, 1)), draws=(normal, literal([1, 0.5, -2])), gradients=False),
         Example(

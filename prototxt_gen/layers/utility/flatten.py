@@ -1,4 +1,4 @@
-"""Flatten: several axes made one."""
+"""Layer type Flatten: several axes joined to one."""
 
 from __future__ import annotations
 
@@ -26,21 +26,24 @@ class FlattenParameter(Message, field="flatten_param", number=135):
 
 
 def flattened_axes(layer: Layer, bottom: Shape) -> NewAxes:
-    """Source: src/caffe/layers/flatten_layer.cpp FlattenLayer::Reshape."""
+    """Return the change of axes that the layer makes. Raises NetError if end_axis comes before axis.
+
+    Source: src/caffe/layers/flatten_layer.cpp FlattenLayer::Reshape.
+    """
     p = layer.get(FlattenParameter)
     start, end = canonical_axis(layer, p.axis, bottom), canonical_axis(layer, p.end_axis, bottom) + 1
     if start > end:
-        raise layer.error(f"axis {p.axis} lies behind end_axis {p.end_axis} in its bottom {show(bottom)}")
+        raise layer.error(f"axis {p.axis} comes after end_axis {p.end_axis} in its bottom {show(bottom)}")
     return NewAxes(start, end, (1,) if start == end else (-1,))
 
 
 class Flatten(LayerType):
-    """The axes from `axis` to `end_axis`, included, made one.
+    """Join the axes from `axis` to `end_axis` (included) to one axis.
 
     Source: src/caffe/layers/flatten_layer.cpp FlattenLayer::Reshape.
-    Shape: N×C×H×W → N×(C·H·W) by default. Where end_axis is the one before axis, an axis of size 1 is put in.
+    Shape: N×C×H×W → N×(C·H·W) by default. If end_axis is axis - 1, an axis of size 1 is inserted.
     Blobs: none.
-    Differs: from PyTorch: only in that last case. ONNX's Flatten always gives two axes.
+    Differs: PyTorch has no such insertion. ONNX's Flatten always returns two axes.
     """
 
     type = "Flatten"

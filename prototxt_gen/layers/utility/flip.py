@@ -1,4 +1,4 @@
-"""R"""
+"""Layer type Flip (happynear/caffe-windows): mirrored images."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ if TYPE_CHECKING:
 
 
 class FlipParameter(Message, field="flip_param", number=212):
-    """Of happynear/caffe-windows."""
+    """The parameters of Flip in happynear/caffe-windows."""
 
     flip_width = boolean(1, True)
     flip_height = boolean(2)
 
 
 class Flip(ReversedAxes):
-    """Images mirrored: left to right (by default), upside down, or both.
+    """Mirror images from left to right (default), upside down, or both.
 
     Source: happynear/caffe-windows src/caffe/layers/flip_layer.cpp FlipLayer::Forward_cpu.
-    Shape: N×C×H×W → the same.
+    Shape: N×C×H×W → N×C×H×W.
     Blobs: none.
-    Differs: from PyTorch's flip: not at all. ONNX has it as a Slice with steps of -1.
+    Differs: no difference from PyTorch's flip. ONNX has no such operator; it is written as a Slice with steps of -1.
     """
 
     type = "Flip"
@@ -36,8 +36,8 @@ class Flip(ReversedAxes):
         if len(bottom) > 4:
             raise layer.error(f"its bottom {show(bottom)} has more than four axes")
         p = layer.get(FlipParameter)
-        wanted = [axis for axis, flip in ((2, p.flip_height), (3, p.flip_width)) if flip]
-        return tuple(axis for axis in wanted if axis < len(bottom))
+        flipped = [axis for axis, flip in ((2, p.flip_height), (3, p.flip_width)) if flip]
+        return tuple(axis for axis in flipped if axis < len(bottom))
 
     examples = (
         Example("mirrored", ((2, 3, 2, 4),)),

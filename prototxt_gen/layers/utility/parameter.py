@@ -1,4 +1,4 @@
-"""Parameter: a learned blob as a blob of the net."""
+"""Layer type Parameter: a learned blob as a blob of the net."""
 
 from __future__ import annotations
 
@@ -19,19 +19,20 @@ if TYPE_CHECKING:
 
 
 class ParameterParameter(Message, field="parameter_param", number=145):
-    """`blob_filler` is of happynear/caffe-windows; BVLC fills with zeros."""
+    """`blob_filler` is a field of happynear/caffe-windows; BVLC Caffe fills with zeros."""
 
     shape = message(1, BlobShape)
     blob_filler = message(2, FillerParameter)
 
 
 class Parameter(LayerType):
-    """A learned blob, as the top.
+    """Return a learned blob as the top.
 
     Source: include/caffe/layers/parameter_layer.hpp ParameterLayer::LayerSetUp.
-    Shape: parameter_param's.
-    Blobs: weight, of that shape.
-    Differs: from PyTorch, ONNX: not at all. The blob's gradient is the top's own, and no sum over iter_size batches.
+    Shape: the shape in parameter_param.
+    Blobs: weight, with that shape.
+    Differs: no difference from PyTorch or ONNX. The blob's gradient is the top's, so it is not summed over the batches
+        of iter_size.
     """
 
     type = "Parameter"

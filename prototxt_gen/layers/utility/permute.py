@@ -1,4 +1,4 @@
-"""R"""
+"""Layer type Permute (SSD): axes in another order."""
 
 from __future__ import annotations
 
@@ -14,35 +14,36 @@ if TYPE_CHECKING:
 
 
 class PermuteParameter(Message, field="permute_param", number=202):
-    """Number 202 in weiliu89/caffe, 224 in happynear/caffe-windows."""
+    """The number is 202 in weiliu89/caffe and 224 in happynear/caffe-windows."""
 
     order = repeated(uint32(1))
 
 
 class Permute(ReorderedAxes):
-    """The axes in the given order; those not named follow in their own.
+    """Put the axes into the given order; axes that are not given follow in their original order.
 
     Source: weiliu89/caffe (branch ssd) src/caffe/layers/permute_layer.cpp PermuteLayer::LayerSetUp.
     Shape: N×C×H×W with order 0, 2, 3, 1 → N×H×W×C.
     Blobs: none.
-    Differs: from PyTorch, ONNX: not at all; there all axes must be named.
+    Differs: PyTorch and ONNX require all axes to be given; otherwise no difference.
     """
 
     type = "Permute"
     params = (PermuteParameter,)
 
     def order(self, layer: Layer, bottom: Shape) -> tuple[int, ...]:
-        named = layer.get(PermuteParameter).order
-        if len(set(named)) != len(named):
-            raise layer.error(f"its order {', '.join(map(str, named))} names an axis twice")
-        if any(axis >= len(bottom) for axis in named):
-            raise layer.error(f"its order {', '.join(map(str, named))} names an axis its bottom {show(bottom)} lacks")
-        return (*named, *(axis for axis in range(len(bottom)) if axis not in named))
+        order = layer.get(PermuteParameter).order
+        text = ", ".join(map(str, order))
+        if len(set(order)) != len(order):
+            raise layer.error(f"its order {text} contains an axis twice")
+        if any(axis >= len(bottom) for axis in order):
+            raise layer.error(f"its order {text} contains an axis that its bottom {show(bottom)} does not have")
+        return (*order, *(axis for axis in range(len(bottom)) if axis not in order))
 
     def shares_memory(self, layer: Layer) -> bool:
-        """Where it leaves the axes as they are. Source: PermuteLayer::Forward_cpu."""
-        named = layer.get(PermuteParameter).order
-        return list(named) == list(range(len(named)))
+        """Whether the order does not change. Source: PermuteLayer::Forward_cpu."""
+        order = layer.get(PermuteParameter).order
+        return list(order) == list(range(len(order)))
 
     examples = (
         Example("channels last", ((2, 3, 4, 5),), "permute_param { order: 0 order: 2 order: 3 order: 1 }"),

@@ -1,4 +1,4 @@
-"""Python: a layer written in Python, which the prototxt only names."""
+"""Layer type Python: a layer written in Python, of which the prototxt has only the module and the class."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from prototxt_gen.layers.onnx_graph import OnnxGraph
 
 
-OURS = ("prototxt_gen.data.caffe_layer", "AugmentedData")
-"""Module and class of the data layer that this toolkit brings."""
+AUGMENTED_DATA = ("prototxt_gen.data.caffe_layer", "AugmentedData")
+"""Module and class of this project's data layer."""
 
 
 class PythonParameter(Message, field="python_param", number=130):
@@ -31,17 +31,18 @@ class PythonParameter(Message, field="python_param", number=130):
     share_in_parallel = boolean(4)
 
 
-def _unknown(layer: Layer, what: str) -> UnsupportedError:
+def _unknown_error(layer: Layer, what: str) -> UnsupportedError:
+    """Return the error of a layer whose shape or computation only its Python class defines."""
     p = layer.get(PythonParameter)
     return UnsupportedError(
-        f"layer {layer.name!r} ({layer.type}): {what} is known to its Python code alone: "
-        f"class {p.layer!r} of module {p.module!r}, which is not part of the net"
+        f"layer {layer.name!r} ({layer.type}): {what} is defined by Python code that is not part of the net: "
+        f"class {p.layer!r} of module {p.module!r}"
     )
 
 
-def _augmented(p: PythonParameter) -> Shape | None:
-    """Return the image shape of our own data layer, whose parameters are JSON, where these tell it."""
-    if (p.module, p.layer) != OURS:
+def _augmented_data_shape(p: PythonParameter) -> Shape | None:
+    """Return the image shape of this project's AugmentedData layer from its param_str (JSON), or None."""
+    if (p.module, p.layer) != AUGMENTED_DATA:
         return None
     try:
         fields = json.loads(p.param_str)
@@ -52,7 +53,10 @@ def _augmented(p: PythonParameter) -> Shape | None:
 
 
 class PythonClass(LayerType):
-    """Base of the layer types of public Python classes, told by module and name. They are no types of their own."""
+    """Base class of layer types for public Python classes, found by module and class name.
+
+    They are not registered by a `type`, since all of them have the type Python in prototxts.
+    """
 
     params = (PythonParameter,)
     module: ClassVar[str] = ""
@@ -62,33 +66,33 @@ class PythonClass(LayerType):
         CLASSES[cls.module, cls.layer] = cls()
 
     def settings(self, layer: Layer) -> dict[str, Any]:
-        """Return param_str, a mapping in YAML, as plain data. Raises `layer.error` where it is none.
+        """Return param_str, a YAML mapping, as a dict. Raises `layer.error(…)` if it is not a mapping.
 
-        Understood are numbers, texts in quotes, and lists of them, on one line each or in braces.
+        Supported are numbers, quoted strings and lists of them, one key per line or all in braces.
         """
         text = re.sub(r"!!python/\w+", "", layer.get(PythonParameter).param_str).strip()
         if not text.startswith("{"):
             text = "{" + ",".join(line.split("#")[0] for line in text.splitlines() if line.strip()) + "}"
         try:
-            found = ast.literal_eval(re.sub(r"([{,]\s*)([A-Za-z_]\w*)\s*:", r"\1'\2':", text))
+            settings = ast.literal_eval(re.sub(r"([{,]\s*)([A-Za-z_]\w*)\s*:", r"\1'\2':", text))
         except (ValueError, SyntaxError):
-            found = None
-        if not isinstance(found, dict):
-            raise layer.error(f"param_str {layer.get(PythonParameter).param_str!r} is not understood: no mapping")
-        return found
+            settings = None
+        if not isinstance(settings, dict):
+            raise layer.error(f"param_str {layer.get(PythonParameter).param_str!r} is not a YAML mapping")
+        return settings
 
 
 CLASSES: dict[tuple[str, str], LayerType] = {}
-"""The layer types of public Python classes by module and class."""
+"""Layer types of public Python classes, by module and class name."""
 
 
 class Python(LayerType):
-    """Whatever the named class of the named module does. Public classes may have a class here: see `PythonClass`.
+    """Run the named class of the named module. Some public classes have a layer type of their own; see `PythonClass`.
 
     Source: include/caffe/layers/python_layer.hpp PythonLayer::Reshape.
-    Shape: known to that class alone; of our own AugmentedData N×C×crop×crop, and labels N.
-    Blobs: none that the prototxt tells of.
-    Differs: it has no form in PyTorch or ONNX; it is refused, never skipped.
+    Shape: defined by that class; known for this project's AugmentedData: N×C×crop×crop, labels N.
+    Blobs: unknown; none in the prototxt.
+    Differs: conversion to PyTorch and ONNX is refused.
     """
 
     type = "Python"
@@ -101,15 +105,15 @@ class Python(LayerType):
         return CLASSES.get((p.module, p.layer), self)
 
     def shapes(self, layer: Layer, bottoms: Sequence[Shape]) -> Sequence[Shape]:
-        image = _augmented(layer.get(PythonParameter))
+        image = _augmented_data_shape(layer.get(PythonParameter))
         if image is None or len(layer.tops) != 2:
-            raise _unknown(layer, "the shape of its tops")
+            raise _unknown_error(layer, "the shape of its tops")
         return [image, image[:1]]
 
     def torch(self, layer: Layer, bottoms: Sequence[Shape]) -> nn.Module:
-        raise _unknown(layer, "what it computes")
+        raise _unknown_error(layer, "its computation")
 
     def onnx(
         self, g: OnnxGraph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, np.ndarray[Any, Any]]
     ) -> str | Sequence[str]:
-        raise _unknown(layer, "what it computes")
+        raise _unknown_error(layer, "its computation")

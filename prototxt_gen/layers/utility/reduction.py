@@ -1,4 +1,4 @@
-"""Reduction: a sum or mean over all axes from one on."""
+"""Layer type Reduction: a sum or a mean over the last axes."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ _ONNX = {"SUM": "ReduceSum", "ASUM": "ReduceL1", "SUMSQ": "ReduceSumSquare", "ME
 
 
 class Reduction(LayerType):
-    """Sum, sum of absolute values, sum of squares, or mean, over all axes from `axis` on, times `coeff`.
+    """Compute the sum, absolute sum, sum of squares or mean over all axes from `axis` on, and multiply it by `coeff`.
 
     Source: src/caffe/layers/reduction_layer.cpp ReductionLayer::Reshape, Forward_cpu.
-    Shape: the bottom's axes before `axis`; a scalar for axis 0.
+    Shape: the axes of the bottom before `axis`; a scalar for axis 0.
     Blobs: none.
-    Differs: from PyTorch, ONNX: not at all; coeff is a factor of its own there.
+    Differs: no difference from PyTorch or ONNX, which need a separate multiplication for coeff.
     """
 
     type = "Reduction"

@@ -1,4 +1,4 @@
-"""Reshape, and the change of axes that Flatten shares with it."""
+"""Layer type Reshape; also the change of axes that Flatten uses."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from prototxt_gen.ir import Layer, Shape, show
 from prototxt_gen.layers.axes import refuse_in_place
 from prototxt_gen.layers.base import LayerType
 from prototxt_gen.layers.example import Example
-from prototxt_gen.layers.vision._depth_to_space_shared import spread
+from prototxt_gen.layers.vision._depth_to_space_shared import depth_to_space_shape
 from prototxt_gen.schema.caffe_proto import BlobShape
 from prototxt_gen.schema.message import Message, int32, message
 
@@ -26,11 +26,11 @@ class ReshapeParameter(Message, field="reshape_param", number=133):
     axis = int32(2)
     num_axes = int32(3, -1)
     pixelshuffler = int32(4, 1)
-    """Of intel/caffe and Synopsys: other than 1, channels become pixels as in PixelShuffle, and the rest is ignored."""
+    """Field of intel/caffe and Synopsys: unless it is 1, the layer is PixelShuffle, and other fields are ignored."""
 
 
 class NewAxes(NamedTuple):
-    """The axes `start` to `end` (not included) of a blob make way for `dims`: 0 copies a size, -1 infers one."""
+    """Replacement of the axes from `start` to `end` (not included) by `dims`: 0 copies a size, -1 is inferred."""
 
     start: int
     end: int
@@ -38,7 +38,10 @@ class NewAxes(NamedTuple):
 
 
 def new_axes(layer: Layer, bottom: Shape) -> NewAxes:
-    """Source: src/caffe/layers/reshape_layer.cpp ReshapeLayer::LayerSetUp, Reshape."""
+    """Return the change of axes that the layer makes. Raises NetError if the parameters do not fit the bottom.
+
+    Source: src/caffe/layers/reshape_layer.cpp ReshapeLayer::LayerSetUp, Reshape.
+    """
     p, rank = layer.get(ReshapeParameter), len(bottom)
     start = p.axis if p.axis >= 0 else rank + p.axis + 1
     end = rank if p.num_axes == -1 else start + p.num_axes
@@ -55,7 +58,7 @@ def new_axes(layer: Layer, bottom: Shape) -> NewAxes:
 
 
 def reshaped(bottom: Shape, new: NewAxes) -> Shape | None:
-    """Return the shape after the change, or None where the elements do not fit it."""
+    """Return the shape after the change, or None if the number of elements does not fit."""
     dims = [bottom[new.start + i] if dim == 0 else dim for i, dim in enumerate(new.dims)]
     top = [*bottom[: new.start], *dims, *bottom[new.end :]]
     if -1 in dims:
@@ -67,7 +70,7 @@ def reshaped(bottom: Shape, new: NewAxes) -> Shape | None:
 
 
 def reshape_module(new: NewAxes) -> nn.Module:
-    """Return a module that works for any batch and any sizes the new axes fit."""
+    """Return a module that makes the change for any batch size and any sizes that fit."""
     from torch import nn
 
     start, end, dims = new
@@ -81,7 +84,7 @@ def reshape_module(new: NewAxes) -> nn.Module:
 
 
 def reshape_onnx(g: OnnxGraph, bottom: str, new: NewAxes) -> str:
-    """Write an ONNX Reshape, whose 0 and -1 mean what Caffe's do; sizes kept are copied as the model runs."""
+    """Write an ONNX Reshape, where 0 and -1 mean the same as in Caffe; other sizes are copied at run time."""
     import numpy as np
 
     start, end, dims = new
@@ -94,14 +97,16 @@ def reshape_onnx(g: OnnxGraph, bottom: str, new: NewAxes) -> str:
 
 
 class Reshape(LayerType):
-    """The same numbers under another shape: 0 copies the bottom's size, -1 is inferred; `axis`, `num_axes` bound it.
+    """Change the shape of a blob: dim 0 copies the bottom's size, -1 is inferred.
 
-    Source: src/caffe/layers/reshape_layer.cpp ReshapeLayer::Reshape; for pixelshuffler that of
-    intel/caffe and synopsys-caffe, Forward_cpu.
-    Shape: the axes from `axis` on, `num_axes` of them (-1: all), make way for `shape`; a negative axis counts the gaps.
-    pixelshuffler b: N×C×H×W → N×C/b²×H·b×W·b.
+    `axis` and `num_axes` select the axes that are replaced.
+
+    Source: src/caffe/layers/reshape_layer.cpp ReshapeLayer::Reshape; for pixelshuffler that of intel/caffe and
+        synopsys-caffe, Forward_cpu.
+    Shape: `num_axes` axes from `axis` on (-1: all) are replaced by `shape`; axis -1 is the position after the last
+        axis. With pixelshuffler b: N×C×H×W → N×C/b²×H·b×W·b.
     Blobs: none.
-    Differs: from PyTorch: a 0 there is a size of none. From ONNX: not at all.
+    Differs: in PyTorch a 0 is a size of zero. No difference from ONNX.
     """
 
     type = "Reshape"
@@ -110,11 +115,11 @@ class Reshape(LayerType):
     def shapes(self, layer: Layer, bottoms: Sequence[Shape]) -> Sequence[Shape]:
         refuse_in_place(layer)
         if (block := layer.get(ReshapeParameter).pixelshuffler) != 1:
-            return [spread(layer, bottoms[0], block)]
+            return [depth_to_space_shape(layer, bottoms[0], block)]
         top = reshaped(bottoms[0], new_axes(layer, bottoms[0]))
         if top is None:
-            wanted = show(layer.get(ReshapeParameter).shape.dim)
-            raise layer.error(f"the elements of its bottom {show(bottoms[0])} do not fit the shape {wanted}")
+            shape = show(layer.get(ReshapeParameter).shape.dim)
+            raise layer.error(f"the elements of its bottom {show(bottoms[0])} do not fit the shape {shape}")
         return [top]
 
     def shares_memory(self, layer: Layer) -> bool:

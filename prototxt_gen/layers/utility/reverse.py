@@ -1,4 +1,4 @@
-"""P"""
+"""Layer type Reverse (OCR forks): an axis in reverse order."""
 
 from __future__ import annotations
 
@@ -15,18 +15,21 @@ if TYPE_CHECKING:
 
 
 class ReverseParameter(Message, field="reverse_param", number=157):
-    """Of senlinuc/caffe_ocr under number 160, which is scale_param's in yjxiong/caffe; 157 is HiSilicon's number."""
+    """The parameters of Reverse in senlinuc/caffe_ocr.
+
+    The number there is 160, which is scale_param's in yjxiong/caffe; 157 is HiSilicon's number.
+    """
 
     axis = int32(1)
 
 
 class Reverse(ReversedAxes):
-    """The bottom from back to front along an axis, by default the first: time, for recurrent layers.
+    """Reverse the order of the elements along an axis (default: the first, which is time for recurrent layers).
 
     Source: senlinuc/caffe_ocr src/caffe/layers/reverse_layer.cpp ReverseLayer::LayerSetUp, Forward_cpu.
-    Shape: the bottom's.
+    Shape: the top has the bottom's shape.
     Blobs: none.
-    Differs: from PyTorch's flip: not at all. ONNX has it as a Slice with a step of -1.
+    Differs: no difference from PyTorch's flip. ONNX has no such operator; it is written as a Slice with a step of -1.
     """
 
     type = "Reverse"
@@ -36,7 +39,7 @@ class Reverse(ReversedAxes):
         refuse_in_place(layer)
         axis = layer.get(ReverseParameter).axis
         if not 0 <= axis < len(bottom):
-            raise layer.error(f"axis {axis} is not an axis of its bottom {show(bottom)}; negative ones are not taken")
+            raise layer.error(f"axis {axis} is not an axis of its bottom {show(bottom)}; it must not be negative")
         return (axis,)
 
     examples = (

@@ -1,4 +1,4 @@
-"""ShuffleChannel (ShuffleNet): deal the channels of groups out in turn."""
+"""Layer type ShuffleChannel (ShuffleNet): channels of all groups interleaved."""
 
 from __future__ import annotations
 
@@ -24,12 +24,13 @@ class ShuffleChannelParameter(Message, field="shuffle_channel_param", number=164
 
 
 class ShuffleChannel(LayerType):
-    """Channel i of group j becomes channel i·groups + j.
+    """Interleave the channels of all groups: channel i of group j becomes channel i·groups + j.
 
     Source: foss-for-synopsys-dwc-arc-processors/synopsys-caffe src/caffe/layers/shuffle_channel_layer.cpp.
-    Shape: N×C×H×W → the same.
+    Shape: N×C×H×W → N×C×H×W.
     Blobs: none.
-    Differs: from PyTorch: nn.ChannelShuffle is the same. ONNX has no such operator.
+    Differs: no difference from nn.ChannelShuffle. ONNX has no such operator; it is written as Reshape, Transpose,
+        Reshape.
     """
 
     type = "ShuffleChannel"
@@ -38,7 +39,7 @@ class ShuffleChannel(LayerType):
     def shapes(self, layer: Layer, bottoms: Sequence[Shape]) -> Sequence[Shape]:
         (bottom,), group = bottoms, layer.get(ShuffleChannelParameter).group
         if len(bottom) != 4 or group < 1 or bottom[1] % group:
-            raise layer.error(f"it takes a bottom of 4 axes and a group that divides its channels, not {show(bottom)}")
+            raise layer.error(f"it needs 4 axes and a group that divides the channels; its bottom is {show(bottom)}")
         return [bottom]
 
     def torch(self, layer: Layer, bottoms: Sequence[Shape]) -> nn.Module:
@@ -52,8 +53,8 @@ class ShuffleChannel(LayerType):
         (x,), group = bottoms, layer.get(ShuffleChannelParameter).group
         shape = g.shape(x)
         split = g.op("Reshape", x, g.const([0, group, shape[1] // group, -1], "split"))
-        dealt = g.op("Transpose", split, perm=(0, 2, 1, 3))
-        return g.op("Reshape", dealt, g.op("Shape", x))
+        interleaved = g.op("Transpose", split, perm=(0, 2, 1, 3))
+        return g.op("Reshape", interleaved, g.op("Shape", x))
 
     examples = (
         Example("two groups", ((2, 6, 3, 4),), "shuffle_channel_param { group: 2 }"),

@@ -1,4 +1,4 @@
-"""Silence: takes blobs nobody wants, so that Caffe does not print them as outputs."""
+"""Layer type Silence: marks blobs as used, so that Caffe does not print them as outputs of the net."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 
 class Silence(LayerType):
-    """Takes any blobs and gives none.
+    """Accept any blobs and return none.
 
     Source: src/caffe/layers/silence_layer.cpp SilenceLayer::Backward_cpu (the gradient is zero).
     Shape: no tops.
     Blobs: none.
-    Differs: from PyTorch, ONNX: nothing is left of it there.
+    Differs: in PyTorch and ONNX it computes nothing.
     """
 
     type = "Silence"

@@ -1,4 +1,4 @@
-"""Slice: a blob cut along an axis; the inverse of Concat."""
+"""Layer type Slice: a blob cut along an axis; the inverse of Concat."""
 
 from __future__ import annotations
 
@@ -26,34 +26,38 @@ class SliceParameter(Message, field="slice_param", number=126):
 
 
 def slice_axis(layer: Layer, bottom: Shape) -> int:
+    """Return the axis along which the bottom is cut."""
     p = layer.get(SliceParameter)
     new, old = (getattr(p, name) if p.has(name) else None for name in ("axis", "slice_dim"))
     return axis_or_alias(layer, new, old, "slice_dim", bottom)
 
 
-def sizes(layer: Layer, bottom: Shape) -> list[int]:
-    """Return the size of each top along the axis. Source: src/caffe/layers/slice_layer.cpp SliceLayer::Reshape."""
+def slice_sizes(layer: Layer, bottom: Shape) -> list[int]:
+    """Return the size of each top along the axis. Raises NetError if the slice points do not fit.
+
+    Source: src/caffe/layers/slice_layer.cpp SliceLayer::Reshape.
+    """
     points, tops = layer.get(SliceParameter).slice_point, len(layer.tops)
     size = bottom[slice_axis(layer, bottom)]
     if not points:
         if size % tops:
-            raise layer.error(f"its {tops} tops do not divide evenly the {size} of its bottom {show(bottom)}")
+            raise layer.error(f"the size {size} of its bottom {show(bottom)} cannot be divided among {tops} tops")
         return [size // tops] * tops
     if len(points) != tops - 1:
         raise layer.error(f"{tops} tops need {tops - 1} slice points, not {len(points)}")
     pieces = [later - point for point, later in pairwise((0, *points, size))]
-    if min(pieces) < 1:  # Caffe sets up an empty last piece, and stops as soon as it runs
-        raise layer.error(f"its slice points {', '.join(map(str, points))} do not cut its bottom {show(bottom)}")
+    if min(pieces) < 1:  # Caffe accepts an empty last piece at first, but stops in the forward pass
+        raise layer.error(f"its slice points {', '.join(map(str, points))} do not fit its bottom {show(bottom)}")
     return pieces
 
 
 class Slice(LayerType):
-    """Cut a blob along an axis, by default the channels: at the slice points, or evenly where there are none.
+    """Cut a blob along an axis (default: 1, the channels) at the slice points, or into equal parts if there are none.
 
     Source: src/caffe/layers/slice_layer.cpp SliceLayer::Reshape, Forward_cpu.
-    Shape: the bottom's, along the axis the size of each piece.
+    Shape: the bottom's shape, with the size of each part along the axis.
     Blobs: none.
-    Differs: from PyTorch, ONNX: not at all.
+    Differs: no difference from PyTorch or ONNX.
     """
 
     type = "Slice"
@@ -62,7 +66,7 @@ class Slice(LayerType):
 
     def shapes(self, layer: Layer, bottoms: Sequence[Shape]) -> Sequence[Shape]:
         axis = slice_axis(layer, bottoms[0])
-        return [(*bottoms[0][:axis], size, *bottoms[0][axis + 1 :]) for size in sizes(layer, bottoms[0])]
+        return [(*bottoms[0][:axis], size, *bottoms[0][axis + 1 :]) for size in slice_sizes(layer, bottoms[0])]
 
     def shares_memory(self, layer: Layer) -> bool:
         return len(layer.tops) == 1
@@ -86,7 +90,7 @@ class Slice(LayerType):
         import numpy as np
 
         shape, count = g.shape(bottoms[0]), len(layer.tops)
-        axis, pieces = slice_axis(layer, shape), np.asarray(sizes(layer, shape), dtype=np.int64)
+        axis, pieces = slice_axis(layer, shape), np.asarray(slice_sizes(layer, shape), dtype=np.int64)
         if count == 1:
             return g.op("Identity", bottoms[0])
         if not layer.get(SliceParameter).slice_point:

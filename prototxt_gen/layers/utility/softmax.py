@@ -1,4 +1,4 @@
-"""Softmax."""
+"""Layer type Softmax."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ class SoftmaxParameter(Message, field="softmax_param", number=125):
 
 
 class Softmax(LayerType):
-    """Exponentials divided by their sum along one axis.
+    """Divide the exponentials by their sum along one axis (default: 1).
 
     Source: src/caffe/layers/softmax_layer.cpp SoftmaxLayer::Reshape, Forward_cpu.
-    Shape: that of its bottom.
+    Shape: the top has the bottom's shape.
     Blobs: none.
-    Differs: from PyTorch, ONNX: not at all; the axis is 1 unless told otherwise.
+    Differs: no difference from PyTorch or ONNX, but for the default axis.
     """
 
     type = "Softmax"
@@ -41,6 +41,7 @@ class Softmax(LayerType):
         return [bottoms[0]]
 
     def axis(self, layer: Layer, bottom: Shape) -> int:
+        """Return the axis of the sum, counted from 0."""
         return canonical_axis(layer, layer.get(SoftmaxParameter).axis, bottom)
 
     def torch(self, layer: Layer, bottoms: Sequence[Shape]) -> nn.Module:

@@ -1,4 +1,4 @@
-"""Split: one blob under several names. Caffe puts it into nets by itself; files rarely have it."""
+"""Layer type Split: one blob copied to several tops. Caffe inserts it into nets itself; prototxts rarely contain it."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 
 class Split(LayerType):
-    """The bottom once for each top; the gradients of the tops are added up.
+    """Return the bottom as each of several tops; their gradients are added.
 
     Source: src/caffe/layers/split_layer.cpp SplitLayer::Reshape, Backward_cpu.
-    Shape: each top as the bottom.
+    Shape: each top has the bottom's shape.
     Blobs: none.
-    Differs: from PyTorch, ONNX: not at all; there a value may simply be used twice.
+    Differs: no difference from PyTorch or ONNX, where a value may be used several times.
     """
 
     type = "Split"

@@ -1,4 +1,4 @@
-"""Squeeze."""
+"""Layer type Squeeze (synopsys-caffe): axes of size 1 removed."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ class SqueezeParameter(Message, field="squeeze_param", number=241):
 
 
 class Squeeze(LayerType):
-    """Takes away axes of size 1: those of `axis`, or all.
+    """Remove the axes of size 1 that `axis` lists, or all of them.
 
     Source: foss-for-synopsys-dwc-arc-processors/synopsys-caffe src/caffe/layers/squeeze_layer.cpp.
-    Shape: that of its bottom without these axes.
+    Shape: the bottom's shape without these axes.
     Blobs: none.
-    Differs: from PyTorch, ONNX: not at all.
+    Differs: no difference from PyTorch or ONNX.
     """
 
     type = "Squeeze"
@@ -39,7 +39,7 @@ class Squeeze(LayerType):
         refuse_in_place(layer)
         axes = self._axes(layer, bottom)
         if any(bottom[axis] != 1 for axis in axes):
-            raise layer.error(f"an axis to be taken away is not of size 1 in its bottom {show(bottom)}")
+            raise layer.error(f"an axis to remove does not have size 1 in its bottom {show(bottom)}")
         return [tuple(size for axis, size in enumerate(bottom) if axis not in axes and (axes or size != 1))]
 
     def _axes(self, layer: Layer, bottom: Shape) -> list[int]:

@@ -1,4 +1,4 @@
-"""Tile: a blob repeated along an axis."""
+"""Layer type Tile: a blob repeated along an axis."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ class TileParameter(Message, field="tile_param", number=138):
 
 
 def repeats(layer: Layer, bottom: Shape) -> tuple[int, ...]:
-    """Return how often the bottom is repeated along each axis."""
+    """Return the number of repetitions along each axis."""
     p = layer.get(TileParameter)
     axis = canonical_axis(layer, p.axis, bottom)
     if p.tiles < 1:
-        raise layer.error("it needs tiles, at least 1")
+        raise layer.error("it needs tiles of at least 1")
     return tuple(p.tiles if index == axis else 1 for index in range(len(bottom)))
 
 
 class Tile(LayerType):
-    """The bottom repeated `tiles` times along an axis, by default the channels.
+    """Repeat the bottom `tiles` times along an axis (default: 1, the channels).
 
     Source: src/caffe/layers/tile_layer.cpp TileLayer::Reshape, Forward_cpu.
-    Shape: the bottom's, the size along the axis times tiles.
+    Shape: the bottom's shape, with the size along the axis multiplied by tiles.
     Blobs: none.
-    Differs: from PyTorch's repeat, ONNX's Tile: not at all.
+    Differs: no difference from PyTorch's repeat or ONNX's Tile.
     """
 
     type = "Tile"

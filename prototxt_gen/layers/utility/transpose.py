@@ -1,4 +1,4 @@
-"""P"""
+"""Layer type Transpose (OCR forks): axes in another order."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ if TYPE_CHECKING:
 
 
 class TransposeParameter(Message, field="transpose_param", number=8266710):
-    """Of senlinuc/caffe_ocr."""
+    """The parameters of Transpose in senlinuc/caffe_ocr."""
 
     dim = repeated(int32(1))
 
 
 class Transpose(ReorderedAxes):
-    """The axes in the given order, all of them named.
+    """Put the axes into the given order, in which each axis occurs once.
 
     Source: senlinuc/caffe_ocr src/caffe/layers/transpose_layer.cpp TransposeLayer::Reshape.
     Shape: axis i of the top is axis dim(i) of the bottom.
     Blobs: none.
-    Differs: from PyTorch, ONNX: not at all.
+    Differs: no difference from PyTorch or ONNX.
     """
 
     type = "Transpose"
@@ -36,7 +36,9 @@ class Transpose(ReorderedAxes):
         refuse_in_place(layer)
         dims = layer.get(TransposeParameter).dim
         if sorted(dims) != list(range(len(bottom))) or not bottom:
-            raise layer.error(f"dim {', '.join(map(str, dims))} must name each axis of its bottom {show(bottom)} once")
+            raise layer.error(
+                f"dim {', '.join(map(str, dims))} must contain each axis of its bottom {show(bottom)} once"
+            )
         return dims
 
     examples = (Example("time first", ((2, 3, 1, 4),), "transpose_param { dim: 3 dim: 2 dim: 0 dim: 1 }"),)

@@ -1,4 +1,4 @@
-"""Convolutions over other axes than the stock ones: channels anywhere, no spatial axis, or more than three."""
+"""Convolutions that torch.nn does not have: channels on any axis, no spatial axis, or more than three spatial axes."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from prototxt_gen.layers.onnx_graph import OnnxGraph
 
 
-def folded(module: nn.Module, axis: int, bottom: Shape) -> nn.Module:
-    """Let a module of N×C×… work on channels at `axis`: the axes before it count as images.
+def with_channels_at(module: nn.Module, axis: int, bottom: Shape) -> nn.Module:
+    """Return a module that applies `module`, made for N×C×…, to channels on axis `axis`.
 
-    Where no axis follows the channels, it sees one pixel.
+    The axes before the channels are joined to the batch. If no axis follows the channels, one of size 1 is appended.
     """
     from torch import nn
 
@@ -39,8 +39,11 @@ def folded(module: nn.Module, axis: int, bottom: Shape) -> nn.Module:
     return Folded()
 
 
-def reaching(module: nn.Module, w: Window) -> nn.Module:
-    """Let a convolution without padding pad as the window does and, for too large a kernel, as far as that reaches."""
+def with_extra_padding(module: nn.Module, w: Window) -> nn.Module:
+    """Return a module that pads as the window does and then applies `module`, a convolution without padding.
+
+    If the kernel is too large, the padding reaches up to its end.
+    """
     from torch import nn
     from torch.nn import functional
 
@@ -50,14 +53,14 @@ def reaching(module: nn.Module, w: Window) -> nn.Module:
             self.inner = module
 
         def forward(self, x: Tensor) -> Tensor:
-            top: Tensor = self.inner(functional.pad(x, w.widened(tuple(x.shape[2:])).around()))
+            top: Tensor = self.inner(functional.pad(x, w.with_padding_for_kernel(tuple(x.shape[2:])).torch_padding()))
             return top
 
     return Reaching()
 
 
-def fold_onnx(g: OnnxGraph, x: str, axis: int) -> str:
-    """Write the way into a node of N×C×… for channels at `axis`."""
+def channels_to_axis_1_onnx(g: OnnxGraph, x: str, axis: int) -> str:
+    """Write the reshape of a value with channels on axis `axis` to N×C×…."""
     shape = g.shape(x)
     if axis == 1 and len(shape) > 2:
         return x
@@ -65,15 +68,15 @@ def fold_onnx(g: OnnxGraph, x: str, axis: int) -> str:
     return g.op("Reshape", x, g.const([images, shape[axis], *(shape[axis + 1 :] or (1,))], "shape"))
 
 
-def unfold_onnx(g: OnnxGraph, made: str, axis: int, bottom: Shape, top: Shape) -> str:
-    """Write the way back from such a node to the top's own axes."""
+def channels_from_axis_1_onnx(g: OnnxGraph, value: str, axis: int, bottom: Shape, top: Shape) -> str:
+    """Write the reshape of a node's N×C×… output back to the axes of the top."""
     if axis == 1 and len(bottom) > 2:
-        return made
-    return g.op("Reshape", made, g.const([-1, *top[1:]] if axis else list(top), "shape"))
+        return value
+    return g.op("Reshape", value, g.const([-1, *top[1:]] if axis else list(top), "shape"))
 
 
 def columns(w: Window, axis: int) -> nn.Module:
-    """Return a module that makes each pixel a kernel sees at a place a channel of that place, in the weights' order."""
+    """Return a module that makes every pixel under the kernel a channel of the kernel's position, as im2col does."""
     import torch
     from torch import nn
     from torch.nn import functional
@@ -81,15 +84,15 @@ def columns(w: Window, axis: int) -> nn.Module:
     class Im2Col(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
             spatial = tuple(x.shape[axis + 1 :])
-            steps = w.steps(spatial)
-            x = functional.pad(x, w.widened(spatial).around())
-            places = (self.under(x, place, steps) for place in product(*map(range, w.kernel)))
-            return torch.stack(list(places), dim=axis + 1).flatten(axis, axis + 1)
+            counts = w.output_size(spatial)
+            x = functional.pad(x, w.with_padding_for_kernel(spatial).torch_padding())
+            elements = (self.under(x, element, counts) for element in product(*map(range, w.kernel)))
+            return torch.stack(list(elements), dim=axis + 1).flatten(axis, axis + 1)
 
-        def under(self, x: Tensor, place: Sequence[int], steps: Shape) -> Tensor:
-            """Return what one place of the kernel sees in its course over the bottom."""
-            for i, (at, count) in enumerate(zip(place, steps, strict=True)):
-                first = at * w.dilation[i]
+        def under(self, x: Tensor, element: Sequence[int], counts: Shape) -> Tensor:
+            """Return what one element of the kernel covers at all its positions."""
+            for i, (index, count) in enumerate(zip(element, counts, strict=True)):
+                first = index * w.dilation[i]
                 slices = slice(first, first + (count - 1) * w.stride[i] + 1, w.stride[i])
                 x = x[(slice(None),) * (axis + 1 + i) + (slices,)]
             return x
@@ -97,8 +100,8 @@ def columns(w: Window, axis: int) -> nn.Module:
     return Im2Col()
 
 
-def by_columns(w: Window, axis: int, weight: Shape, group: int, bias: bool) -> nn.Module:
-    """Return a convolution over any number of spatial axes: a matrix product with the columns, group by group."""
+def convolution_by_columns(w: Window, axis: int, weight: Shape, group: int, bias: bool) -> nn.Module:
+    """Return a convolution over any number of spatial axes: a matrix product with the columns, for each group."""
     import torch
     from torch import nn
 
@@ -110,10 +113,10 @@ def by_columns(w: Window, axis: int, weight: Shape, group: int, bias: bool) -> n
             self.bias = nn.Parameter(torch.zeros(weight[0])) if bias else None
 
         def forward(self, x: Tensor) -> Tensor:
-            seen: Tensor = self.columns(x)
-            images, spatial = seen.shape[:axis], seen.shape[axis + 1 :]
+            columns: Tensor = self.columns(x)
+            images, spatial = columns.shape[:axis], columns.shape[axis + 1 :]
             kernels = self.weight.reshape(group, weight[0] // group, -1)
-            top = kernels @ seen.reshape(math.prod(images), group, kernels.shape[2], -1)
+            top = kernels @ columns.reshape(math.prod(images), group, kernels.shape[2], -1)
             top = top.reshape(*images, weight[0], *spatial)
             return top if self.bias is None else top + self.bias.reshape(-1, *[1] * len(spatial))
 

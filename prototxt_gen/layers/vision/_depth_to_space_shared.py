@@ -1,4 +1,4 @@
-"""T"""
+"""Shape and module for moving channels to pixels: used by DepthToSpace, PixelShuffle, Reorg, GSTiling and Reshape."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 
-def spread(layer: Layer, bottom: Shape, block: int) -> Shape:
-    """Return N×C/b²×H·b×W·b for N×C×H×W, or the error of a block that does not fit."""
+def depth_to_space_shape(layer: Layer, bottom: Shape, block: int) -> Shape:
+    """Return N×C/b²×H·b×W·b for N×C×H×W. Raises NetError or UnsupportedError if the block size does not fit."""
     if len(bottom) != 4 or block < 1:
-        raise layer.error(f"it takes a bottom of 4 axes and a factor of at least 1, not {show(bottom)} and {block}")
+        raise layer.error(f"it needs a bottom with 4 axes and a factor of at least 1, not {show(bottom)} and {block}")
     if bottom[1] % (block * block):
         raise UnsupportedError(
             f"layer {layer.name!r} ({layer.type}): {block}x{block} does not divide the channels of {show(bottom)}"
@@ -23,7 +23,10 @@ def spread(layer: Layer, bottom: Shape, block: int) -> Shape:
 
 
 def depth_to_space_module(block: int) -> nn.Module:
-    """Return a module that takes the place in the block from the slow part of the channels, as TensorFlow does."""
+    """Return a module that moves channels to pixels in TensorFlow's order (DCR).
+
+    The position in the block is the slow part of the channel index.
+    """
     from torch import nn
 
     class DepthToSpace(nn.Module):

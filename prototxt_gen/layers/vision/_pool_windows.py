@@ -1,4 +1,4 @@
-"""The windows of Pooling and SPP: how many there are, where they lie, and how PyTorch and ONNX come to the same."""
+"""Windows of Pooling and SPP: their number, their position, and the same pooling in PyTorch and ONNX."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 Pair = tuple[int, int]
 """A number for the height and one for the width."""
 LOWEST = -3.4028234663852886e38
-"""-FLT_MAX: what Caffe's maximum begins with, and so the top of a window without a pixel."""
+"""-FLT_MAX: the initial value of Caffe's maximum, and so the top of a window without a pixel."""
 
 
 class PoolWindow(NamedTuple):
-    """A window that slides over a padded plane. Only forks let `end` differ from `begin`, or have a `dilation`."""
+    """A window that slides over a padded image. Only forks have an `end` other than `begin`, or a `dilation`."""
 
     kernel: Pair
     stride: Pair = (1, 1)
@@ -26,51 +26,51 @@ class PoolWindow(NamedTuple):
     dilation: Pair = (1, 1)
     ceil: bool = True
     pads_count: bool = True
-    """Whether an average divides by the window's pixels in the padding too."""
+    """Whether the divisor of an average includes the window's pixels in the padding."""
 
     @property
     def extent(self) -> Pair:
-        """The pixels that a dilated kernel spans."""
+        """Number of pixels that the dilated kernel spans on each axis."""
         high, wide = ((k - 1) * d + 1 for k, d in zip(self.kernel, self.dilation, strict=True))
         return high, wide
 
     @property
-    def padded(self) -> bool:
+    def has_padding(self) -> bool:
+        """Whether there is any padding."""
         return any(self.begin + self.end)
 
-    def counts(self, size: Pair) -> Pair:
-        """Return how many windows there are along each axis of a plane: the size of the top.
+    def output_size(self, size: Pair) -> Pair:
+        """Return the number of windows along each axis of an image of this size: the size of the top.
 
         Source: src/caffe/layers/pooling_layer.cpp PoolingLayer::Reshape.
         """
         return self._count(0, size[0]), self._count(1, size[1])
 
     def _count(self, axis: int, size: int) -> int:
-        stride, count = self.stride[axis], self.unclipped(axis, size)
-        # a window that would start at or beyond the end of the image goes, but only where there is padding at all
-        return count - 1 if self.padded and (count - 1) * stride >= size + self.begin[axis] else count
+        stride, count = self.stride[axis], self.unclipped_count(axis, size)
+        # Caffe drops a last window that would start at or beyond the end of the image, but only if there is padding
+        return count - 1 if self.has_padding and (count - 1) * stride >= size + self.begin[axis] else count
 
-    def unclipped(self, axis: int, size: int) -> int:
-        """Return how many windows there would be if none were dropped for starting in the padding."""
-        layer_type, stride = size + self.begin[axis] + self.end[axis] - self.extent[axis], self.stride[axis]
-        return (-(-layer_type // stride) if self.ceil else layer_type // stride) + 1
+    def unclipped_count(self, axis: int, size: int) -> int:
+        """Return the number of windows on an axis if none were dropped for starting in the padding."""
+        travel, stride = size + self.begin[axis] + self.end[axis] - self.extent[axis], self.stride[axis]
+        return (-(-travel // stride) if self.ceil else travel // stride) + 1
 
     def overhang(self, size: Pair) -> Pair:
-        """Return how far the last window reaches beyond the end of the plane, negative where it ends before."""
+        """Return how far the last window reaches beyond the end of the image; negative if it ends before."""
         high, wide = (
             (count - 1) * s + extent - begin - here
             for count, s, extent, begin, here in zip(
-                self.counts(size), self.stride, self.extent, self.begin, size, strict=True
+                self.output_size(size), self.stride, self.extent, self.begin, size, strict=True
             )
         )
         return high, wide
 
     def areas(self, size: Pair) -> list[list[int]]:
-        """Return each window's pixels, padding included where it counts: the divisors of an average.
+        """Return the number of pixels of each window, with padding if it counts: the divisors of an average.
 
-        Not above 0 beyond the padding.
-
-        Source: pooling_layer.cpp PoolingLayer::Forward_cpu, pool_size.
+        For a window beyond the padding the number is not positive. Source: pooling_layer.cpp PoolingLayer::Forward_cpu,
+        pool_size.
         """
         rows, columns = (self._spans(axis, size[axis]) for axis in (0, 1))
         return [[row * column for column in columns] for row in rows]
@@ -83,32 +83,35 @@ class PoolWindow(NamedTuple):
         return [min(start + self.kernel[axis], size) - max(start, 0) for start in starts]
 
     @property
-    def regular(self) -> bool:
-        """Whether all frameworks make as many windows on a plane of any size: some drop those that start beyond it."""
+    def is_regular(self) -> bool:
+        """Whether PyTorch and ONNX make the same number of windows on images of any size.
+
+        Otherwise some windows start beyond the image, and some frameworks drop them.
+        """
         return not self.ceil or all(s + end <= e for s, end, e in zip(self.stride, self.end, self.extent, strict=True))
 
     @property
     def trailing(self) -> Pair:
-        """How much to pad at the end, so that rounding down makes Caffe's windows on a plane of any size."""
+        """Padding at the end with which rounding down gives Caffe's windows on images of any size."""
         if not self.ceil:
             return self.end
         high, wide = (
-            min(end + s - 1, e - 1) if self.padded else s - 1
+            min(end + s - 1, e - 1) if self.has_padding else s - 1
             for s, end, e in zip(self.stride, self.end, self.extent, strict=True)
         )
         return high, wide
 
-    def stock(self) -> bool:
-        """Whether torch.nn's pooling makes the same windows on a plane of any size."""
+    def is_torch_pooling(self) -> bool:
+        """Whether torch.nn's pooling has the same windows on images of any size."""
         always_clips = (
-            self.padded or not self.ceil or all(s <= e for s, e in zip(self.stride, self.extent, strict=True))
+            self.has_padding or not self.ceil or all(s <= e for s, e in zip(self.stride, self.extent, strict=True))
         )
         fits = all(2 * pad <= kernel for pad, kernel in zip(self.begin, self.kernel, strict=True))
-        return self.begin == self.end and always_clips and fits and (self.pads_count or not self.padded)
+        return self.begin == self.end and always_clips and fits and (self.pads_count or not self.has_padding)
 
 
-def stock_module(average: bool, w: PoolWindow) -> nn.Module:
-    """Return torch.nn's own pooling, for a window that is `stock`."""
+def torch_pool_module(average: bool, w: PoolWindow) -> nn.Module:
+    """Return torch.nn's pooling for a window for which `is_torch_pooling` is true."""
     from torch import nn
 
     if average:
@@ -117,7 +120,10 @@ def stock_module(average: bool, w: PoolWindow) -> nn.Module:
 
 
 def window_module(average: bool, window_at: Callable[[Pair], PoolWindow], masked: bool = False) -> nn.Module:
-    """Return a module that pools with the window that `window_at` gives for a plane's size; `masked` adds the mask."""
+    """Return a module that pools with the window that `window_at` returns for the size of the image.
+
+    With `masked` its second output is the mask of the maxima.
+    """
     from torch import nn
 
     class WindowPool(nn.Module):
@@ -131,8 +137,8 @@ def window_module(average: bool, window_at: Callable[[Pair], PoolWindow], masked
     return WindowPool()
 
 
-def _widen(x: Tensor, w: PoolWindow, value: float) -> Tensor:
-    """Pad so that every window lies inside."""
+def _pad_for_windows(x: Tensor, w: PoolWindow, value: float) -> Tensor:
+    """Pad the image so that every window is inside."""
     from torch.nn import functional
 
     below, right = w.trailing
@@ -144,16 +150,19 @@ def average_pool(x: Tensor, w: PoolWindow) -> Tensor:
     from torch.nn import functional
 
     areas = x.new_tensor(w.areas((x.shape[2], x.shape[3])))
-    return functional.avg_pool2d(_widen(x, w, 0.0), w.kernel, w.stride, divisor_override=1) / areas
+    return functional.avg_pool2d(_pad_for_windows(x, w, 0.0), w.kernel, w.stride, divisor_override=1) / areas
 
 
 def max_pool(x: Tensor, w: PoolWindow) -> tuple[Tensor, Tensor]:
-    """Return Caffe's maximum of each window over N×C×H×W, and its place h·W + w as a float, -1 where there is none."""
+    """Return Caffe's maximum of each window over N×C×H×W, and its position h·W + w as a float.
+
+    The position is -1 if the window has no pixel.
+    """
     import torch
     from torch.nn import functional
 
     high, wide = x.shape[2:]
-    widened = _widen(x, w, LOWEST)
+    widened = _pad_for_windows(x, w, LOWEST)
     top, place = functional.max_pool2d(widened, w.kernel, w.stride, 0, w.dilation, return_indices=True)
     rows = torch.div(place, widened.shape[3], rounding_mode="floor") - w.begin[0]
     columns = place % widened.shape[3] - w.begin[1]
@@ -162,29 +171,29 @@ def max_pool(x: Tensor, w: PoolWindow) -> tuple[Tensor, Tensor]:
 
 
 def average_onnx(g: OnnxGraph, x: str, w: PoolWindow) -> str:
-    """Write Caffe's average as AveragePool: plain where it says the same, else with divisors of our own."""
+    """Write Caffe's average as AveragePool; where ONNX's divisor differs, multiply by a correction."""
     import numpy as np
 
     rounds = w.ceil and w.stride != (1, 1)
-    if w.pads_count and w.regular and not rounds:
+    if w.pads_count and w.is_regular and not rounds:
         return g.op("AveragePool", x, count_include_pad=1, **_attributes(w))
     inside = w._replace(begin=(0, 0), end=(0, 0))
-    if w.pads_count and w.regular:
-        # zeros that are part of the image are counted, what lies beyond them is not: Caffe's divisor
+    if w.pads_count and w.is_regular:
+        # Caffe's divisor: padding that is now part of the image counts, pixels beyond it do not
         padded = _pad_onnx(g, x, w.begin, w.end, 0.0)
         return g.op("AveragePool", padded, ceil_mode=1, **_attributes(inside))
     padded = _pad_onnx(g, x, w.begin, w.trailing, 0.0)
     mean = g.op("AveragePool", padded, **_attributes(inside))
     with np.errstate(divide="ignore"):
-        correction = np.float32(w.kernel[0] * w.kernel[1]) / np.asarray(w.areas(plane(g, x)), dtype="float32")
+        correction = np.float32(w.kernel[0] * w.kernel[1]) / np.asarray(w.areas(height_width(g, x)), dtype="float32")
     return g.op("Mul", mean, correction)
 
 
 def max_onnx(g: OnnxGraph, x: str, w: PoolWindow, masked: bool) -> str | tuple[str, str]:
-    """Write Caffe's maximum, and its mask if `masked`, as MaxPool."""
-    size = plane(g, x)
+    """Write Caffe's maximum as MaxPool, with the mask if `masked`."""
+    size = height_width(g, x)
     outputs = 2 if masked else 1
-    if w.regular:
+    if w.is_regular:
         tops = g.ops("MaxPool", x, outputs=outputs, ceil_mode=int(w.ceil), dilations=w.dilation, **_attributes(w))
         return (tops[0], _mask_onnx(g, tops[1], size, (0, 0), (0, 0))) if masked else tops[0]
     padded = _pad_onnx(g, x, w.begin, w.trailing, LOWEST)
@@ -197,7 +206,7 @@ def _attributes(w: PoolWindow) -> dict[str, Pair | tuple[int, ...]]:
     return {"kernel_shape": w.kernel, "strides": w.stride, "pads": w.begin + w.end}
 
 
-def plane(g: OnnxGraph, x: str) -> Pair:
+def height_width(g: OnnxGraph, x: str) -> Pair:
     """Return the height and width of an ONNX value N×C×H×W."""
     high, wide = g.shape(x)[2:]
     return high, wide
@@ -209,7 +218,7 @@ def _pad_onnx(g: OnnxGraph, x: str, begin: Pair, end: Pair, value: float) -> str
 
 
 def _mask_onnx(g: OnnxGraph, indices: str, size: Pair, begin: Pair, end: Pair) -> str:
-    """Turn MaxPool's places, counted over the whole padded blob, into places in the image's own plane."""
+    """Convert MaxPool's positions, counted over the whole padded blob, to positions in the image's own channel."""
     import numpy as np
 
     table = np.full((begin[0] + size[0] + end[0], begin[1] + size[1] + end[1]), -1, dtype="float32")

@@ -1,4 +1,4 @@
-"""The size that ResizeBilinear and ResizeNearestNeighbor of synopsys-caffe give their top, in either order of axes."""
+"""Top size of ResizeBilinear and ResizeNearestNeighbor of synopsys-caffe, for both data formats."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from prototxt_gen.ir import Layer, Shape, show
 from prototxt_gen.layers.axes import refuse_in_place
 
 
-def first_axis(p: Any) -> int:
-    """Return the axis of the height."""
+def height_axis(p: Any) -> int:
+    """Return the axis of the height: 1 in NHWC, else 2."""
     return 1 if p.data_format == "NHWC" else 2
 
 
 def top_size(p: Any, bottom: Shape) -> tuple[int, int]:
-    """Return the height and width of the top; where it is scaled, in float32 as there."""
+    """Return the height and width of the top. Scaled sizes are computed in float32, as in the fork."""
     import numpy as np
 
-    high, wide = bottom[first_axis(p) :][:2]
+    high, wide = bottom[height_axis(p) :][:2]
     scaled = [int(np.float32(n) * np.float32(s)) for n, s in ((high, p.scale_height), (wide, p.scale_width))]
     return (
         p.output_height if p.has("output_height") else scaled[0],
@@ -25,14 +25,17 @@ def top_size(p: Any, bottom: Shape) -> tuple[int, int]:
     )
 
 
-def resized(layer: Layer, p: Any, bottom: Shape, ways: tuple[str, str, str]) -> Shape:
-    """Return the shape of the top. `ways` are the fields that say how to count, of which one may be true."""
+def resized_shape(layer: Layer, p: Any, bottom: Shape, modes: tuple[str, str, str]) -> Shape:
+    """Return the shape of the top.
+
+    Raises NetError if it is empty, or if several of the boolean fields `modes` are true.
+    """
     refuse_in_place(layer)
     if len(bottom) != 4:
-        raise layer.error(f"it takes a bottom of 4 axes, not {show(bottom)}")
-    if sum(getattr(p, way) for way in ways) > 1:
-        raise layer.error(f"{ways[0]}, {ways[1]} and {ways[2]} exclude each other")
+        raise layer.error(f"it needs a bottom with 4 axes, not {show(bottom)}")
+    if sum(getattr(p, mode) for mode in modes) > 1:
+        raise layer.error(f"only one of {modes[0]}, {modes[1]} and {modes[2]} may be true")
     size = top_size(p, bottom)
     if min(size) < 1:
-        raise layer.error(f"its top would be {show(size)} pixels")
-    return (bottom[0], *size, bottom[3]) if first_axis(p) == 1 else (*bottom[:2], *size)
+        raise layer.error(f"its top would have size {show(size)}")
+    return (bottom[0], *size, bottom[3]) if height_axis(p) == 1 else (*bottom[:2], *size)

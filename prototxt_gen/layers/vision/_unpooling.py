@@ -1,4 +1,4 @@
-"""S"""
+"""Unpooling by a mask, for Upsample and MaxUnPool."""
 
 from __future__ import annotations
 
@@ -15,16 +15,18 @@ if TYPE_CHECKING:
 
 
 def check_mask(layer: Layer, bottoms: Sequence[Shape]) -> None:
-    """Raise an error unless the mask has the shape of what it places."""
+    """Raise NetError unless there are four axes and the mask has the shape of the bottom."""
     if len(bottoms[0]) != 4 or bottoms[0] != bottoms[1]:
-        raise layer.error(f"bottoms are {show_all(bottoms)}; it takes a blob of 4 axes and a mask of its shape")
+        raise layer.error(f"bottoms are {show_all(bottoms)}; it needs a blob with 4 axes and a mask of equal shape")
 
 
 def unpool_module(size: tuple[int, int] | None, scale: tuple[int, int], less: tuple[int, int]) -> nn.Module:
-    """Return a module that puts each number where the mask says, h·W + w, into a plane of zeros.
+    """Return a module that puts each number at the position h·W + w in the mask, into an image of zeros.
 
-    The plane is `size`, or without it the bottom's times `scale`, `less` a row or column. Where two numbers meet, the
-    last one stays. Source: alexgkendall/caffe-segnet src/caffe/layers/upsample_layer.cpp UpsampleLayer::Forward_cpu.
+    The image has the size `size`; if that is None, the bottom's size times `scale`, minus `less`. Of two numbers at one
+    position the last one stays.
+
+    Source: alexgkendall/caffe-segnet src/caffe/layers/upsample_layer.cpp UpsampleLayer::Forward_cpu.
     """
     from torch import nn
 
@@ -39,7 +41,7 @@ def unpool_module(size: tuple[int, int] | None, scale: tuple[int, int], less: tu
 
 
 def unpool_onnx(g: OnnxGraph, x: str, mask: str, size: Sequence[int]) -> str:
-    """Write the unpooling of a bottom into planes of this height and width."""
+    """Write the unpooling of a bottom into images of this height and width."""
     batch = g.op("Shape", x, start=0, end=2)
     flat = g.const([0, 0, -1], "flat")
     plane = g.op("Concat", batch, g.const([size[0] * size[1]], "plane"), axis=0)

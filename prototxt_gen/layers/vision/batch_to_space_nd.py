@@ -1,4 +1,4 @@
-"""P"""
+"""Layer type BatchToSpaceND (synopsys-caffe): the inverse of SpaceToBatchND."""
 
 from __future__ import annotations
 
@@ -24,12 +24,13 @@ class BatchToSpaceNDParameter(Message, field="batch_to_space_nd_param", number=2
 
 
 class BatchToSpaceND(LayerType):
-    """Undoes SpaceToBatchND: items of the batch become blocks of pixels, and edges are cropped.
+    """Move items of the batch to blocks of pixels and crop the edges: the inverse of SpaceToBatchND.
 
     Source: foss-for-synopsys-dwc-arc-processors/synopsys-caffe src/caffe/layers/batch_to_space_nd_layer.cpp.
     Shape: N×A×B×… → N/(a·b·…)×(A·a - crops)×(B·b - crops)×….
     Blobs: none.
-    Differs: from TensorFlow: not at all; channels count as an axis. The fork has no backward pass; this one has.
+    Differs: no difference from TensorFlow; the channels count as an axis. The fork has no backward pass; here there is
+        one.
     """
 
     type = "BatchToSpaceND"
@@ -96,6 +97,6 @@ class BatchToSpaceND(LayerType):
 
 
 def _batch_to_space_order(count: int, rank: int) -> list[int]:
-    """Return the axes blocks, batch, the others in the order batch, each axis before its block, the rest."""
+    """Return the order that moves axes (blocks, batch, others) so that each axis is followed by its block."""
     pairs = [axis for i in range(count) for axis in (count + 1 + i, i)]
     return [count, *pairs, *range(2 * count + 1, rank + count)]

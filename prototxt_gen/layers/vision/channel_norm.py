@@ -1,4 +1,4 @@
-"""P"""
+"""Layer type ChannelNorm (FlowNet 2): the length of each pixel's vector."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 
 class ChannelNorm(LayerType):
-    """The length of each pixel's vector of channels.
+    """Compute the Euclidean length of the vector of channels at each pixel.
 
     Source: lmb-freiburg/flownet2 src/caffe/layers/channel_norm_layer.cpp Forward_cpu, Backward_cpu.
     Shape: N×C×H×W → N×1×H×W.
     Blobs: none.
-    Differs: from torch.linalg.vector_norm: going back, Caffe adds 1e-9 to the length it divides by.
+    Differs: no difference from torch.linalg.vector_norm, except that Caffe's gradient divides by the length plus 1e-9.
     """
 
     type = "ChannelNorm"

@@ -1,4 +1,4 @@
-"""Convolution, and what Deconvolution, Im2col and the depthwise forks share with it."""
+"""Layer type Convolution, and the base class that it shares with Deconvolution."""
 
 from __future__ import annotations
 
@@ -10,7 +10,13 @@ from prototxt_gen.ir import Layer, Shape, show
 from prototxt_gen.layers.axes import refuse_wrong_in_place
 from prototxt_gen.layers.base import Arity, BlobSpec, LayerType, per_bottom, show_all
 from prototxt_gen.layers.example import Example
-from prototxt_gen.layers.vision._convolution_axes import by_columns, fold_onnx, folded, reaching, unfold_onnx
+from prototxt_gen.layers.vision._convolution_axes import (
+    channels_from_axis_1_onnx,
+    channels_to_axis_1_onnx,
+    convolution_by_columns,
+    with_channels_at,
+    with_extra_padding,
+)
 from prototxt_gen.layers.vision._convolution_window import ConvolutionParameter, Window, channel_axis, window
 
 if TYPE_CHECKING:
@@ -19,13 +25,20 @@ if TYPE_CHECKING:
 
     from prototxt_gen.layers.onnx_graph import OnnxGraph
 
-__all__ = ["Convolution", "ConvolutionBase", "ConvolutionParameter", "around", "learned", "spatial_rank"]
+__all__ = [
+    "Convolution",
+    "ConvolutionBase",
+    "ConvolutionParameter",
+    "module_with_weight",
+    "spatial_rank",
+    "zero_padding",
+]
 
 ONE_PIXEL = Window((1,), (1,), (0,), (1,), (0,))
 
 
 class ConvolutionBase(LayerType):
-    """What layers with convolution_param and learned weights share: a top for each bottom, one set of weights."""
+    """Base class of layers with convolution_param and weights: each bottom has a top, and all share the weights."""
 
     params = (ConvolutionParameter,)
     bottoms = Arity(1)
@@ -33,19 +46,20 @@ class ConvolutionBase(LayerType):
     same_count = True
 
     def spatial(self, bottom: Shape, w: Window) -> Shape:
-        """Return the spatial sizes of the top for those of the bottom."""
+        """Return the spatial sizes of the top, given those of the bottom."""
         raise NotImplementedError
 
     def weight_shape(self, outputs: int, inputs: int, group: int) -> tuple[int, int]:
+        """Return the first two sizes of the weight."""
         raise NotImplementedError
 
     def outputs(self, layer: Layer, channels: int) -> tuple[int, int]:
-        """Return the number of output channels and of groups."""
+        """Return the number of output channels and the number of groups."""
         p = layer.get(ConvolutionParameter)
         return p.num_output, p.group
 
-    def fitted(self, layer: Layer, bottom: Shape) -> Window:
-        """Return the window as the lowerings need it: over one pixel where there is no spatial axis."""
+    def padded_window(self, layer: Layer, bottom: Shape) -> Window:
+        """Return the window for the PyTorch and ONNX forms: over one pixel if there is no spatial axis."""
         return window(layer, bottom) if spatial_rank(layer, bottom) else ONE_PIXEL
 
     def shapes(self, layer: Layer, bottoms: Sequence[Shape]) -> Sequence[Shape]:
@@ -55,10 +69,10 @@ class ConvolutionBase(LayerType):
         outputs = self._check_outputs(layer, first[axis])
         w = window(layer, first)
         if set(w.kernel) | set(w.stride) <= {1} and not any(w.pad + w.end):
-            refuse_wrong_in_place(layer)  # others look at a copy of the bottom, pixels under the kernel in columns
+            refuse_wrong_in_place(layer)  # larger kernels read a copy of the bottom (im2col), so they work in place
         spatial = self.spatial(first[axis + 1 :], w)
         if any(size < 1 for size in spatial):
-            raise layer.error(f"its top would be {show(spatial)} pixels: kernel and pad do not fit {show(first)}")
+            raise layer.error(f"its top would have size {show(spatial)}: kernel and pad do not fit {show(first)}")
         return [(*first[:axis], outputs, *spatial)] * len(bottoms)
 
     def _check_outputs(self, layer: Layer, channels: int) -> int:
@@ -73,13 +87,13 @@ class ConvolutionBase(LayerType):
         p = layer.get(ConvolutionParameter)
         channels = bottoms[0][channel_axis(layer, bottoms[0])]
         outputs, group = self.outputs(layer, channels)
-        two = self.weight_shape(outputs, channels, group)
-        weight = BlobSpec((*two, *window(layer, bottoms[0]).kernel), p.weight_filler)
+        weight_shape = (*self.weight_shape(outputs, channels, group), *window(layer, bottoms[0]).kernel)
+        weight = BlobSpec(weight_shape, p.weight_filler)
         return {"weight": weight} | ({"bias": BlobSpec((outputs,), p.bias_filler)} if p.bias_term else {})
 
     def torch_args(self, layer: Layer, bottom: Shape) -> dict[str, Any]:
-        """The keyword arguments of torch.nn's (transposed) convolutions; no padding where it is uneven."""
-        p, w = layer.get(ConvolutionParameter), self.fitted(layer, bottom)
+        """Return the keyword arguments of torch.nn's (transposed) convolutions; padding 0 if it is not symmetric."""
+        p, w = layer.get(ConvolutionParameter), self.padded_window(layer, bottom)
         channels = bottom[channel_axis(layer, bottom)]
         outputs, group = self.outputs(layer, channels)
         return {
@@ -94,26 +108,26 @@ class ConvolutionBase(LayerType):
         }
 
     def load(self, module: nn.Module, blobs: Mapping[str, np.ndarray[Any, Any]]) -> None:
-        super().load(learned(module), blobs)
+        super().load(module_with_weight(module), blobs)
 
     def dump(self, module: nn.Module, roles: Sequence[str]) -> dict[str, np.ndarray[Any, Any]]:
-        return super().dump(learned(module), roles)
+        return super().dump(module_with_weight(module), roles)
 
     def onnx_nodes(
         self, g: OnnxGraph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, np.ndarray[Any, Any]], kind: str
     ) -> list[str]:
-        """Write a node of this kind for each bottom; one bottom's weights are there once for all."""
+        """Write a node of this operator for each bottom, all with the same weights."""
         shape = g.shape(bottoms[0])
         axis, attributes = channel_axis(layer, shape), self.onnx_attributes(layer, shape)
         (top,) = self.shapes(layer, [shape])
         arrays = {role: blob if role == "bias" or blob.ndim > 2 else blob[..., None] for role, blob in blobs.items()}
         weights = [g.const(array, role) for role, array in arrays.items()]
-        made = [g.op(kind, fold_onnx(g, bottom, axis), *weights, **attributes) for bottom in bottoms]
-        return [unfold_onnx(g, one, axis, shape, top) for one in made]
+        nodes = [g.op(kind, channels_to_axis_1_onnx(g, bottom, axis), *weights, **attributes) for bottom in bottoms]
+        return [channels_from_axis_1_onnx(g, node, axis, shape, top) for node in nodes]
 
     def onnx_attributes(self, layer: Layer, bottom: Shape) -> dict[str, Any]:
-        """The attributes of ONNX Conv and ConvTranspose."""
-        w = self.fitted(layer, bottom)
+        """Return the attributes of ONNX Conv and ConvTranspose."""
+        w = self.padded_window(layer, bottom)
         return {
             "kernel_shape": w.kernel,
             "strides": w.stride,
@@ -123,42 +137,43 @@ class ConvolutionBase(LayerType):
         }
 
 
-def around(sides: tuple[int, ...]) -> nn.Module:
-    """Return a module that pads 1 to 3 spatial axes with zeros; a negative side is cut off."""
+def zero_padding(sides: tuple[int, ...]) -> nn.Module:
+    """Return a module that pads 1 to 3 spatial axes with zeros; negative padding crops."""
     from torch import nn
 
     pad: Any = (nn.ConstantPad1d, nn.ConstantPad2d, nn.ConstantPad3d)[len(sides) // 2 - 1]
-    made: nn.Module = pad(sides, 0.0)
-    return made
+    module: nn.Module = pad(sides, 0.0)
+    return module
 
 
-def learned(module: nn.Module) -> nn.Module:
-    """Return the module, or the one inside it, that holds the weight."""
+def module_with_weight(module: nn.Module) -> nn.Module:
+    """Return the module, or the one inside it, that has the weight."""
     return next(inner for inner in module.modules() if hasattr(inner, "weight"))
 
 
 def spatial_rank(layer: Layer, bottom: Shape) -> int:
-    """Return the number of spatial axes, those behind the channels."""
+    """Return the number of spatial axes, which are those after the channels."""
     return len(bottom) - 1 - channel_axis(layer, bottom)
 
 
 class Convolution(ConvolutionBase):
-    """Cross-correlation with learned kernels, in groups, plus a bias.
+    """Convolve the bottom with learned kernels (cross-correlation), optionally in groups, and add a bias.
 
     Source: src/caffe/layers/conv_layer.cpp ConvolutionLayer::compute_output_shape, base_conv_layer.cpp.
-    Shape: N×C×… → N×num_output×floor((in + 2·pad - extent) / stride) + 1.
+    Shape: N×C×… → N×num_output×…, with sizes floor((in + 2·pad - extent) / stride) + 1.
     Blobs: weight O×(C/group)×k…, bias O.
-    Differs: from PyTorch, ONNX: a kernel too large for the padded bottom by less than a stride still has one place,
-    over zeros. Every bottom has a top of its own, through the same weights.
+    Differs: a kernel that is larger than the padded bottom by less than a stride still has one position, partly over
+        zeros; PyTorch and ONNX refuse it. Each bottom has a top of its own, computed with the same weights.
     """
 
     type = "Convolution"
 
     def spatial(self, bottom: Shape, w: Window) -> Shape:
-        return w.steps(bottom)
+        return w.output_size(bottom)
 
-    def fitted(self, layer: Layer, bottom: Shape) -> Window:
-        return super().fitted(layer, bottom).widened(bottom[channel_axis(layer, bottom) + 1 :] or (1,))
+    def padded_window(self, layer: Layer, bottom: Shape) -> Window:
+        spatial = bottom[channel_axis(layer, bottom) + 1 :] or (1,)
+        return super().padded_window(layer, bottom).with_padding_for_kernel(spatial)
 
     def weight_shape(self, outputs: int, inputs: int, group: int) -> tuple[int, int]:
         return (outputs, inputs // group)
@@ -171,16 +186,17 @@ class Convolution(ConvolutionBase):
         from torch import nn
 
         bottom, axis, rank = bottoms[0], channel_axis(layer, bottoms[0]), spatial_rank(layer, bottoms[0])
-        w = self.fitted(layer, bottom)
+        w = self.padded_window(layer, bottom)
         if rank > 3:
             group, weight = self.outputs(layer, bottom[axis])[1], self.blobs(layer, bottoms)["weight"].shape
-            made = by_columns(window(layer, bottom), axis, weight, group, layer.get(ConvolutionParameter).bias_term)
-            return per_bottom(made, bottoms)
+            bias = layer.get(ConvolutionParameter).bias_term
+            return per_bottom(convolution_by_columns(window(layer, bottom), axis, weight, group, bias), bottoms)
         conv: nn.Module = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[max(rank, 1) - 1](**self.torch_args(layer, bottom))
         if w.pad != w.end:
-            own = window(layer, bottom)
-            conv = nn.Sequential(around(w.around()), conv) if w == own else reaching(conv, own)
-        return per_bottom(folded(conv, axis, bottom), bottoms)
+            exact = window(layer, bottom)
+            padded = nn.Sequential(zero_padding(w.torch_padding()), conv)
+            conv = padded if w == exact else with_extra_padding(conv, exact)
+        return per_bottom(with_channels_at(conv, axis, bottom), bottoms)
 
     def onnx(
         self, g: OnnxGraph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, np.ndarray[Any, Any]]

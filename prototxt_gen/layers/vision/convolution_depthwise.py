@@ -1,4 +1,4 @@
-"""The depthwise convolutions of several forks: a Convolution with a group for each channel."""
+"""Layer types ConvolutionDepthwise, DepthwiseConvolution and ConvolutionDepthWise: one group for each channel."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ _EXAMPLES = (
 
 
 class ConvolutionDepthwise(Convolution):
-    """Cross-correlation of each channel with a kernel of its own, plus a bias.
+    """Convolve each channel with its own kernel (depthwise convolution), and add a bias.
 
     Source: foss-for-synopsys-dwc-arc-processors/synopsys-caffe src/caffe/layers/conv_depthwise_layer.cpp.
-    Shape: N×C×… → N×C×floor((in + 2·pad - extent) / stride) + 1.
+    Shape: N×C×… → N×C×…, with sizes floor((in + 2·pad - extent) / stride) + 1.
     Blobs: weight C×1×k…, bias C.
-    Differs: from PyTorch, ONNX: not at all. `group` may be left out; num_output must be the number of channels, since
-    forks disagree on what else it would mean.
+    Differs: no difference from PyTorch or ONNX. `group` may be omitted; num_output must be the number of channels,
+        because the forks interpret other numbers differently.
     """
 
     type = "ConvolutionDepthwise"
@@ -47,14 +47,14 @@ class ConvolutionDepthwise(Convolution):
 
 
 class DepthwiseConvolution(ConvolutionDepthwise):
-    """ConvolutionDepthwise by another name (yonghenglh6/DepthwiseConvolution)."""
+    """Depthwise convolution, the same as ConvolutionDepthwise (yonghenglh6/DepthwiseConvolution's name)."""
 
     type = "DepthwiseConvolution"
     examples = _EXAMPLES
 
 
 class ConvolutionDepthWise(ConvolutionDepthwise):
-    """ConvolutionDepthwise by another name."""
+    """Depthwise convolution, the same as ConvolutionDepthwise (another spelling)."""
 
     type = "ConvolutionDepthWise"
     examples = _EXAMPLES

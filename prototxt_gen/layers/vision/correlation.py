@@ -1,4 +1,4 @@
-"""R"""
+"""Layer type Correlation (FlowNet 2): similarity of patches in two feature maps."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class CorrelationParameter(Message, field="correlation_param", number=1150):
-    """Number 150 there, which other forks gave to others. `do_abs` is read and not used there."""
+    """The fork gives it the number 150, which other forks use for other messages. `do_abs` has no effect there."""
 
     pad = uint32(2)
     kernel_size = uint32(3)
@@ -30,21 +30,21 @@ class CorrelationParameter(Message, field="correlation_param", number=1150):
     correlation_type = enum(15, "MULTIPLY", "SUBTRACT")
 
     @property
-    def moves(self) -> list[int]:
-        """The displacements along either axis, in pixels."""
+    def displacements(self) -> list[int]:
+        """Displacements along each axis, in pixels."""
         radius = self.max_displacement // self.stride_2
         return [step * self.stride_2 for step in range(-radius, radius + 1)]
 
 
 class Correlation(LayerType):
-    """How alike patches of the one bottom are to displaced patches of the other: their mean product, or distance.
+    """Compare patches of one bottom with displaced patches of the other: mean product, or mean absolute difference.
 
-    Source: lmb-freiburg/flownet2 src/caffe/layers/correlation_layer.cu CorrelateData, CorrelateDataSubtract: there is
-        GPU code only.
-    Shape: N×C×H×W twice → N×D²×H'×W': D = 2·(max_displacement / stride_2, cut off) + 1 displacements along y, then x;
+    Source: lmb-freiburg/flownet2 src/caffe/layers/correlation_layer.cu CorrelateData, CorrelateDataSubtract (GPU code
+        only).
+    Shape: N×C×H×W twice → N×D²×H'×W', with D = 2·floor(max_displacement / stride_2) + 1 displacements along y and x and
         H' = ceil((H + 2·pad - 2·max_displacement - kernel_size + 1) / stride_1).
     Blobs: none.
-    Differs: PyTorch, ONNX have none; the ONNX form is of products and an AveragePool.
+    Differs: PyTorch and ONNX have no such operator; the ONNX form consists of products and an AveragePool.
     """
 
     type = "Correlation"
@@ -52,18 +52,18 @@ class Correlation(LayerType):
     bottoms = exactly(2)
 
     def shapes(self, layer: Layer, bottoms: Sequence[Shape]) -> Sequence[Shape]:
-        p, (one, other) = layer.get(CorrelationParameter), bottoms
-        if len(one) != 4 or tuple(one) != tuple(other):
-            raise layer.error(f"bottoms differ, {show_all(bottoms)}; it needs two of N×C×H×W")
+        p, (first, second) = layer.get(CorrelationParameter), bottoms
+        if len(first) != 4 or tuple(first) != tuple(second):
+            raise layer.error(f"bottoms differ, {show_all(bottoms)}; it needs N×C×H×W twice")
         if not (p.has("kernel_size") and p.has("max_displacement")) or p.kernel_size % 2 == 0:
-            raise layer.error("it needs an odd kernel_size, and max_displacement")
+            raise layer.error("it needs an odd kernel_size, and a max_displacement")
         if 0 in (p.stride_1, p.stride_2):
-            raise layer.error("its strides must be at least 1")
-        layer_type = (size + 2 * p.pad - 2 * p.max_displacement - p.kernel_size + 1 for size in one[2:])
-        size = [-(-left // p.stride_1) for left in layer_type]
+            raise layer.error("stride_1 and stride_2 must be at least 1")
+        ranges = (size + 2 * p.pad - 2 * p.max_displacement - p.kernel_size + 1 for size in first[2:])
+        size = [-(-left // p.stride_1) for left in ranges]
         if min(size) < 1:
-            raise layer.error(f"kernel and displacements do not fit in its padded bottom {show(one)}")
-        return [(one[0], len(p.moves) ** 2, *size)]
+            raise layer.error(f"kernel and displacements do not fit in its padded bottom {show(first)}")
+        return [(first[0], len(p.displacements) ** 2, *size)]
 
     def torch(self, layer: Layer, bottoms: Sequence[Shape]) -> nn.Module:
         import torch
@@ -71,28 +71,28 @@ class Correlation(LayerType):
         from torch.nn import functional
 
         p = layer.get(CorrelationParameter)
-        moves, reach, subtracts = p.moves, p.max_displacement, p.correlation_type == "SUBTRACT"
+        displacements, reach, subtracts = p.displacements, p.max_displacement, p.correlation_type == "SUBTRACT"
 
         class Correlation(nn.Module):
             def forward(self, x: Tensor, y: Tensor) -> Tensor:
                 x, y = (functional.pad(one, [p.pad] * 4) for one in (x, y))
                 high, wide = x.shape[2] - 2 * reach, x.shape[3] - 2 * reach
                 here = x[:, :, reach : reach + high, reach : reach + wide]
-                found = []
-                for down in moves:
+                maps = []
+                for down in displacements:
                     rows = y[:, :, reach + down : reach + down + high]
-                    for right in moves:
+                    for right in displacements:
                         there = rows[..., reach + right : reach + right + wide]
                         each = (here - there).abs() if subtracts else here * there
-                        found.append(each.mean(1))
-                return functional.avg_pool2d(torch.stack(found, 1), p.kernel_size, p.stride_1)
+                        maps.append(each.mean(1))
+                return functional.avg_pool2d(torch.stack(maps, 1), p.kernel_size, p.stride_1)
 
         return Correlation()
 
     def onnx(
         self, g: OnnxGraph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, np.ndarray[Any, Any]]
     ) -> str | Sequence[str]:
-        """The displacements along x at once, those along y one by one: all at once would not fit into memory."""
+        """Write all displacements along x at once and those along y one by one, to limit the use of memory."""
         import numpy as np
 
         p, (_, _, high, wide) = layer.get(CorrelationParameter), g.shape(bottoms[0])
@@ -102,17 +102,17 @@ class Correlation(LayerType):
         ends = [reach + high, reach + wide]
         here = g.op("Slice", x, g.const([reach, reach]), g.const(ends), g.const([2, 3]))
         here = g.op("Unsqueeze", here, g.const([3]))
-        columns = np.arange(wide) + reach + np.asarray(p.moves)[:, None]
-        found = []
-        for down in p.moves:
+        columns = np.arange(wide) + reach + np.asarray(p.displacements)[:, None]
+        maps = []
+        for down in p.displacements:
             rows = g.op("Slice", y, g.const([reach + down]), g.const([reach + down + high]), g.const([2]))
             there = g.op("Gather", rows, columns, axis=3)  # N×C×H×D×W
             each = (
                 g.op("Abs", g.op("Sub", here, there)) if p.correlation_type == "SUBTRACT" else g.op("Mul", here, there)
             )
             mean = g.op("ReduceMean", each, g.const([1]), keepdims=0)
-            found.append(g.op("Transpose", mean, perm=[0, 2, 1, 3]))
-        top = g.op("Concat", *found, axis=1)
+            maps.append(g.op("Transpose", mean, perm=[0, 2, 1, 3]))
+        top = g.op("Concat", *maps, axis=1)
         return g.op("AveragePool", top, kernel_shape=(p.kernel_size,) * 2, strides=(p.stride_1,) * 2)
 
     examples = (

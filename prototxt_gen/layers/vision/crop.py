@@ -1,4 +1,4 @@
-"""Crop: cut a blob to the size of another."""
+"""Layer type Crop: a blob cut to the size of another."""
 
 from __future__ import annotations
 
@@ -24,25 +24,26 @@ class CropParameter(Message, field="crop_param", number=144):
 
 
 def offsets(layer: Layer, bottom: Shape) -> tuple[int, tuple[int, ...]]:
-    """Return the first axis that is cut, and how much is cut before each from there on.
+    """Return the first cropped axis, and the offset on each axis from there on.
 
-    Source: src/caffe/layers/crop_layer.cpp CropLayer::LayerSetUp, Reshape.
+    Raises NetError if the number of offsets is wrong. Source: src/caffe/layers/crop_layer.cpp CropLayer::LayerSetUp,
+    Reshape.
     """
     p = layer.get(CropParameter)
     axis = canonical_axis(layer, p.axis, bottom)
     count = len(bottom) - axis
     if len(p.offset) > 1 and len(p.offset) != count:
-        raise layer.error(f"it takes one offset or one for each of {count} axes, not {len(p.offset)}")
+        raise layer.error(f"it needs one offset, or one for each of {count} axes, not {len(p.offset)}")
     return axis, p.offset if len(p.offset) == count else (p.offset or (0,)) * count
 
 
 class Crop(LayerType):
-    """The part of the first bottom, from an offset on, that is as large as the second bottom.
+    """Cut the first bottom to the size of the second, starting at an offset.
 
     Source: src/caffe/layers/crop_layer.cpp CropLayer::Forward_cpu.
-    Shape: a, b → a up to `axis`, b from there on.
+    Shape: the sizes of the first bottom before `axis`, those of the second bottom from there on.
     Blobs: none.
-    Differs: from PyTorch, ONNX: not at all. The second bottom lends its size only.
+    Differs: no difference from PyTorch or ONNX. Only the shape of the second bottom is used.
     """
 
     type = "Crop"
@@ -57,7 +58,8 @@ class Crop(LayerType):
         for i, skipped in enumerate(offset, axis):
             if data[i] - skipped < like[i]:
                 raise layer.error(
-                    f"cut from {skipped} to {skipped + like[i]}, axis {i} of {show_all(bottoms)} is too short"
+                    f"bottoms are {show_all(bottoms)}; axis {i} is too short to be cut from {skipped} to "
+                    f"{skipped + like[i]}"
                 )
         return [(*data[:axis], *like[axis : len(data)])]
 

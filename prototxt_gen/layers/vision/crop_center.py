@@ -1,4 +1,4 @@
-"""CropCenter (waifu2x): cut as much from both ends of an axis."""
+"""Layer type CropCenter (waifu2x): the same margin cut from both ends of an axis."""
 
 from __future__ import annotations
 
@@ -19,29 +19,32 @@ if TYPE_CHECKING:
 
 
 class CropCenterParameter(Message, field="crop_center_param", number=149):
-    """Numbers as in the .caffemodel files of waifu2x."""
+    """The numbers are those in the .caffemodel files of waifu2x."""
 
     crop_size = repeated(uint32(2))
 
 
-def cuts(layer: Layer, bottom: Shape) -> tuple[int, ...]:
-    """Return how much is cut from either end of each axis."""
+def margins(layer: Layer, bottom: Shape) -> tuple[int, ...]:
+    """Return the number of elements cut from each end of each axis.
+
+    Raises UnsupportedError if crop_size is not given for every axis.
+    """
     sizes = layer.get(CropCenterParameter).crop_size
     if len(sizes) != len(bottom):
         raise UnsupportedError(
-            f"layer {layer.name!r} ({layer.type}): crop_size is understood when given for each of the {len(bottom)} "
-            f"axes, not {len(sizes)} times"
+            f"layer {layer.name!r} ({layer.type}): it has {len(sizes)} crop_size; only one for each of the "
+            f"{len(bottom)} axes is supported"
         )
     return sizes
 
 
 class CropCenter(LayerType):
-    """The bottom without `crop_size` at the beginning and at the end of each axis.
+    """Cut `crop_size` elements from the beginning and from the end of each axis.
 
-    Source: the nets of waifu2x, where it cuts a residual branch to what is left of two 3×3 convolutions.
-    Shape: in → in - 2·crop_size, axis by axis.
+    Source: known from the nets of waifu2x, where it crops a residual branch to the size after two 3×3 convolutions.
+    Shape: in → in - 2·crop_size on each axis.
     Blobs: none.
-    Differs: from PyTorch, ONNX: not at all.
+    Differs: no difference from PyTorch or ONNX.
     """
 
     type = "CropCenter"
@@ -49,7 +52,7 @@ class CropCenter(LayerType):
 
     def shapes(self, layer: Layer, bottoms: Sequence[Shape]) -> Sequence[Shape]:
         (bottom,) = bottoms
-        top = tuple(size - 2 * cut for size, cut in zip(bottom, cuts(layer, bottom), strict=True))
+        top = tuple(size - 2 * cut for size, cut in zip(bottom, margins(layer, bottom), strict=True))
         if any(size < 1 for size in top):
             raise layer.error(f"nothing would be left of its bottom {show(bottom)}")
         return [top]
@@ -57,12 +60,12 @@ class CropCenter(LayerType):
     def torch(self, layer: Layer, bottoms: Sequence[Shape]) -> nn.Module:
         from torch import nn
 
-        cut = cuts(layer, bottoms[0])
+        margin = margins(layer, bottoms[0])
 
         class CropCentre(nn.Module):
             def forward(self, x: Tensor) -> Tensor:
-                for axis, away in enumerate(cut):
-                    x = x.narrow(axis, away, x.shape[axis] - 2 * away)
+                for axis, size in enumerate(margin):
+                    x = x.narrow(axis, size, x.shape[axis] - 2 * size)
                 return x
 
         return CropCentre()
@@ -70,7 +73,7 @@ class CropCenter(LayerType):
     def onnx(
         self, g: OnnxGraph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, np.ndarray[Any, Any]]
     ) -> str | Sequence[str]:
-        axes = [(axis, cut) for axis, cut in enumerate(cuts(layer, g.shape(bottoms[0]))) if cut]
+        axes = [(axis, cut) for axis, cut in enumerate(margins(layer, g.shape(bottoms[0]))) if cut]
         if not axes:
             return g.op("Identity", bottoms[0])
         starts, ends = [cut for _, cut in axes], [-cut for _, cut in axes]

@@ -1,4 +1,4 @@
-"""Deconvolution: the gradient of a convolution, as a layer."""
+"""Layer type Deconvolution: transposed convolution."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from prototxt_gen.common.errors import UnsupportedError
 from prototxt_gen.ir import Layer, Shape, show
 from prototxt_gen.layers.base import per_bottom
 from prototxt_gen.layers.example import Example
-from prototxt_gen.layers.vision._convolution_axes import folded
+from prototxt_gen.layers.vision._convolution_axes import with_channels_at
 from prototxt_gen.layers.vision._convolution_window import Window, channel_axis
-from prototxt_gen.layers.vision.convolution import ConvolutionBase, around, spatial_rank
+from prototxt_gen.layers.vision.convolution import ConvolutionBase, spatial_rank, zero_padding
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 
 class Deconvolution(ConvolutionBase):
-    """Transposed convolution with learned kernels, in groups, plus a bias.
+    """Apply a transposed convolution with learned kernels, optionally in groups, and add a bias.
 
     Source: src/caffe/layers/deconv_layer.cpp DeconvolutionLayer::compute_output_shape, base_conv_layer.cpp.
-    Shape: N×C×… → N×num_output×stride·(in - 1) + extent - 2·pad.
+    Shape: N×C×… → N×num_output×…, with sizes stride·(in - 1) + extent - 2·pad.
     Blobs: weight C×(num_output/group)×k…, bias num_output.
-    Differs: from PyTorch, ONNX: not at all. With num_output and group both C and a `bilinear` filler it enlarges.
+    Differs: no difference from PyTorch or ONNX. With num_output = group = C and a `bilinear` filler it enlarges images.
     """
 
     type = "Deconvolution"
@@ -47,18 +47,19 @@ class Deconvolution(ConvolutionBase):
         from torch import nn
 
         axis, rank = channel_axis(layer, bottoms[0]), self._rank(layer, bottoms[0])
-        w = self.fitted(layer, bottoms[0])
-        stock = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)[max(rank, 1) - 1]
-        conv: nn.Module = stock(**self.torch_args(layer, bottoms[0]))
+        w = self.padded_window(layer, bottoms[0])
+        torch_class = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)[max(rank, 1) - 1]
+        conv: nn.Module = torch_class(**self.torch_args(layer, bottoms[0]))
         if w.pad != w.end:
-            conv = nn.Sequential(conv, around(w.around(-1)))  # a negative pad cuts off
-        return per_bottom(folded(conv, axis, bottoms[0]), bottoms)
+            conv = nn.Sequential(conv, zero_padding(w.torch_padding(-1)))  # negative padding crops
+        return per_bottom(with_channels_at(conv, axis, bottoms[0]), bottoms)
 
     def _rank(self, layer: Layer, bottom: Shape) -> int:
+        """Return the number of spatial axes. Raises UnsupportedError if it is more than three."""
         rank = spatial_rank(layer, bottom)
         if rank > 3:
             raise UnsupportedError(
-                f"layer {layer.name!r} ({layer.type}): it can be run here over up to 3 spatial axes; "
+                f"layer {layer.name!r} ({layer.type}): it is supported for up to 3 spatial axes; "
                 f"the bottom is {show(bottom)}"
             )
         return rank

@@ -1,4 +1,4 @@
-"""P"""
+"""Layer type DepthToSpace (synopsys-caffe): channels moved to pixels."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from prototxt_gen.ir import Layer, Shape
 from prototxt_gen.layers.axes import refuse_in_place
 from prototxt_gen.layers.base import LayerType
 from prototxt_gen.layers.example import Example
-from prototxt_gen.layers.vision._depth_to_space_shared import depth_to_space_module, spread
+from prototxt_gen.layers.vision._depth_to_space_shared import depth_to_space_module, depth_to_space_shape
 from prototxt_gen.schema.message import Message, int32, string
 
 if TYPE_CHECKING:
@@ -25,12 +25,13 @@ class DepthToSpaceParameter(Message, field="depth_to_space_param", number=208):
 
 
 class DepthToSpace(LayerType):
-    """Blocks of channels become pixels, in one of three orders: TensorFlow's, the same with channels first, PyTorch's.
+    """Move groups of b·b channels to blocks of pixels, in TensorFlow's order (NHWC, NCHW or DCR) or in PyTorch's (CRD).
 
     Source: foss-for-synopsys-dwc-arc-processors/synopsys-caffe src/caffe/layers/depth_to_space_layer.cpp.
-    Shape: N×C×H×W → N×C/b²×H·b×W·b; with data_format NHWC, the default there, N×H×W×C → N×H·b×W·b×C/b².
+    Shape: N×C×H×W → N×C/b²×H·b×W·b; with data_format NHWC, the default, N×H×W×C → N×H·b×W·b×C/b².
     Blobs: none.
-    Differs: from ONNX: not at all, with its channels moved. The fork has no backward pass; this one has.
+    Differs: no difference from ONNX, except for NHWC, which is transposed. The fork has no backward pass; here there is
+        one.
     """
 
     type = "DepthToSpace"
@@ -40,11 +41,11 @@ class DepthToSpace(LayerType):
         (bottom,), p = bottoms, layer.get(DepthToSpaceParameter)
         refuse_in_place(layer)
         if p.data_format not in ("NHWC", "NCHW", "DCR", "CRD"):
-            raise layer.error(f"data_format is NHWC, NCHW, DCR or CRD, not {p.data_format}")
+            raise layer.error(f"data_format must be NHWC, NCHW, DCR or CRD, not {p.data_format}")
         if p.data_format != "NHWC":
-            return [spread(layer, bottom, p.block_size)]
-        first = (*bottom[:1], *bottom[3:], *bottom[1:3])
-        batch, channels, high, wide = spread(layer, first, p.block_size)
+            return [depth_to_space_shape(layer, bottom, p.block_size)]
+        channels_first = (*bottom[:1], *bottom[3:], *bottom[1:3])
+        batch, channels, high, wide = depth_to_space_shape(layer, channels_first, p.block_size)
         return [(batch, high, wide, channels)]
 
     def torch(self, layer: Layer, bottoms: Sequence[Shape]) -> nn.Module:
@@ -75,8 +76,8 @@ class DepthToSpace(LayerType):
         mode = "CRD" if p.data_format == "CRD" else "DCR"
         if p.data_format != "NHWC":
             return g.op("DepthToSpace", x, blocksize=p.block_size, mode=mode)
-        made = g.op("DepthToSpace", g.op("Transpose", x, perm=(0, 3, 1, 2)), blocksize=p.block_size, mode=mode)
-        return g.op("Transpose", made, perm=(0, 2, 3, 1))
+        top = g.op("DepthToSpace", g.op("Transpose", x, perm=(0, 3, 1, 2)), blocksize=p.block_size, mode=mode)
+        return g.op("Transpose", top, perm=(0, 2, 3, 1))
 
     examples = (
         Example("channels last", ((2, 3, 2, 8),), "depth_to_space_param { block_size: 2 }", gradients=False),

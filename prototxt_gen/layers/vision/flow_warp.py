@@ -1,4 +1,4 @@
-"""FlowWarp, of FlowNet 2."""
+"""Layer type FlowWarp (FlowNet 2): an image warped by an optical flow."""
 
 from __future__ import annotations
 
@@ -19,23 +19,25 @@ if TYPE_CHECKING:
 
 
 class FlowWarpParameter(Message, field="flow_warp_param", number=1159):
-    """Number 159 there, which other forks gave to others."""
+    """The fork gives it the number 159, which other forks use for other messages."""
 
     fill_value = enum(1, "ZERO", "NOT_A_NUMBER", first=1)
 
     @property
     def fill(self) -> float:
+        """Value of pixels whose flow points outside the image."""
         return 0.0 if self.fill_value == "ZERO" else float("nan")
 
 
 class FlowWarp(LayerType):
-    """Each pixel of the top from the place in the image that the flow points to, bilinear.
+    """Take each pixel of the top from the position in the image to which the flow points, by bilinear interpolation.
 
-    Source: lmb-freiburg/flownet2 src/caffe/layers/flow_warp_layer.cpp Forward_cpu, Backward_cpu; the GPU does the same.
-    Shape: N×C×H×W, N×2×H×W (along x, along y) → N×C×H×W.
+    Source: lmb-freiburg/flownet2 src/caffe/layers/flow_warp_layer.cpp Forward_cpu, Backward_cpu; the GPU code is the
+        same.
+    Shape: image N×C×H×W, flow N×2×H×W (x, y) → N×C×H×W.
     Blobs: none.
-    Differs: from torch.nn.functional.grid_sample: places are pixels, those beyond 0 to size (not included) give
-        fill_value, and from the last pixel's place on it is that pixel.
+    Differs: torch.nn.functional.grid_sample has relative positions; here they are in pixels. Positions outside 0 ≤
+        position < size give fill_value; positions after the last pixel's give that pixel.
     """
 
     type = "FlowWarp"
@@ -71,8 +73,8 @@ class FlowWarp(LayerType):
                     return pixels.gather(2, place).reshape(image.shape)
 
                 upper = (1 - a) * (1 - b) * at(top, left) + a * (1 - b) * at(top, right)
-                made = upper + (1 - a) * b * at(below, left) + a * b * at(below, right)
-                return torch.where(inside, made, fill)
+                warped = upper + (1 - a) * b * at(below, left) + a * b * at(below, right)
+                return torch.where(inside, warped, fill)
 
         return FlowWarp()
 
@@ -96,16 +98,16 @@ class FlowWarp(LayerType):
         (left, top), (right, below) = (g.ops("Split", p, outputs=2, axis=1, num_outputs=2) for p in (first, last))
         pixels = g.op("Reshape", image, g.const([0, 0, -1]))
         rest = [g.op("Sub", g.const(1.0), share) for share in (a, b)]
-        made = ""
-        for row, column, one, other in (
+        warped = ""
+        for row, column, x_share, y_share in (
             (top, left, *rest), (top, right, a, rest[1]), (below, left, rest[0], b), (below, right, a, b)
         ):  # fmt: skip
             index = g.op("Cast", g.op("Add", g.op("Mul", row, g.const(float(wide))), column), to=7)
             index = g.op("Expand", g.op("Reshape", index, g.const([0, 1, -1])), g.const([1, channels, 1]))
-            found = g.op("Reshape", g.op("GatherElements", pixels, index, axis=2), g.const([0, 0, high, wide]))
-            term = g.op("Mul", g.op("Mul", one, other), found)
-            made = g.op("Add", made, term) if made else term
-        return g.op("Where", inside, made, g.const(layer.get(FlowWarpParameter).fill))
+            neighbour = g.op("Reshape", g.op("GatherElements", pixels, index, axis=2), g.const([0, 0, high, wide]))
+            term = g.op("Mul", g.op("Mul", x_share, y_share), neighbour)
+            warped = g.op("Add", warped, term) if warped else term
+        return g.op("Where", inside, warped, g.const(layer.get(FlowWarpParameter).fill))
 
     examples = (
         Example("plain", ((2, 3, 4, 5), (2, 2, 4, 5)), gradients=False),

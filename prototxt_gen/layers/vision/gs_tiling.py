@@ -1,4 +1,4 @@
-"""GSTiling: DenseBox's way from channels to pixels and back."""
+"""Layer type GSTiling (DenseBox): blocks of pixels moved to channels, or back."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from prototxt_gen.ir import Layer, Shape, show
 from prototxt_gen.layers.axes import refuse_in_place
 from prototxt_gen.layers.base import LayerType
 from prototxt_gen.layers.example import Example
-from prototxt_gen.layers.vision._depth_to_space_shared import depth_to_space_module, spread
+from prototxt_gen.layers.vision._depth_to_space_shared import depth_to_space_module, depth_to_space_shape
 from prototxt_gen.schema.message import Message, boolean, uint32
 
 if TYPE_CHECKING:
@@ -20,19 +20,20 @@ if TYPE_CHECKING:
 
 
 class GSTilingParameter(Message, field="gs_tiling_param", number=1300):
-    """The numbers are those that Xilinx's Caffe wrote into its released weights."""
+    """The numbers are those that Xilinx's Caffe wrote into its published weights."""
 
     stride = uint32(1)
     reverse = boolean(2)
 
 
 class GSTiling(LayerType):
-    """Each block of s·s pixels becomes s·s groups of channels; `reverse` undoes it.
+    """Move each block of s·s pixels to s·s groups of channels; `reverse` does the opposite.
 
     Source: Xilinx' Caffe src/caffe/layers/gs_tiling_layer.cpp GSTilingLayer::Forward_cpu.
     Shape: N×C×H×W → N×C·s²×H/s×W/s; reverse: N×C/s²×H·s×W·s.
     Blobs: none.
-    Differs: from PyTorch's PixelShuffle by the order of channels; from ONNX's SpaceToDepth and DepthToSpace not at all.
+    Differs: PyTorch's PixelShuffle has another order of channels. No difference from ONNX's SpaceToDepth and
+        DepthToSpace.
     """
 
     type = "GSTiling"
@@ -42,9 +43,9 @@ class GSTiling(LayerType):
         (bottom,), p = bottoms, layer.get(GSTilingParameter)
         refuse_in_place(layer)
         if p.stride < 1:
-            raise layer.error("it needs stride")
+            raise layer.error("it needs a stride of at least 1")
         if p.reverse:
-            return [spread(layer, bottom, p.stride)]
+            return [depth_to_space_shape(layer, bottom, p.stride)]
         if len(bottom) != 4 or bottom[2] % p.stride or bottom[3] % p.stride:
             raise layer.error(f"stride {p.stride} does not divide the size of {show(bottom)}")
         return [(bottom[0], bottom[1] * p.stride**2, bottom[2] // p.stride, bottom[3] // p.stride)]

@@ -1,4 +1,4 @@
-"""Im2col: the pixels under each place of a convolution's kernel, as channels."""
+"""Layer type Im2col: the pixels under each position of a convolution kernel as channels."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from prototxt_gen.ir import Layer, Shape, show
 from prototxt_gen.layers.base import LayerType
 from prototxt_gen.layers.example import Example
-from prototxt_gen.layers.vision._convolution_axes import columns, fold_onnx, unfold_onnx
+from prototxt_gen.layers.vision._convolution_axes import channels_from_axis_1_onnx, channels_to_axis_1_onnx, columns
 from prototxt_gen.layers.vision._convolution_window import ConvolutionParameter, channel_axis, window
 
 if TYPE_CHECKING:
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 
 class Im2col(LayerType):
-    """Every pixel a kernel would see at a place, as a channel of that place, in the order of a kernel's weights.
+    """Make every pixel under the kernel a channel of the kernel's position, in the order of a kernel's weights.
 
     Source: src/caffe/layers/im2col_layer.cpp Im2colLayer, src/caffe/util/im2col.cpp.
-    Shape: N×C×… → N×C·k·…×floor((in + 2·pad - extent) / stride) + 1.
+    Shape: N×C×… → N×(C·k·…)×…, with sizes floor((in + 2·pad - extent) / stride) + 1.
     Blobs: none.
-    Differs: from PyTorch: nn.Unfold gives the same, but flattens the places and takes two spatial axes only.
+    Differs: nn.Unfold gives the same numbers, but flattens the positions and supports two spatial axes only.
     """
 
     type = "Im2col"
@@ -34,7 +34,7 @@ class Im2col(LayerType):
     def shapes(self, layer: Layer, bottoms: Sequence[Shape]) -> Sequence[Shape]:
         (bottom,) = bottoms
         axis, w = channel_axis(layer, bottom), window(layer, bottom)
-        spatial = w.steps(bottom[axis + 1 :])
+        spatial = w.output_size(bottom[axis + 1 :])
         if not spatial or any(size < 1 for size in spatial):
             raise layer.error(f"its kernel does not fit the bottom {show(bottom)}")
         return [(*bottom[:axis], bottom[axis] * math.prod(w.kernel), *spatial)]
@@ -45,16 +45,16 @@ class Im2col(LayerType):
     def onnx(
         self, g: OnnxGraph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, np.ndarray[Any, Any]]
     ) -> str | Sequence[str]:
-        """A convolution, a group for each channel, whose kernels are 1 at one place and 0 elsewhere."""
+        """Write a depthwise convolution whose kernels are 1 at one element and 0 elsewhere."""
         import numpy as np
 
         shape = g.shape(bottoms[0])
         axis, (top,) = channel_axis(layer, shape), self.shapes(layer, [shape])
-        channels, w = shape[axis], window(layer, shape).widened(shape[axis + 1 :])
+        channels, w = shape[axis], window(layer, shape).with_padding_for_kernel(shape[axis + 1 :])
         one_hot = np.eye(math.prod(w.kernel), dtype="float32").reshape(-1, 1, *w.kernel)
-        made = g.op(
+        columns_value = g.op(
             "Conv",
-            fold_onnx(g, bottoms[0], axis),
+            channels_to_axis_1_onnx(g, bottoms[0], axis),
             np.tile(one_hot, (channels, 1, *[1] * len(w.kernel))),
             kernel_shape=w.kernel,
             strides=w.stride,
@@ -62,7 +62,7 @@ class Im2col(LayerType):
             dilations=w.dilation,
             group=channels,
         )
-        return unfold_onnx(g, made, axis, shape, top)
+        return channels_from_axis_1_onnx(g, columns_value, axis, shape, top)
 
     examples = (
         Example("plain", ((2, 3, 5, 6),), "convolution_param { kernel_size: 3 }"),

@@ -1,4 +1,4 @@
-"""Interp: bilinear resizing whose corner pixels stay corner pixels."""
+"""Layer type Interp (PSPNet and other forks): bilinear resizing with aligned corners."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ class InterpParameter(Message, field="interp_param", number=147):
     pad_beg = int32(5)
     pad_end = int32(6)
     full_zoom_factor = int32(7, 1)
-    """Synopsys only."""
+    """Field of Synopsys."""
 
 
-def enlarged(p: InterpParameter, size: int, explicit: int) -> int:
-    """Return the size of the top along an axis, for what cropping leaves of the bottom and the height or width given.
+def enlarged_size(p: InterpParameter, size: int, explicit: int) -> int:
+    """Return the size of the top along an axis, given the size after cropping and the field height or width.
 
     Source: hszhao/PSPNet src/caffe/layers/interp_layer.cpp InterpLayer::Reshape.
     """
@@ -48,15 +48,16 @@ def enlarged(p: InterpParameter, size: int, explicit: int) -> int:
 
 
 class Interp(LayerType):
-    """Bilinear interpolation between corner-aligned grids, of a bottom that may be cropped first.
+    """Resize the bottom by bilinear interpolation with aligned corners, after an optional crop.
 
     Source: buptwangfei/caffe src/caffe/layers/interp.cpp InterpLayer, src/caffe/util/interp.cpp caffe_cpu_interp2;
-    hszhao/PSPNet src/caffe/layers/interp_layer.cpp.
-    Shape: N×C×H×W → N×C× the first of these that is given: the second bottom's height and width; shrink_factor s,
-    (in - 1) / s + 1, or zoom_factor z, in + (in - 1)·(z - 1); height and width; shrink_factor, then zoom_factor.
+        hszhao/PSPNet src/caffe/layers/interp_layer.cpp.
+    Shape: N×C×H×W → N×C×H'×W'. The size is the first of these that is given: that of the second bottom; shrink_factor s
+        alone, (in - 1) / s + 1, or zoom_factor z alone, in + (in - 1)·(z - 1); height and width; shrink_factor, then
+        zoom_factor.
     Blobs: none.
-    Differs: from PyTorch, ONNX with align_corners: not at all. buptwangfei/caffe refuses two ways to give the size at
-    once and PSPNet a second bottom: each file is read as its own fork reads it.
+    Differs: no difference from PyTorch or ONNX with align_corners. buptwangfei/caffe refuses several ways to give the
+        size at once, PSPNet refuses a second bottom; here each is accepted as in the other fork.
     """
 
     type = "Interp"
@@ -66,16 +67,16 @@ class Interp(LayerType):
     def shapes(self, layer: Layer, bottoms: Sequence[Shape]) -> Sequence[Shape]:
         first = bottoms[0]
         if any(len(bottom) != 4 for bottom in bottoms):
-            raise layer.error(f"it takes bottoms of 4 axes, not {show_all(bottoms)}")
+            raise layer.error(f"it needs bottoms with 4 axes, not {show_all(bottoms)}")
         self._check(layer)
         p = layer.get(InterpParameter)
         inside = [size + p.pad_beg + p.pad_end for size in first[2:]]
         if min(inside) < 1:
             raise layer.error(f"cropping leaves nothing of its bottom {show(first)}")
         explicit = (p.height, p.width)
-        top = bottoms[1][2:] if len(bottoms) == 2 else tuple(map(enlarged, (p, p), inside, explicit))
+        top = bottoms[1][2:] if len(bottoms) == 2 else tuple(map(enlarged_size, (p, p), inside, explicit))
         if min(top) < 1:
-            raise layer.error(f"its top would be {show(top)} pixels")
+            raise layer.error(f"its top would have size {show(top)}")
         return [(*first[:2], *top)]
 
     def _check(self, layer: Layer) -> None:
@@ -83,15 +84,15 @@ class Interp(LayerType):
         given = [name for name in _FACTORS if p.has(name)]
         sized = p.has("height") and p.has("width")
         if len(layer.bottoms) == 2 and (given or sized):
-            raise layer.error("its size comes from the second bottom and cannot be given as well")
+            raise layer.error("its size comes from the second bottom and must not be given as well")
         if len(layer.bottoms) == 1 and not (given or sized):
             raise layer.error("it needs zoom_factor, shrink_factor, height and width, or a second bottom")
         if p.has("full_zoom_factor") and (len(given) > 1 or sized):
-            raise layer.error("full_zoom_factor excludes all other ways to give the size")
+            raise layer.error("with full_zoom_factor the size must not be given in another way")
         if min(p.zoom_factor, p.shrink_factor, p.full_zoom_factor) < 1:
-            raise layer.error("its factors must be at least 1")
+            raise layer.error("zoom_factor, shrink_factor and full_zoom_factor must be at least 1")
         if max(p.pad_beg, p.pad_end) > 0:
-            raise layer.error("pad_beg and pad_end can only crop: they must not be above 0")
+            raise layer.error("pad_beg and pad_end can only crop: they must not be positive")
 
     def torch(self, layer: Layer, bottoms: Sequence[Shape]) -> nn.Module:
         from torch import nn
@@ -109,7 +110,7 @@ class Interp(LayerType):
                 return functional.interpolate(x, size, mode="bilinear", align_corners=True)
 
             def size(self, x: Tensor) -> tuple[int, int]:
-                return enlarged(p, x.shape[2], p.height), enlarged(p, x.shape[3], p.width)
+                return enlarged_size(p, x.shape[2], p.height), enlarged_size(p, x.shape[3], p.width)
 
         return Interpolate()
 

@@ -1,4 +1,4 @@
-"""P"""
+"""Layer type MaxUnPool (brocolli-caffe): unpooling by a mask."""
 
 from __future__ import annotations
 
@@ -24,12 +24,13 @@ class MaxUnPoolParameter(Message, field="max_unpool_param", number=506):
 
 
 class MaxUnPool(LayerType):
-    """Unpooling by a mask into planes of a given size.
+    """Unpool by a mask into images of a given size.
 
     Source: brocolli-caffe 9.0.2 src/caffe/layers/maxunpool_layer.cpp MaxUnPoolLayer::Forward_cpu.
-    Shape: N×C×H×W twice → N×C×dst_h×dst_w.
+    Shape: bottom and mask N×C×H×W → N×C×dst_h×dst_w.
     Blobs: none.
-    Differs: from PyTorch's max_unpool2d and ONNX's MaxUnpool: the mask is a float, and counts in its own plane.
+    Differs: PyTorch's max_unpool2d and ONNX's MaxUnpool take integer masks, and ONNX's counts over the whole blob; here
+        the mask is a float that counts within its own channel.
     """
 
     type = "MaxUnPool"

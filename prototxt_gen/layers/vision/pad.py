@@ -1,4 +1,4 @@
-"""Pad: a border around the image, or in one fork around any axis."""
+"""Layer type Pad (brocolli-caffe, synopsys-caffe): a border around the image, or around any axis."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class PadParameter(Message, field="pad_param", number=504):
-    """Fields and numbers are those of brocolli-caffe; Synopsys' layer (224) has the last two, as its 1 and 2."""
+    """Fields and numbers are those of brocolli-caffe. Synopsys' layer (224) has the last two, with numbers 1 and 2."""
 
     pad_type = enum(1, "CONSTANT", "REPLICATE", "REFLECT")
     pad_u = int32(2)
@@ -36,11 +36,14 @@ _ONNX_MODES = {"CONSTANT": "constant", "REPLICATE": "edge", "REFLECT": "reflect"
 
 
 def border(layer: Layer, bottom: Shape) -> tuple[tuple[int, int], ...]:
-    """Return how much is added at the beginning and end of each axis; negative numbers cut off."""
+    """Return the number of elements added at the beginning and end of each axis; negative numbers crop.
+
+    Raises NetError or UnsupportedError if the fields do not fit the bottom or each other.
+    """
     p = layer.get(PadParameter)
     if p.paddings:
         if len(p.paddings) != 2 * len(bottom) or any(p.has(name) for name in list(p.fields)[:6]):
-            raise layer.error(f"paddings takes two numbers for each axis of {show(bottom)} and excludes other fields")
+            raise layer.error(f"paddings needs two numbers for each axis of {show(bottom)} and no other field")
         return tuple(zip(p.paddings[::2], p.paddings[1::2], strict=True))
     sides = (p.pad_u, p.pad_d, p.pad_l, p.pad_r)
     if len(bottom) != 4 or p.has("constant_values"):
@@ -49,19 +52,20 @@ def border(layer: Layer, bottom: Shape) -> tuple[tuple[int, int], ...]:
         )
     if min(sides) < 0 <= max(sides):
         raise UnsupportedError(
-            f"layer {layer.name!r} ({layer.type}): cutting one side and padding another is not defined"
+            f"layer {layer.name!r} ({layer.type}): cropping one side and padding another is not supported"
         )
     return ((0, 0), (0, 0), sides[:2], sides[2:])
 
 
 class Pad(LayerType):
-    """A border of a constant, of the edge pixels, or of the image mirrored at its edge pixels.
+    """Add a border: of a constant, of the edge pixels, or of the image mirrored at its edge pixels.
 
     Source: brocolli-caffe 9.0.2 src/caffe/layers/pad_layer.cpp PadLayer::Forward_cpu; for `paddings`
-    foss-for-synopsys-dwc-arc-processors/synopsys-caffe, the same.
-    Shape: N×C×H×W → N×C×H + pad_u + pad_d×W + pad_l + pad_r; or in + paddings, axis by axis.
+        foss-for-synopsys-dwc-arc-processors/synopsys-caffe, the same.
+    Shape: N×C×H×W → N×C×(H + pad_u + pad_d)×(W + pad_l + pad_r); or in + paddings on each axis.
     Blobs: none.
-    Differs: from PyTorch, ONNX: not at all. All four sides negative cut the image. The forks have no backward pass.
+    Differs: no difference from PyTorch or ONNX. Negative numbers on all four sides crop the image. The forks have no
+        backward pass; here there is one.
     """
 
     type = "Pad"

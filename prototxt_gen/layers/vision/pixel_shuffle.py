@@ -1,4 +1,4 @@
-"""R"""
+"""Layer type PixelShuffle (brocolli-caffe): channels moved to pixels."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from prototxt_gen.ir import Layer, Shape
 from prototxt_gen.layers.base import LayerType
 from prototxt_gen.layers.example import Example
-from prototxt_gen.layers.vision._depth_to_space_shared import spread
+from prototxt_gen.layers.vision._depth_to_space_shared import depth_to_space_shape
 from prototxt_gen.schema.message import Message, int32
 
 if TYPE_CHECKING:
@@ -23,19 +23,19 @@ class PixelShuffleParameter(Message, field="pixelshuffle_param", number=507):
 
 
 class PixelShuffle(LayerType):
-    """Each block of b·b channels becomes one channel of b times the height and width.
+    """Move each group of b·b channels to one channel of b times the height and width, as torch.nn.PixelShuffle does.
 
     Source: brocolli-caffe 9.0.2 src/caffe/layers/pixelshuffle_layer.cpp PixelShuffleLayer::Forward_cpu.
     Shape: N×C×H×W → N×C/b²×H·b×W·b.
     Blobs: none.
-    Differs: from PyTorch, ONNX: not at all, but that there, channels left over are dropped; here they are an error.
+    Differs: no difference from PyTorch or ONNX. The fork drops channels that are left over; here they are an error.
     """
 
     type = "PixelShuffle"
     params = (PixelShuffleParameter,)
 
     def shapes(self, layer: Layer, bottoms: Sequence[Shape]) -> Sequence[Shape]:
-        return [spread(layer, bottoms[0], layer.get(PixelShuffleParameter).upscale_factor)]
+        return [depth_to_space_shape(layer, bottoms[0], layer.get(PixelShuffleParameter).upscale_factor)]
 
     def torch(self, layer: Layer, bottoms: Sequence[Shape]) -> nn.Module:
         from torch import nn

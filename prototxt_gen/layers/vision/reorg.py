@@ -1,4 +1,4 @@
-"""S"""
+"""Layer type Reorg (YOLO v2): darknet's reordering of pixels and channels."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from prototxt_gen.ir import Layer, Shape, show
 from prototxt_gen.layers.axes import refuse_in_place
 from prototxt_gen.layers.base import LayerType
 from prototxt_gen.layers.example import Example
-from prototxt_gen.layers.vision._depth_to_space_shared import depth_to_space_module, spread
+from prototxt_gen.layers.vision._depth_to_space_shared import depth_to_space_module, depth_to_space_shape
 from prototxt_gen.schema.message import Message, boolean, uint32
 
 if TYPE_CHECKING:
@@ -28,13 +28,15 @@ class ReorgParameter(Message, field="reorg_param", number=159):
 
 
 class Reorg(LayerType):
-    """Darknet's reorg: pixels become channels as if the bottom were N×C/s²×H·s×W·s, so that neighbours get scattered.
+    """Move pixels to channels as darknet's reorg does, which reads the bottom as if it were N×C/s²×H·s×W·s.
 
-    Source: intel/caffe include/caffe/layers/reorg_layer.hpp reorg_cpu, src/caffe/layers/reorg_layer.cpp. Synopsys'
-    copy is the same for square bottoms.
-    Shape: N×C×H×W → N×C·s²×H/s×W/s; `reverse` gives N×C/s²×H·s×W·s and undoes it, read in the same odd way.
+    Neighbouring pixels therefore do not stay together, as they do in SpaceToDepth.
+
+    Source: intel/caffe include/caffe/layers/reorg_layer.hpp reorg_cpu, src/caffe/layers/reorg_layer.cpp. Synopsys' copy
+        is the same for square bottoms.
+    Shape: N×C×H×W → N×C·s²×H/s×W/s; `reverse`: N×C/s²×H·s×W·s, the inverse.
     Blobs: none.
-    Differs: from PyTorch's PixelUnshuffle and ONNX's SpaceToDepth: by the order of what comes out.
+    Differs: PyTorch's PixelUnshuffle and ONNX's SpaceToDepth have another order of the elements.
     """
 
     type = "Reorg"
@@ -44,8 +46,8 @@ class Reorg(LayerType):
         (bottom,), p = bottoms, layer.get(ReorgParameter)
         refuse_in_place(layer)
         if not p.has("stride"):
-            raise layer.error("it needs stride")
-        larger = spread(layer, bottom, p.stride)
+            raise layer.error("it needs a stride")
+        larger = depth_to_space_shape(layer, bottom, p.stride)
         if p.reverse:
             return [larger]
         if bottom[2] % p.stride or bottom[3] % p.stride:
@@ -63,7 +65,7 @@ class Reorg(LayerType):
         class Scatter(nn.Module):
             def forward(self, x: Tensor) -> Tensor:
                 batch, channels, high, wide = x.shape
-                # the numbers in their order in memory, taken for planes s times as high and wide
+                # the elements, in their order in memory, are read as images s times as high and wide
                 split = x.reshape(batch, channels // s**2, high, s, wide, s)
                 mixed = split.permute(0, 3, 5, 1, 2, 4)
                 return mixed.reshape(batch, channels * s**2, high // s, wide // s)

@@ -1,4 +1,4 @@
-"""Resize (caffe-windows, brocolli-caffe): bilinear resizing as a layer, dark at the far edges."""
+"""Layer type Resize (caffe-windows, brocolli-caffe): bilinear resizing that darkens the right and bottom edges."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class ResizeLayerParameter(Message, field="resize_param", number=231):
-    """Called ResizeParameter in its forks, as is another message of SSD. brocolli-caffe has the number 251."""
+    """The forks call it ResizeParameter, the name of another message of SSD. brocolli-caffe has the number 251."""
 
     height = uint32(1)
     width = uint32(2)
@@ -27,8 +27,8 @@ class ResizeLayerParameter(Message, field="resize_param", number=231):
     out_width_scale = float32(5)
 
 
-def weights(size: int, top: int) -> np.ndarray[Any, Any]:
-    """Return the share, top×size, of each pixel of the bottom in each of the top, along one axis.
+def interpolation_matrix(size: int, top: int) -> np.ndarray[Any, Any]:
+    """Return the weight, top×size, of each pixel of the bottom in each pixel of the top, along one axis.
 
     Source: happynear/caffe-windows src/caffe/util/util_img.cpp BiLinearResizeMat_cpu.
     """
@@ -36,20 +36,21 @@ def weights(size: int, top: int) -> np.ndarray[Any, Any]:
 
     at = np.arange(top, dtype="float32") * (np.float32(size) / np.float32(top))
     low = np.floor(at)
-    made = np.zeros((top, size + 2), dtype="float32")
+    matrix = np.zeros((top, size + 2), dtype="float32")
     rows, columns = np.arange(top), low.astype("int64").clip(0, size)
-    made[rows, columns] = 1 - (at - low)
-    made[rows, columns + 1] = at - low
-    return made[:, :size]  # what lies beyond the last pixel counts as 0
+    matrix[rows, columns] = 1 - (at - low)
+    matrix[rows, columns + 1] = at - low
+    return matrix[:, :size]  # pixels beyond the last one count as 0
 
 
 class Resize(LayerType):
-    """Bilinear resizing from the upper left corner: pixel i of the top lies at i·in/out. Beyond the last pixel is 0.
+    """Resize by bilinear interpolation, where pixel i of the top is at i·in/out; pixels beyond the last one count as 0.
 
     Source: happynear/caffe-windows src/caffe/layers/resize_layer.cpp ResizeLayer, src/caffe/util/util_img.cpp.
-    Shape: N×C×H×W → N×C×height×width, or with is_pyramid_test in·out_height_scale and in·out_width_scale, cut.
+    Shape: N×C×H×W → N×C×height×width; with is_pyramid_test the sizes are in·out_height_scale and in·out_width_scale,
+        truncated.
     Blobs: none.
-    Differs: from PyTorch, ONNX: they never mix in the 0 beyond the far edges.
+    Differs: PyTorch and ONNX never use zeros beyond the edges.
     """
 
     type = "Resize"
@@ -58,16 +59,17 @@ class Resize(LayerType):
     def shapes(self, layer: Layer, bottoms: Sequence[Shape]) -> Sequence[Shape]:
         (bottom,), p = bottoms, layer.get(ResizeLayerParameter)
         if len(bottom) != 4:
-            raise layer.error(f"it takes a bottom of 4 axes, not {show(bottom)}")
+            raise layer.error(f"it needs a bottom with 4 axes, not {show(bottom)}")
         for name in ("out_height_scale", "out_width_scale") if p.is_pyramid_test else ("height", "width"):
             if not p.has(name):
                 raise layer.error(f"it needs {name}")
         size = self._size(p, (bottom[2], bottom[3]))
         if min(size) < 1:
-            raise layer.error(f"its top would be {show(size)} pixels")
+            raise layer.error(f"its top would have size {show(size)}")
         return [(*bottom[:2], *size)]
 
     def _size(self, p: ResizeLayerParameter, size: Shape) -> tuple[int, int]:
+        """Return the height and width of the top."""
         import numpy as np
 
         if not p.is_pyramid_test:
@@ -86,7 +88,8 @@ class Resize(LayerType):
             def forward(self, x: Tensor) -> Tensor:
                 size = tuple(x.shape[2:])
                 rows, columns = (
-                    torch.from_numpy(weights(*pair)) for pair in zip(size, layer_type._size(p, size), strict=True)
+                    torch.from_numpy(interpolation_matrix(*pair))
+                    for pair in zip(size, layer_type._size(p, size), strict=True)
                 )
                 return rows.to(x) @ x @ columns.T.to(x)
 
@@ -97,7 +100,7 @@ class Resize(LayerType):
     ) -> str | Sequence[str]:
         size = g.shape(bottoms[0])[2:]
         high, wide = self._size(layer.get(ResizeLayerParameter), size)
-        rows, columns = weights(size[0], high), weights(size[1], wide)
+        rows, columns = interpolation_matrix(size[0], high), interpolation_matrix(size[1], wide)
         return g.op("MatMul", g.op("MatMul", rows, bottoms[0]), columns.T)
 
     examples = (

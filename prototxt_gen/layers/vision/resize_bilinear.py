@@ -1,4 +1,4 @@
-"""ResizeBilinear: TensorFlow's."""
+"""Layer type ResizeBilinear (synopsys-caffe): TensorFlow's bilinear resizing."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from prototxt_gen.common.errors import UnsupportedError
 from prototxt_gen.ir import Layer, Shape
 from prototxt_gen.layers.base import LayerType
 from prototxt_gen.layers.example import Example
-from prototxt_gen.layers.vision._resize_size import first_axis, resized, top_size
+from prototxt_gen.layers.vision._resize_size import height_axis, resized_shape, top_size
 from prototxt_gen.schema.message import Message, boolean, float32, int32, string
 
 if TYPE_CHECKING:
@@ -33,9 +33,9 @@ class ResizeBilinearParameter(Message, field="resize_bilinear_param", number=226
 
 
 def neighbours(p: ResizeBilinearParameter, size: int, top: int) -> tuple[Array, Array, Array]:
-    """Return for each pixel of the top the two it lies between along one axis, and how far it is on the way.
+    """Return for each pixel of the top the two pixels that it is between along an axis, and its relative position.
 
-    Source: synopsys-caffe src/caffe/layers/resize_bilinear_layer.cpp compute_interpolation_weights, in float32 too.
+    Source: synopsys-caffe src/caffe/layers/resize_bilinear_layer.cpp compute_interpolation_weights, also in float32.
     """
     import numpy as np
 
@@ -54,13 +54,15 @@ def neighbours(p: ResizeBilinearParameter, size: int, top: int) -> tuple[Array, 
 
 
 class ResizeBilinear(LayerType):
-    """Bilinear interpolation, by one of four ways to count: TensorFlow's old one, corners, half pixels, PyTorch's.
+    """Resize by bilinear interpolation, with one of four rules for the positions of pixels.
+
+    They are TensorFlow's old rule (the default), align_corners, half_pixel_centers and pytorch_half_pixel.
 
     Source: foss-for-synopsys-dwc-arc-processors/synopsys-caffe src/caffe/layers/resize_bilinear_layer.cpp.
     Shape: N×H×W×C, or N×C×H×W with data_format NCHW → output_height and output_width, or in·scale rounded down.
     Blobs: none.
-    Differs: from PyTorch, ONNX: pytorch_half_pixel is PyTorch's but for a top of one pixel, which is the first, not the
-        middle one. The old way is ONNX's `asymmetric`. The fork has no backward pass; this one has.
+    Differs: pytorch_half_pixel is PyTorch's rule, except that a top of one pixel is the first pixel, not the middle.
+        The old rule is ONNX's `asymmetric`. The fork has no backward pass; here there is one.
     """
 
     type = "ResizeBilinear"
@@ -69,10 +71,8 @@ class ResizeBilinear(LayerType):
     def shapes(self, layer: Layer, bottoms: Sequence[Shape]) -> Sequence[Shape]:
         (bottom,), p = bottoms, layer.get(ResizeBilinearParameter)
         if p.data_format not in ("NHWC", "NCHW"):
-            raise UnsupportedError(
-                f"layer {layer.name!r} ({layer.type}): data_format {p.data_format} is not understood"
-            )
-        return [resized(layer, p, bottom, ("align_corners", "half_pixel_centers", "pytorch_half_pixel"))]
+            raise UnsupportedError(f"layer {layer.name!r} ({layer.type}): data_format {p.data_format} is not supported")
+        return [resized_shape(layer, p, bottom, ("align_corners", "half_pixel_centers", "pytorch_half_pixel"))]
 
     def torch(self, layer: Layer, bottoms: Sequence[Shape]) -> nn.Module:
         import torch
@@ -82,10 +82,10 @@ class ResizeBilinear(LayerType):
 
         class ResizeBilinear(nn.Module):
             def forward(self, x: Tensor) -> Tensor:
-                for axis, top in reversed(list(enumerate(top_size(p, tuple(x.shape)), first_axis(p)))):
-                    low, high, way = (torch.from_numpy(a).to(x.device) for a in neighbours(p, x.shape[axis], top))
+                for axis, top in reversed(list(enumerate(top_size(p, tuple(x.shape)), height_axis(p)))):
+                    low, high, share = (torch.from_numpy(a).to(x.device) for a in neighbours(p, x.shape[axis], top))
                     begin, end = x.index_select(axis, low), x.index_select(axis, high)
-                    x = begin + (end - begin) * way.to(x.dtype).view((-1,) + (1,) * (3 - axis))
+                    x = begin + (end - begin) * share.to(x.dtype).view((-1,) + (1,) * (3 - axis))
                 return x
 
         return ResizeBilinear()
@@ -95,10 +95,10 @@ class ResizeBilinear(LayerType):
     ) -> str | Sequence[str]:
         (x,), p = bottoms, layer.get(ResizeBilinearParameter)
         shape = g.shape(x)
-        for axis, top in reversed(list(enumerate(top_size(p, shape), first_axis(p)))):
-            low, high, way = neighbours(p, shape[axis], top)
+        for axis, top in reversed(list(enumerate(top_size(p, shape), height_axis(p)))):
+            low, high, share = neighbours(p, shape[axis], top)
             begin, end = g.op("Gather", x, low, axis=axis), g.op("Gather", x, high, axis=axis)
-            step = g.op("Mul", g.op("Sub", end, begin), way.reshape((-1,) + (1,) * (3 - axis)))
+            step = g.op("Mul", g.op("Sub", end, begin), share.reshape((-1,) + (1,) * (3 - axis)))
             x = g.op("Add", begin, step)
         return x
 

@@ -1,4 +1,4 @@
-"""R"""
+"""Layer type ResizeNearestNeighbor (synopsys-caffe): TensorFlow's resizing to the nearest pixel."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from prototxt_gen.ir import Layer, Shape
 from prototxt_gen.layers.base import LayerType
 from prototxt_gen.layers.example import Example
-from prototxt_gen.layers.vision._resize_size import first_axis, resized, top_size
+from prototxt_gen.layers.vision._resize_size import height_axis, resized_shape, top_size
 from prototxt_gen.schema.message import Message, boolean, float32, int32, string
 
 if TYPE_CHECKING:
@@ -29,8 +29,8 @@ class ResizeNearestNeighborParameter(Message, field="resize_nearest_neighbor_par
     half_pixel_onnx = boolean(8)
 
 
-def sources(p: ResizeNearestNeighborParameter, size: int, top: int) -> np.ndarray[Any, Any]:
-    """Return which pixel each pixel of the top is, along one axis; reckoned in float32 as there.
+def source_pixels(p: ResizeNearestNeighborParameter, size: int, top: int) -> np.ndarray[Any, Any]:
+    """Return for each pixel of the top the index of its pixel in the bottom, along one axis, computed in float32.
 
     Source: synopsys-caffe src/caffe/layers/resize_nearest_neighbor_layer.cpp CalculateResizeScale, Forward_cpu.
     """
@@ -51,12 +51,15 @@ def sources(p: ResizeNearestNeighborParameter, size: int, top: int) -> np.ndarra
 
 
 class ResizeNearestNeighbor(LayerType):
-    """The nearest pixel, by one of four ways to count: TensorFlow's old one, corners, half pixels, ONNX's half pixels.
+    """Resize by taking the nearest pixel, with one of four rules for the positions of pixels.
+
+    They are TensorFlow's old rule (the default), align_corners, half_pixel_centers and half_pixel_onnx.
 
     Source: foss-for-synopsys-dwc-arc-processors/synopsys-caffe src/caffe/layers/resize_nearest_neighbor_layer.cpp.
     Shape: N×H×W×C, or with any other data_format N×C×H×W → output_height and output_width, or in·scale rounded down.
     Blobs: none.
-    Differs: from PyTorch, ONNX: halves between two pixels. The fork has no backward pass; this one has.
+    Differs: PyTorch and ONNX may choose another pixel exactly between two. The fork has no backward pass; here there is
+        one.
     """
 
     type = "ResizeNearestNeighbor"
@@ -64,7 +67,7 @@ class ResizeNearestNeighbor(LayerType):
 
     def shapes(self, layer: Layer, bottoms: Sequence[Shape]) -> Sequence[Shape]:
         p = layer.get(ResizeNearestNeighborParameter)
-        return [resized(layer, p, bottoms[0], ("align_corners", "half_pixel_centers", "half_pixel_onnx"))]
+        return [resized_shape(layer, p, bottoms[0], ("align_corners", "half_pixel_centers", "half_pixel_onnx"))]
 
     def torch(self, layer: Layer, bottoms: Sequence[Shape]) -> nn.Module:
         import torch
@@ -74,8 +77,8 @@ class ResizeNearestNeighbor(LayerType):
 
         class ResizeNearest(nn.Module):
             def forward(self, x: Tensor) -> Tensor:
-                for axis, top in enumerate(top_size(p, tuple(x.shape)), first_axis(p)):
-                    x = x.index_select(axis, torch.from_numpy(sources(p, x.shape[axis], top)).to(x.device))
+                for axis, top in enumerate(top_size(p, tuple(x.shape)), height_axis(p)):
+                    x = x.index_select(axis, torch.from_numpy(source_pixels(p, x.shape[axis], top)).to(x.device))
                 return x
 
         return ResizeNearest()
@@ -85,8 +88,8 @@ class ResizeNearestNeighbor(LayerType):
     ) -> str | Sequence[str]:
         (x,), p = bottoms, layer.get(ResizeNearestNeighborParameter)
         shape = g.shape(x)
-        for axis, top in enumerate(top_size(p, shape), first_axis(p)):
-            x = g.op("Gather", x, sources(p, shape[axis], top), axis=axis)
+        for axis, top in enumerate(top_size(p, shape), height_axis(p)):
+            x = g.op("Gather", x, source_pixels(p, shape[axis], top), axis=axis)
         return x
 
     examples = (

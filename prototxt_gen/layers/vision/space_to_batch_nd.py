@@ -1,4 +1,4 @@
-"""R"""
+"""Layer type SpaceToBatchND (synopsys-caffe): pixels moved to the batch, as in TensorFlow."""
 
 from __future__ import annotations
 
@@ -24,22 +24,24 @@ class SpaceToBatchNDParameter(Message, field="space_to_batch_nd_param", number=2
 
 
 def check_blocks(layer: Layer, bottom: Shape, blocks: Sequence[int], edges: Sequence[int], what: str) -> None:
+    """Raise NetError if the layer is in place, or if block_shape and `edges` do not fit the bottom."""
     refuse_in_place(layer)
     if len(bottom) <= len(blocks) or 0 in blocks or len(edges) != 2 * len(blocks):
         raise layer.error(
-            f"it needs a block_shape of at least 1, and two {what}, for each of the first axes after the batch of its "
-            f"bottom {show(bottom)}"
+            f"it needs a block_shape of at least 1 and two {what} for each axis that is divided; these are the first "
+            f"axes after the batch of its bottom {show(bottom)}"
         )
 
 
 class SpaceToBatchND(LayerType):
-    """Each block of pixels, along the axes after the batch, is dealt out to as many items of the batch.
+    """Move the pixels of each block, along the axes after the batch, to different items of the batch.
 
     Source: foss-for-synopsys-dwc-arc-processors/synopsys-caffe src/caffe/layers/space_to_batch_nd_layer.cpp.
-    Shape: N×A×B×… → (N·a·b·…)×(A + paddings)/a×(B + paddings)/b×…, for block_shape a, b, …; the place in the block is
-        the slow part of the new batch.
+    Shape: N×A×B×… → (N·a·b·…)×(A + paddings)/a×(B + paddings)/b×…, for block_shape a, b, …; the position in the block
+        is the slow part of the new batch index.
     Blobs: none.
-    Differs: from TensorFlow: not at all; channels count as an axis. The fork has no backward pass; this one has.
+    Differs: no difference from TensorFlow; the channels count as an axis. The fork has no backward pass; here there is
+        one.
     """
 
     type = "SpaceToBatchND"

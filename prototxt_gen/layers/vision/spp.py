@@ -1,4 +1,4 @@
-"""SPP: spatial pyramid pooling, whatever the size of the bottom."""
+"""Layer type SPP: spatial pyramid pooling."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from prototxt_gen.layers.vision._pool_windows import (
     PoolWindow,
     average_onnx,
     average_pool,
+    height_width,
     max_onnx,
     max_pool,
-    plane,
 )
 from prototxt_gen.schema.caffe_proto import ENGINES
 from prototxt_gen.schema.message import Message, enum, uint32
@@ -34,10 +34,10 @@ class SPPParameter(Message, field="spp_param", number=132):
     engine = enum(6, *ENGINES)
 
 
-def levels(layer: Layer, size: Pair) -> Iterator[PoolWindow]:
-    """Yield the window of each level over a plane of this size: 1, 2, 4 … windows along each axis, if they fit.
+def pyramid_windows(layer: Layer, size: Pair) -> Iterator[PoolWindow]:
+    """Yield the window of each level over an image of this size: 1, 2, 4 … windows along each axis.
 
-    Source: src/caffe/layers/spp_layer.cpp SPPLayer::GetPoolingParam.
+    Raises NetError if a level does not fit. Source: src/caffe/layers/spp_layer.cpp SPPLayer::GetPoolingParam.
     """
     for level in range(layer.get(SPPParameter).pyramid_height):
         bins = 2**level
@@ -49,13 +49,13 @@ def levels(layer: Layer, size: Pair) -> Iterator[PoolWindow]:
 
 
 class SPP(LayerType):
-    """Pools over the whole bottom, over its quarters, sixteenths …, each flattened, one after the other.
+    """Pool over the whole bottom, over its quarters, its sixteenths and so on; flatten and join the results.
 
     Source: src/caffe/layers/spp_layer.cpp SPPLayer::Forward_cpu.
-    Shape: N×C×H×W → N×C·(1 + 4 + 16 …); with a pyramid of height 1, N×C×1×1.
+    Shape: N×C×H×W → N×C·(1 + 4 + 16 …); with a pyramid_height of 1, N×C×1×1.
     Blobs: none.
-    Differs: from PyTorch's adaptive pooling: all windows of a level are alike, and the bottom is padded to fit them.
-    Where padding drops the last windows, the level has fewer.
+    Differs: in PyTorch's adaptive pooling the windows of a level differ in size; here they are equal, and the bottom is
+        padded to fit them. If the last windows of a level lie in the padding, they are dropped.
     """
 
     type = "SPP"
@@ -65,19 +65,20 @@ class SPP(LayerType):
         (bottom,) = bottoms
         p = layer.get(SPPParameter)
         if len(bottom) != 4 or min(bottom[2:]) < 1:
-            raise layer.error(f"it takes a bottom of 4 axes with at least a pixel, not {show(bottom)}")
+            raise layer.error(f"it needs a bottom with 4 axes and at least one pixel, not {show(bottom)}")
         if p.pyramid_height < 1:
             raise layer.error("pyramid_height must be at least 1")
         size = (bottom[2], bottom[3])
-        counts = [w.counts(size) for w in levels(layer, size)]
+        counts = [w.output_size(size) for w in pyramid_windows(layer, size)]
         if p.pyramid_height == 1:
             return [(*bottom[:2], *counts[0])]
         return [(bottom[0], sum(bottom[1] * high * wide for high, wide in counts))]
 
     def _check_pool(self, layer: Layer) -> SPPParameter:
+        """Return the parameters. Raises UnsupportedError for stochastic pooling."""
         p = layer.get(SPPParameter)
         if p.pool == "STOCHASTIC":
-            raise UnsupportedError(f"layer {layer.name!r} ({layer.type}): stochastic pooling is not supported here")
+            raise UnsupportedError(f"layer {layer.name!r} ({layer.type}): stochastic pooling is not supported")
         return p
 
     def torch(self, layer: Layer, bottoms: Sequence[Shape]) -> nn.Module:
@@ -88,7 +89,7 @@ class SPP(LayerType):
 
         class SpatialPyramidPool(nn.Module):
             def forward(self, x: Tensor) -> Tensor:
-                windows = levels(layer, (x.shape[2], x.shape[3]))
+                windows = pyramid_windows(layer, (x.shape[2], x.shape[3]))
                 tops = [average_pool(x, w) if p.pool == "AVE" else max_pool(x, w)[0] for w in windows]
                 return tops[0] if len(tops) == 1 else torch.cat([top.flatten(1) for top in tops], 1)
 
@@ -99,7 +100,7 @@ class SPP(LayerType):
     ) -> str | Sequence[str]:
         (x,) = bottoms
         p = self._check_pool(layer)
-        windows = levels(layer, plane(g, x))
+        windows = pyramid_windows(layer, height_width(g, x))
         tops = [average_onnx(g, x, w) if p.pool == "AVE" else str(max_onnx(g, x, w, False)) for w in windows]
         return tops[0] if len(tops) == 1 else g.op("Concat", *(g.op("Flatten", top) for top in tops), axis=1)
 

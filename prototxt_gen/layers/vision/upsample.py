@@ -1,4 +1,4 @@
-"""R"""
+"""Layer type Upsample: unpooling by a mask (SegNet, ENet), or repeated pixels (brocolli-caffe)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from prototxt_gen.common.errors import UnsupportedError
 from prototxt_gen.ir import Layer, Shape, show
 from prototxt_gen.layers.base import Arity, LayerType
 from prototxt_gen.layers.example import Example
-from prototxt_gen.layers.vision._pixel_repetition import repeat_module, repeat_onnx, repeated
+from prototxt_gen.layers.vision._pixel_repetition import repeat_module, repeat_onnx, repeated_shape
 from prototxt_gen.layers.vision._unpooling import check_mask, unpool_module, unpool_onnx
 from prototxt_gen.schema.message import Message, boolean, int32, uint32
 
@@ -24,7 +24,7 @@ _SEGNET = ("scale_h", "scale_w", "pad_out_h", "pad_out_w", "upsample_h", "upsamp
 
 
 class UpsampleParameter(Message, field="upsample_param", number=500):
-    """The number is that of brocolli-caffe; SegNet has 137, Synopsys 177. The fields are SegNet's but for the last."""
+    """The number is that of brocolli-caffe; SegNet has 137, Synopsys 177. All fields but the last are SegNet's."""
 
     scale = uint32(1)
     scale_h = uint32(2)
@@ -34,18 +34,19 @@ class UpsampleParameter(Message, field="upsample_param", number=500):
     upsample_h = uint32(6)
     upsample_w = uint32(7)
     dims_num = int32(1002, 4)
-    """brocolli-caffe (2, which SegNet uses otherwise): 3 to enlarge the last axis only."""
+    """Field of brocolli-caffe (2, which is another field in SegNet): 3 means that only the last axis is enlarged."""
 
 
 class Upsample(LayerType):
-    """With a second bottom, a mask of Pooling: unpooling (SegNet, ENet). With one bottom: each pixel repeated.
+    """Unpool by the mask of a Pooling layer if there are two bottoms; repeat each pixel if there is one.
 
     Source: alexgkendall/caffe-segnet src/caffe/layers/upsample_layer.cpp UpsampleLayer; for one bottom brocolli-caffe
-    9.0.2, the same file and class.
-    Shape: unpooling: N×C×H×W twice → N×C×upsample_h×upsample_w, or in·scale, less one with pad_out_h or pad_out_w;
-    repeating: N×C×H×W → N×C×in·scale.
+        9.0.2, the same file and class.
+    Shape: unpooling: bottom and mask N×C×H×W → N×C×upsample_h×upsample_w, or in·scale, minus one with pad_out_h or
+        pad_out_w. Repetition: N×C×H×W → N×C×in·scale.
     Blobs: none.
-    Differs: from PyTorch's max_unpool2d and ONNX's MaxUnpool: the mask is a float, and counts in its own plane.
+    Differs: PyTorch's max_unpool2d and ONNX's MaxUnpool take integer masks, and ONNX's counts over the whole blob; here
+        the mask is a float that counts within its own channel.
     """
 
     type = "Upsample"
@@ -54,43 +55,46 @@ class Upsample(LayerType):
 
     def shapes(self, layer: Layer, bottoms: Sequence[Shape]) -> Sequence[Shape]:
         if len(bottoms) == 1:
-            return [repeated(bottoms[0], *self._repeats(layer, bottoms[0]))]
+            return [repeated_shape(bottoms[0], *self._repeats(layer, bottoms[0]))]
         check_mask(layer, bottoms)
         return [(*bottoms[0][:2], *self._unpooled(layer, bottoms[0]))]
 
     def _repeats(self, layer: Layer, bottom: Shape) -> tuple[int, int]:
-        """Return the factor, and for how many of the last axes."""
+        """Return the factor and the number of last axes that are enlarged."""
         p = layer.get(UpsampleParameter)
         if any(p.has(name) for name in _SEGNET):
             raise UnsupportedError(f"layer {layer.name!r} ({layer.type}): {', '.join(_SEGNET)} need a mask")
         if p.dims_num not in (3, 4) or len(bottom) != p.dims_num:
-            raise layer.error(f"dims_num is {p.dims_num}, the bottom {show(bottom)}; it takes one of 3 or 4 axes")
+            raise layer.error(
+                f"dims_num {p.dims_num} must be 3 or 4, and the number of axes of its bottom {show(bottom)}"
+            )
         scale = p.scale if p.has("scale") else 1
         if scale < 1:
             raise layer.error("scale must be at least 1")
         return scale, p.dims_num - 2
 
     def _scales(self, layer: Layer) -> tuple[int, int]:
+        """Return the scale of the height and of the width."""
         p = layer.get(UpsampleParameter)
         if p.has("scale_h") != p.has("scale_w") or (p.has("scale_h") and p.has("scale")):
-            raise layer.error("it takes either scale, or scale_h and scale_w")
+            raise layer.error("it needs either scale, or scale_h and scale_w")
         if p.has("scale_h"):
             return p.scale_h, p.scale_w
         scale = p.scale if p.has("scale") else 2
         return scale, scale
 
     def _unpooled(self, layer: Layer, bottom: Shape) -> tuple[int, int]:
-        """Return height and width of the top. Source: UpsampleLayer::LayerSetUp, Reshape."""
+        """Return the height and width of the top. Source: UpsampleLayer::LayerSetUp, Reshape."""
         p = layer.get(UpsampleParameter)
         if p.has("dims_num"):
-            raise UnsupportedError(f"layer {layer.name!r} ({layer.type}): dims_num is for repeating, without a mask")
+            raise UnsupportedError(f"layer {layer.name!r} ({layer.type}): dims_num is not allowed with a mask")
         if p.has("upsample_h") and p.has("upsample_w"):
             if min(p.upsample_h, p.upsample_w) < 2:
-                raise layer.error("upsample_h and upsample_w must be above 1")
+                raise layer.error("upsample_h and upsample_w must be greater than 1")
             return p.upsample_h, p.upsample_w
         scales, less = self._scales(layer), (p.pad_out_h, p.pad_out_w)
         if min(scales) < 2 or any(out and scale != 2 for out, scale in zip(less, scales, strict=True)):
-            raise layer.error("scale must be above 1, and with pad_out_h and pad_out_w it must be 2")
+            raise layer.error("scale must be greater than 1, and with pad_out_h and pad_out_w it must be 2")
         return bottom[2] * scales[0] - less[0], bottom[3] * scales[1] - less[1]
 
     def torch(self, layer: Layer, bottoms: Sequence[Shape]) -> nn.Module:

@@ -1,4 +1,4 @@
-"""P"""
+"""Layer type UpsampleDarknet (YOLO v3, synopsys-caffe): repeated pixels."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from prototxt_gen.ir import Layer, Shape, show
 from prototxt_gen.layers.base import LayerType
 from prototxt_gen.layers.example import Example
-from prototxt_gen.layers.vision._pixel_repetition import repeat_module, repeat_onnx, repeated
+from prototxt_gen.layers.vision._pixel_repetition import repeat_module, repeat_onnx, repeated_shape
 from prototxt_gen.schema.message import Message, int32
 
 if TYPE_CHECKING:
@@ -23,12 +23,12 @@ class UpsampleDarknetParameter(Message, field="upsample_darknet_param", number=2
 
 
 class UpsampleDarknet(LayerType):
-    """Each pixel repeated along height and width.
+    """Repeat each pixel `stride` times along height and width.
 
     Source: foss-for-synopsys-dwc-arc-processors/synopsys-caffe src/caffe/layers/upsample_darknet_layer.cpp.
-    Shape: N×C×H×W → N×C×in·stride.
+    Shape: N×C×H×W → N×C×H·stride×W·stride.
     Blobs: none.
-    Differs: from PyTorch, ONNX: not at all.
+    Differs: no difference from PyTorch or ONNX.
     """
 
     type = "UpsampleDarknet"
@@ -38,9 +38,9 @@ class UpsampleDarknet(LayerType):
         stride = layer.get(UpsampleDarknetParameter).stride
         if len(bottoms[0]) != 4 or stride < 1:
             raise layer.error(
-                f"it takes a bottom of 4 axes and a stride of at least 1, not {show(bottoms[0])}, {stride}"
+                f"it needs a bottom with 4 axes and a stride of at least 1, not {show(bottoms[0])} and {stride}"
             )
-        return [repeated(bottoms[0], stride, 2)]
+        return [repeated_shape(bottoms[0], stride, 2)]
 
     def torch(self, layer: Layer, bottoms: Sequence[Shape]) -> nn.Module:
         return repeat_module(layer.get(UpsampleDarknetParameter).stride, 2)
