@@ -65,7 +65,7 @@ def test_shapes_that_need_the_data_set_are_refused(type_: str, params: str, what
 
 
 WRONG = [
-    ("Data", CROPPED, "it needs batch_size"),
+    ("Data", CROPPED, "it needs a batch_size"),
     ("Data", f'{DATA} transform_param {{ mean_file: "m" mean_value: 1 }}', "mean_file and mean_value"),
     ("Data", f"{DATA} transform_param {{ force_color: true force_gray: true }}", "force_color and force_gray"),
     (
@@ -85,7 +85,7 @@ WRONG = [
     ("HDF5Data", "hdf5_data_param { batch_size: 8 } transform_param { scale: 2 }", "does not transform data"),
     ("MemoryData", "memory_data_param { batch_size: 2 channels: 3 height: 4 }", "each at least 1"),
     ("DummyData", "dummy_data_param { shape { dim: 2 } num: 1 }", "only one form is allowed"),
-    ("DummyData", "dummy_data_param { num: 1 channels: 1 height: 1 }", "it has width 0 times for 2 tops"),
+    ("DummyData", "dummy_data_param { num: 1 channels: 1 height: 1 }", "it has 0 width for 2 tops"),
     ("VideoData", f"{DATA} video_data_param {{ video_type: VIDEO }}", "needs video_file"),
 ]
 

@@ -53,7 +53,7 @@ FAULTS = [
     ),
     ("PriorBox", ((1, 1, 2, 2), (1, 1, 9, 9)), "prior_box_param { min_size: 4 step: 2 step_h: 2 }", "not both"),
     ("PriorBox", ((1, 1, 2, 2), (1, 1, 9, 9)), "prior_box_param { min_size: 4 img_h: 2 }", "greater than 0"),
-    ("PriorBoxClustered", ((1, 1, 2, 2), (1, 1, 9, 9)), "prior_box_param { width: 4 }", "as many"),
+    ("PriorBoxClustered", ((1, 1, 2, 2), (1, 1, 9, 9)), "prior_box_param { width: 4 }", "equally many"),
     ("DetectionOutput", ((1, 8), (1, 4), (1, 2, 8)), "", "num_classes"),
     ("DetectionOutput", ((1, 8), (1, 4), (1, 2, 8)), "detection_output_param { num_classes: 3 }", "6 scores"),
     (
@@ -77,7 +77,7 @@ FAULTS = [
         "psroi_pooling_param { spatial_scale: 1 output_dim: 2 group_size: 2 }",
         "channels, 8",
     ),
-    ("Proposal", ((1, 2, 4, 4), (1, 4, 4, 4), (1, 4)), "", "ratio and scale"),
+    ("Proposal", ((1, 2, 4, 4), (1, 4, 4, 4), (1, 4)), "", "at least one ratio"),
 ]
 
 
@@ -91,7 +91,7 @@ def test_error_names_the_layer(type_: str, shapes: tuple[Shape, ...], params: st
 
 def test_two_tops_need_two_loss_weights() -> None:
     layer_type, layer = layer_of("SoftmaxWithLoss", ((2, 3), (2,)), "loss_weight: 1", tops=2)
-    with pytest.raises(NetError, match="one for each top"):
+    with pytest.raises(NetError, match="a loss_weight for each top"):
         layer_type.infer(layer, ((2, 3), (2,)))
 
 

@@ -153,7 +153,7 @@ def test_order_of_stored_blobs_of_one_channel_comes_from_the_prototxt() -> None:
 
 @pytest.mark.parametrize("shapes", [[], [(3,)] * 2, [(3,)] * 5, [(3,)] * 3, [(3,)] * 4])
 def test_stored_blobs_of_unknown_order_are_refused(shapes: list[Shape]) -> None:
-    with pytest.raises(WeightsError, match=r"'it'.*stored are"):
+    with pytest.raises(WeightsError, match=r"'it'.*the stored blobs are"):
         BatchNorm().stored_roles(LayerRun("BatchNorm", "").layer, shapes)
 
 
@@ -188,7 +188,7 @@ def test_bn_inverse_std_greater_than_its_eps_allows() -> None:
 
 
 def test_bn_negative_inverse_std_is_refused() -> None:
-    with pytest.raises(WeightsError, match="below 0"):
+    with pytest.raises(WeightsError, match="has negative values"):
         LayerRun("BN", "").load(slope=channels(1), bias=channels(2), mean=channels(3), inverse_std=-channels(4))
 
 
@@ -319,8 +319,8 @@ def test_dropout_scales_in_training() -> None:
     ("type_", "params", "shape", "problem"),
     [
         ("AbsVal", 'top: "bottom0"', FOUR, "top"),
-        ("PReLU", "", (3,), "it takes two to four"),
-        ("PReLU", "", (1, 2, 3, 4, 5), "it takes two to four"),
+        ("PReLU", "", (3,), "it needs two to four"),
+        ("PReLU", "", (1, 2, 3, 4, 5), "it needs two to four"),
         ("Exp", "exp_param { base: 0 }", FOUR, "base is 0; it must be positive, or -1 for e"),
         ("Log", "log_param { base: 1 }", FOUR, "no logarithm of base 1"),
         ("Clip", "clip_param { min: 1 }", FOUR, "both min and max"),
@@ -334,7 +334,7 @@ def test_dropout_scales_in_training() -> None:
         ("Scale", "scale_param { num_axes: -2 }", FOUR, "num_axes is -2; it must be 0 or more"),
         ("Bias", "bias_param { axis: 5 }", FOUR, "axis 5 is not an axis"),
         ("MVN", "", (1, 2, 3, 4, 5), "more than four axes"),
-        ("Normalize", "norm_param { }", (3,), "it takes two to four"),
+        ("Normalize", "norm_param { }", (3,), "it needs two to four"),
         ("Normalize", 'normalize_param { normalize_type: "L3" }', FOUR, "neither L1 nor L2"),
         ("LayerNorm", "", (3,), "no axis after the batch axis"),
     ],

@@ -45,7 +45,7 @@ def test_greedy_decoder_matches_caffe_ocr(blank: int, classes: int, merges: bool
 def test_greedy_decoder_refuses_a_second_bottom() -> None:
     with pytest.raises(UnsupportedError, match="different meanings in the forks"):
         both("CTCGreedyDecoder", [np.zeros((4, 2, 3)), np.zeros((4, 2))], "")
-    with pytest.raises(NetError, match="blank_index 3 is none of the 3 classes"):
+    with pytest.raises(NetError, match="blank_index 3 is not one of the 3 classes"):
         both("CTCGreedyDecoder", [np.zeros((4, 2, 3))], "ctc_decoder_param { blank_index: 3 }")
 
 

@@ -73,7 +73,7 @@ def test_param_str_overrides_the_assumed_configuration(tmp_path: Path) -> None:
         ("'feat_stride': 16", 9, 2, "needs 1x18xHxW"),
         ("'feat_stride': 16", 6, 1, "with 9 anchors"),
         ("'scales': [8]", 3, 1, "no feat_stride"),
-        ("- 16", 9, 1, "is not understood"),
+        ("- 16", 9, 1, "is not a YAML mapping"),
     ],
 )
 def test_wrong_bottoms_and_parameters_are_refused(

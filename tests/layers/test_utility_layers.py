@@ -283,7 +283,7 @@ def test_layers_that_cannot_work_in_place_are_refused(type_: str) -> None:
 @pytest.mark.parametrize("operation", ["SUM", "MAX"])
 def test_eltwise_sum_and_max_in_place_are_refused(operation: str) -> None:
     layer = layer_of("Eltwise", [(2,), (2,)], f"eltwise_param {{ operation: {operation} }}", in_place=True)
-    with pytest.raises(UnsupportedError, match="clears before it reads"):
+    with pytest.raises(UnsupportedError, match="clears the bottom before it reads it"):
         layers.all_layer_types()["Eltwise"].torch(layer, [(2,), (2,)])
 
 

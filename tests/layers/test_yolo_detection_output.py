@@ -143,7 +143,7 @@ def test_overlap_equal_to_the_threshold_is_suppressed() -> None:
             "Yolov3DetectionOutput",
             V3 + " mask_group_num: 2 nms_threshold: 0",
             [(1, 16, 2, 2)] * 2,
-            "the best box alone",
+            "the best box only",
         ),
         ("YoloDetectionOutput", V2, [(1, 16, 2, 3)], "they must be square"),
         ("YoloDetectionOutput", V2.replace("biases: 4.41", ""), [(1, 16, 2, 2)], "it has 3 biases"),

@@ -40,7 +40,7 @@ class PReLU(Neuron):
 
     def shapes(self, layer: Layer, bottoms: Sequence[Shape]) -> Sequence[Shape]:
         if not 2 <= len(bottoms[0]) <= 4:
-            raise layer.error(f"its bottom {show(bottoms[0])} has {len(bottoms[0])} axes; it takes two to four")
+            raise layer.error(f"its bottom {show(bottoms[0])} has {len(bottoms[0])} axes; it needs two to four")
         return [bottoms[0]]
 
     def blobs(self, layer: Layer, bottoms: Sequence[Shape]) -> dict[str, BlobSpec]:
