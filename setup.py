@@ -37,6 +37,7 @@ setup(
     ],
     package_dir={"prototxt_gen.templates": "templates"},
     package_data={
+        "converters": ["py.typed"],
         "prototxt_gen": ["py.typed", "schema/forks/*.txt"],
         "prototxt_gen.templates": ["*.j2"],
         "prototxt_gen.real_caffe": ["Dockerfile*", "overlay/**/*"],

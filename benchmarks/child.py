@@ -14,12 +14,12 @@ CONVERT = """
 import sys, time
 from pathlib import Path
 import converters.onnx_export.onnx_writer, converters.onnx_export.net_to_onnx, prototxt_gen.net.render
-from converters import read_subject
+from converters import read_net_with_weights
 from converters.write_models import write_onnx
 from prototxt_gen import layers
 layers.all_layer_types()
 start = time.perf_counter()
-write_onnx(read_subject(sys.argv[1], sys.argv[2]), Path(sys.argv[3]), force=True, verified=False)
+write_onnx(read_net_with_weights(sys.argv[1], sys.argv[2]), Path(sys.argv[3]), force=True, verify_output=False)
 print(time.perf_counter() - start)
 """
 """Prototxt, weights and the ONNX file to write; modules are loaded before the clock starts."""

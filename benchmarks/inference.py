@@ -44,7 +44,7 @@ print("images/s", int(batch) / sorted(times)[len(times) // 2])
 
 def write_net(folder: Path) -> tuple[Path, Path, Path]:
     """Write Attention-56 with random weights that keep its numbers in bounds; return prototxt, weights, ONNX file."""
-    from converters.common.net_with_weights import open_subject
+    from converters.common.net_with_weights import read_net_with_weights
     from converters.write_models import write_onnx
     from prototxt_gen import analyse, build, net_text
     from prototxt_gen.schema.dialect import dialect
@@ -56,7 +56,7 @@ def write_net(folder: Path) -> tuple[Path, Path, Path]:
     prototxt, model, onnx = (folder / f"net.{suffix}" for suffix in ("prototxt", "caffemodel", "onnx"))
     prototxt.write_text(net_text(net), encoding="utf-8")
     write(model, analysis, sane_weights(analysis), dialect("prototxt-gen"))
-    write_onnx(open_subject(prototxt, model), onnx, verified=False)
+    write_onnx(read_net_with_weights(prototxt, model), onnx, verify_output=False)
     return prototxt, model, onnx
 
 

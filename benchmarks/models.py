@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.table import machine, write_down
-from converters import read_subject
-from converters.common.net_with_weights import Subject
+from converters import read_net_with_weights
+from converters.common.net_with_weights import NetWithWeights
 from converters.pytorch_export.output_files import load_folder, run_module
-from converters.verification.comparison_inputs import seeded
-from converters.verification.runtimes import run_onnx_of
-from converters.verification.verify import Outcome, Report, verify
+from converters.verification.comparison_inputs import seeded_inputs
+from converters.verification.runtimes import run_onnx_export
+from converters.verification.verify import RuntimeOutcome, VerificationReport, verify
 from converters.write_models import write_onnx, write_torch
 from prototxt_gen.common.errors import PrototxtGenError
 
@@ -88,10 +88,10 @@ def listed(folder: Path) -> dict[str, dict[str, str]]:
         return {row["name"]: row for row in csv.DictReader(file, delimiter="\t")}
 
 
-def subject(folder: Path, row: Mapping[str, str]) -> Subject:
+def subject(folder: Path, row: Mapping[str, str]) -> NetWithWeights:
     """Read a model of the folder."""
     place = folder / row["name"]
-    return read_subject(place / row["prototxt"], place / row["weights"], **READING.get(row["name"], {}))
+    return read_net_with_weights(place / row["prototxt"], place / row["weights"], **READING.get(row["name"], {}))
 
 
 def measured(folder: Path, row: Mapping[str, str]) -> Row:
@@ -106,16 +106,16 @@ def measured(folder: Path, row: Mapping[str, str]) -> Row:
         return replace(made, refused=_reason(str(error), folder / row["name"]))
 
 
-def _compared(made: Row, one: Subject, place: Path, start: float) -> Row:
+def _compared(made: Row, one: NetWithWeights, place: Path, start: float) -> Row:
     onnx, folder = place / "net.onnx", place / "net"
-    write_onnx(one, onnx, verified=False)
-    write_torch(one, folder, verified=False)
+    write_onnx(one, onnx, verify_output=False)
+    write_torch(one, folder, verify_output=False)
     seconds = time.perf_counter() - start
     written = {
-        "ONNX file": lambda _, inputs: run_onnx_of(one, onnx, inputs),
+        "ONNX file": lambda _, inputs: run_onnx_export(one, onnx, inputs),
         "PyTorch folder": lambda _, inputs: run_module(one, load_folder(folder), inputs),
     }
-    report = verify(one, seeded(one), ("pycaffe", "torch"), written)
+    report = verify(one, seeded_inputs(one), ("pycaffe", "torch"), written)
     outcomes = {outcome.runtime: outcome for outcome in report.outcomes}
     alone = "" if report.reference == "pycaffe" else _reason(outcomes["pycaffe"].reason, Path())
     onnx_error, torch_error = (_worst(outcomes[runtime]) for runtime in written)
@@ -133,13 +133,13 @@ def _compared(made: Row, one: Subject, place: Path, start: float) -> Row:
     )
 
 
-def _worst(outcome: Outcome) -> float:
+def _worst(outcome: RuntimeOutcome) -> float:
     if outcome.state != "ran":
         raise PrototxtGenError(f"{outcome.runtime}: {outcome.reason}")
     return max((one.error for one in outcome.comparisons), default=float("inf"))
 
 
-def _counts(report: Report) -> tuple[int, int]:
+def _counts(report: VerificationReport) -> tuple[int, int]:
     """Return how many blobs were compared, and how many of these comparisons were excused."""
     found = [one for outcome in report.compared for one in outcome.comparisons]
     return len({one.blob for one in found}), sum(one.excused for one in found)

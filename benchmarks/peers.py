@@ -181,12 +181,12 @@ def _run(peer: Peer, env: Path, out: Path, x: Path) -> Any:
 
 def true_output(net: tuple[Path, Path], x: Any) -> Any:
     """Return what the net gives in real Caffe; in PyTorch where there is none, or its protobuf refuses the size."""
-    from converters import read_subject
+    from converters import read_net_with_weights
     from converters.verification.runtimes import RUNTIMES
     from prototxt_gen.common.errors import PrototxtGenError, RuntimeMissingError
     from prototxt_gen.net.lowering_checks import results
 
-    subject = read_subject(*net)
+    subject = read_net_with_weights(*net)
     (output,) = results(subject.net)
     for name in ("pycaffe", "torch"):
         try:

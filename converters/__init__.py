@@ -1,10 +1,11 @@
-"""From Caffe nets to other formats: ONNX, PyTorch, and other forms of Caffe.
+"""Conversion of Caffe nets to ONNX and PyTorch, and verification against real Caffe.
 
     from converters import to_onnx, to_torch, verify
     to_onnx("deploy.prototxt", "net.caffemodel", "net.onnx")
     module = to_torch("deploy.prototxt", "net.caffemodel")
 
-What is written is verified first, against real Caffe if it is installed. Nothing heavy is imported before it is used.
+Every written file is verified first, against real Caffe if it is installed. torch, onnx and onnxruntime are imported
+only when they are needed.
 """
 
 from __future__ import annotations
@@ -15,17 +16,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 if TYPE_CHECKING:
+    import numpy as np
     import onnx
     from torch import nn
 
-    from converters.common.net_with_weights import NetLike, Subject, WeightsLike
+    from converters.common.net_with_weights import NetLike, NetWithWeights, WeightsLike
     from converters.common.preprocessing import Preprocessing
-    from converters.verification.verify import Report
+    from converters.verification.verify import VerificationReport
 
-__all__ = ["read_subject", "to_onnx", "to_torch", "verify"]
+__all__ = ["read_net_with_weights", "read_subject", "to_onnx", "to_torch", "verify"]
 
 
-def read_subject(
+def read_net_with_weights(
     net: NetLike,
     weights: WeightsLike,
     *,
@@ -38,30 +40,87 @@ def read_subject(
     bn_statistic: str | None = None,
     ignore_fields: Collection[str] = (),
     preprocessing: Preprocessing | None = None,
-) -> Subject:
-    """Read a net (a prototxt's path, or a Net) and its weights (a .caffemodel's or .h5's path, or Weights) together.
+) -> NetWithWeights:
+    """Read a net and its weights for conversion.
 
-    A net that learns nothing needs no weights: they are None.
+    A train_val net becomes its deploy net: data layers become inputs, losses and metrics are removed.
 
-    `shapes` are those of inputs and data layers by blob, N×C×H×W; `dialect` and `bn_statistic` ("inverse_std" or
-    "variance") tell what the file does not; `ignore_fields` names fields of forks that change nothing.
-    Raises PrototxtGenError: PrototxtError, NetError, UnsupportedError or WeightsError, all faults in one text.
+    Args:
+        net: Path of a prototxt, or a Net.
+        weights: Path of a .caffemodel or .h5, or Weights. None for a net without learned blobs.
+        phase: "TEST" or "TRAIN". Selects layers by their include and exclude rules, as do `stages` and `level`.
+        stages: Stages of the net, in addition to those in its `state`.
+        level: Level of the net.
+        shapes: Shapes of inputs and data layers, N×C×H×W, by blob name. Default: those in the prototxt.
+        input_size: Height and width in pixels for the image input. Pooling over the whole map stays global.
+        dialect: Caffe fork that wrote the weights. Default: detected.
+        bn_statistic: Content of the fourth blob of BN layers, "inverse_std" or "variance". Default: as in the fork.
+        ignore_fields: Names of unknown fields that do not change the result.
+        preprocessing: Preprocessing of the input images. Default: that of the net's data layer.
+
+    Raises:
+        PrototxtError: The prototxt cannot be parsed.
+        NetError: The net is invalid; UnsupportedError if it has unknown layer types or fields. All problems are listed.
+        WeightsError: The weights cannot be read or do not fit the net.
     """
     from dataclasses import replace
 
-    from converters.common.net_with_weights import Reading, open_subject
+    from converters.common.net_with_weights import ReadOptions
+    from converters.common.net_with_weights import read_net_with_weights as read
 
-    how = Reading(
+    options = ReadOptions(
         phase, tuple(stages), level, dict(shapes or {}), tuple(input_size), dialect, bn_statistic, tuple(ignore_fields)
     )
-    made = open_subject(net, weights, how)
-    return made if preprocessing is None else replace(made, preprocessing=preprocessing)
+    model = read(net, weights, options)
+    return model if preprocessing is None else replace(model, preprocessing=preprocessing)
+
+
+read_subject = read_net_with_weights
+"""The former name of `read_net_with_weights`."""
 
 
 @overload
-def to_onnx(net: NetLike, weights: WeightsLike, out: None = None, **options: Any) -> onnx.ModelProto: ...
+def to_onnx(
+    net: NetLike,
+    weights: WeightsLike,
+    out: None = None,
+    *,
+    opset: int | None = ...,
+    fold: bool = ...,
+    dynamic_size: bool = ...,
+    verify: bool = ...,
+    force: bool = ...,
+    phase: str = ...,
+    stages: Sequence[str] = ...,
+    level: int = ...,
+    shapes: Mapping[str, tuple[int, ...]] | None = ...,
+    input_size: tuple[int, ...] = ...,
+    dialect: str | None = ...,
+    bn_statistic: str | None = ...,
+    ignore_fields: Collection[str] = ...,
+    preprocessing: Preprocessing | None = ...,
+) -> onnx.ModelProto: ...
 @overload
-def to_onnx(net: NetLike, weights: WeightsLike, out: str | PathLike[str], **options: Any) -> list[Path]: ...
+def to_onnx(
+    net: NetLike,
+    weights: WeightsLike,
+    out: str | PathLike[str],
+    *,
+    opset: int | None = ...,
+    fold: bool = ...,
+    dynamic_size: bool = ...,
+    verify: bool = ...,
+    force: bool = ...,
+    phase: str = ...,
+    stages: Sequence[str] = ...,
+    level: int = ...,
+    shapes: Mapping[str, tuple[int, ...]] | None = ...,
+    input_size: tuple[int, ...] = ...,
+    dialect: str | None = ...,
+    bn_statistic: str | None = ...,
+    ignore_fields: Collection[str] = ...,
+    preprocessing: Preprocessing | None = ...,
+) -> list[Path]: ...
 def to_onnx(
     net: NetLike,
     weights: WeightsLike,
@@ -72,21 +131,59 @@ def to_onnx(
     dynamic_size: bool = False,
     verify: bool = True,
     force: bool = False,
-    **reading: Any,
+    phase: str = "TEST",
+    stages: Sequence[str] = (),
+    level: int = 0,
+    shapes: Mapping[str, tuple[int, ...]] | None = None,
+    input_size: tuple[int, ...] = (),
+    dialect: str | None = None,
+    bn_statistic: str | None = None,
+    ignore_fields: Collection[str] = (),
+    preprocessing: Preprocessing | None = None,
 ) -> onnx.ModelProto | list[Path]:
-    """Convert to ONNX: return the model, or write it to `out` and return the files written.
+    """Convert a Caffe net and its weights to ONNX.
 
-    `reading` is what `read_subject` takes. What is written is verified unless told otherwise: NotVerifiedError, and
-    nothing written, where it does not compute what the net does. UnsupportedError lists every layer that has no exact
-    ONNX form.
+    Inputs, outputs and inner values have the names of Caffe's blobs. The batch size is dynamic if the net allows it.
+    The prototxt and the preprocessing are stored as metadata; the model itself does not preprocess.
+
+    Args:
+        net: Path of a prototxt, or a Net.
+        weights: Path of a .caffemodel or .h5, or Weights. None for a net without learned blobs.
+        out: File to write. Above 2 GiB the weights go to a second file, `out`.data. Default: nothing is written.
+        opset: ONNX opset, 18 to 23. Default: 20.
+        fold: Fold batch normalisation into the layer above where possible; some blobs then no longer exist.
+        dynamic_size: Make height and width of the input dynamic too.
+        verify: Compare the written file with real Caffe, if installed, and PyTorch before it is moved to `out`.
+        force: Overwrite existing files.
+        phase to preprocessing: As in `read_net_with_weights`.
+
+    Returns:
+        The ONNX model if `out` is None, else the written files.
+
+    Raises:
+        UnsupportedError: Some layers have no exact ONNX form (all are listed), or the opset is not supported.
+        NotVerifiedError: The written model does not compute the same as the net. Nothing is written then.
+        PrototxtGenError: A file exists and `force` is False, or any error of `read_net_with_weights`.
     """
-    from converters.write_models import lower_onnx, write_onnx
+    from converters.write_models import convert_to_onnx, write_onnx
 
-    subject = read_subject(net, weights, **reading)
+    model = read_net_with_weights(
+        net,
+        weights,
+        phase=phase,
+        stages=stages,
+        level=level,
+        shapes=shapes,
+        input_size=input_size,
+        dialect=dialect,
+        bn_statistic=bn_statistic,
+        ignore_fields=ignore_fields,
+        preprocessing=preprocessing,
+    )
     options: dict[str, Any] = {"fold_bn": fold, "dynamic_size": dynamic_size} | ({"opset": opset} if opset else {})
     if out is None:
-        return lower_onnx(subject, **options).model()
-    return list(write_onnx(subject, Path(out), force=force, verified=verify, **options).files)
+        return convert_to_onnx(model, **options).model()
+    return list(write_onnx(model, Path(out), force=force, verify_output=verify, **options).files)
 
 
 def to_torch(
@@ -97,21 +194,57 @@ def to_torch(
     format: str = "folder",
     verify: bool = True,
     force: bool = False,
-    **reading: Any,
+    phase: str = "TEST",
+    stages: Sequence[str] = (),
+    level: int = 0,
+    shapes: Mapping[str, tuple[int, ...]] | None = None,
+    input_size: tuple[int, ...] = (),
+    dialect: str | None = None,
+    bn_statistic: str | None = None,
+    ignore_fields: Collection[str] = (),
+    preprocessing: Preprocessing | None = None,
 ) -> nn.Module:
-    """Convert to PyTorch: return a module in eval mode, and with `out` write it too.
+    """Convert a Caffe net and its weights to PyTorch.
 
-    `format`: "folder", a model.py that needs nothing of ours and model.safetensors, or "pt2", by torch.export.
-    `reading` is what `read_subject` takes; errors as in `to_onnx`.
+    Args:
+        net: Path of a prototxt, or a Net.
+        weights: Path of a .caffemodel or .h5, or Weights. None for a net without learned blobs.
+        out: Folder or file to write. Default: nothing is written.
+        format: "folder" for a folder with model.py, which does not need prototxt-gen, and model.safetensors; "pt2" for
+            a file of torch.export.
+        verify: Compare the written model with real Caffe, if installed, and PyTorch before it is moved to `out`.
+        force: Overwrite existing files.
+        phase to preprocessing: As in `read_net_with_weights`.
+
+    Returns:
+        A module in eval mode. It takes the net's inputs, N×C×H×W float32, and returns the net's output; a tuple if
+        there are several.
+
+    Raises:
+        UnsupportedError: Some layers cannot be written as PyTorch source (all are listed), or torch.export refuses.
+        NotVerifiedError: The written model does not compute the same as the net. Nothing is written then.
+        PrototxtGenError: A file exists and `force` is False, or any error of `read_net_with_weights`.
     """
     from prototxt_gen.runtime.torch_net import TorchNet
 
-    subject = read_subject(net, weights, **reading)
+    model = read_net_with_weights(
+        net,
+        weights,
+        phase=phase,
+        stages=stages,
+        level=level,
+        shapes=shapes,
+        input_size=input_size,
+        dialect=dialect,
+        bn_statistic=bn_statistic,
+        ignore_fields=ignore_fields,
+        preprocessing=preprocessing,
+    )
     if out is not None:
         from converters.write_models import write_torch
 
-        write_torch(subject, Path(out), format, force=force, verified=verify)
-    return TorchNet(subject.analysis, subject.weights)
+        write_torch(model, Path(out), format, force=force, verify_output=verify)
+    return TorchNet(model.analysis, model.weights)
 
 
 def verify(
@@ -119,16 +252,49 @@ def verify(
     weights: WeightsLike,
     *,
     against: Sequence[str] = ("pycaffe", "torch", "onnx", "opencv"),
-    inputs: Mapping[str, Any] | None = None,
+    inputs: Mapping[str, np.ndarray[Any, Any]] | None = None,
     seed: int = 0,
-    **reading: Any,
-) -> Report:
-    """Run a net in every runtime named that is there, on the same inputs, and compare blob by blob.
+    phase: str = "TEST",
+    stages: Sequence[str] = (),
+    level: int = 0,
+    shapes: Mapping[str, tuple[int, ...]] | None = None,
+    input_size: tuple[int, ...] = (),
+    dialect: str | None = None,
+    bn_statistic: str | None = None,
+    ignore_fields: Collection[str] = (),
+    preprocessing: Preprocessing | None = None,
+) -> VerificationReport:
+    """Run a net in several runtimes on the same inputs, and compare every blob.
 
-    `inputs`: float32 arrays by blob name; seeded ones otherwise. `reading` is what `read_subject` takes.
+    Args:
+        net: Path of a prototxt, or a Net.
+        weights: Path of a .caffemodel or .h5, or Weights. None for a net without learned blobs.
+        against: Runtimes to compare. The first one that can run is the reference for the others.
+        inputs: float32 arrays by blob name, in the shapes of the net's inputs. Default: random inputs.
+        seed: Seed of the random inputs.
+        phase to preprocessing: As in `read_net_with_weights`.
+
+    Returns:
+        A report; its `verified` is True if at least two runtimes ran and all agree. A runtime that is not installed is
+        no error.
+
+    Raises:
+        PrototxtGenError: A runtime is unknown, or any error of `read_net_with_weights`.
     """
-    from converters.verification.comparison_inputs import seeded
-    from converters.verification.verify import verify as run
+    from converters.verification.comparison_inputs import seeded_inputs
+    from converters.verification.verify import verify as compare_runtimes
 
-    subject = read_subject(net, weights, **reading)
-    return run(subject, inputs if inputs is not None else seeded(subject, seed), against)
+    model = read_net_with_weights(
+        net,
+        weights,
+        phase=phase,
+        stages=stages,
+        level=level,
+        shapes=shapes,
+        input_size=input_size,
+        dialect=dialect,
+        bn_statistic=bn_statistic,
+        ignore_fields=ignore_fields,
+        preprocessing=preprocessing,
+    )
+    return compare_runtimes(model, inputs if inputs is not None else seeded_inputs(model, seed), against)

@@ -1,4 +1,4 @@
-"""Another path to `Graph`, for plugins written before it moved to `converters.onnx_export.onnx_graph`."""
+"""Alias of `converters.onnx_export.onnx_graph` for plugins that import `Graph` from here."""
 
 from converters.onnx_export.onnx_graph import Graph
 

@@ -1,4 +1,7 @@
-"""The conversions as functions: read, lower, write, verify what was written, and only then put it in its place."""
+"""Caffe to ONNX and Caffe to PyTorch, as files: convert, write to a temporary place, verify, then move to the output.
+
+An output that does not compute the same as the net is never left at its place.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from converters.common.net_with_weights import Subject
-from converters.common.staged_output import staged
-from converters.verification.comparison_inputs import seeded
+from converters.common.net_with_weights import NetWithWeights
+from converters.common.staged_output import staged_output
+from converters.verification.comparison_inputs import seeded_inputs
 from converters.verification.verification_report import NotVerifiedError
-from converters.verification.verify import Report, verify
+from converters.verification.verify import VerificationReport, verify
 from prototxt_gen.common.errors import PrototxtGenError
 
 if TYPE_CHECKING:
@@ -21,79 +24,88 @@ if TYPE_CHECKING:
 
     Blobs = Mapping[str, np.ndarray[Any, Any]]
 
-REFERENCES = ("pycaffe", "torch")
-"""What a conversion is verified against: real Caffe if it is there, and PyTorch."""
+REFERENCE_RUNTIMES = ("pycaffe", "torch")
+"""Runtimes that a written model is compared with: real Caffe if it is installed, and PyTorch."""
+PYTORCH_FORMATS = ("folder", "pt2")
 
 
 @dataclass(frozen=True)
-class Conversion:
-    """What was written, and what is to be said of it; `report` is None where it was not verified."""
+class ConversionResult:
+    """The written files, the verification report (None if it was skipped), and remarks for the user."""
 
     files: tuple[Path, ...]
-    report: Report | None
+    report: VerificationReport | None
     remarks: tuple[str, ...]
 
 
-def lower_onnx(subject: Subject, **options: Any) -> OnnxNet:
-    """Lower to ONNX, preprocessing with it; for the options see `onnx_net.lower`."""
-    from converters.onnx_export.net_to_onnx import lower
+def convert_to_onnx(model: NetWithWeights, **options: Any) -> OnnxNet:
+    """Convert to ONNX in memory, with the preprocessing as metadata. For `options` see `net_to_onnx.lower_to_onnx`."""
+    from converters.onnx_export.net_to_onnx import lower_to_onnx
 
-    return lower(subject.analysis, subject.weights, metadata=subject.preprocessing.metadata(), **options)
+    return lower_to_onnx(model.analysis, model.weights, metadata=model.preprocessing.metadata(), **options)
 
 
 def write_onnx(
-    subject: Subject, out: Path, *, force: bool = False, verified: bool = True, **options: Any
-) -> Conversion:
-    """Write `out`, and `out`.data beside it above 2 GiB.
+    model: NetWithWeights, out: Path, *, force: bool = False, verify_output: bool = True, **options: Any
+) -> ConversionResult:
+    """Convert to ONNX and write the file `out`; above 2 GiB the weights go to `out`.data beside it.
 
-    Raises NotVerifiedError, and writes nothing, where the written model does not compute what the net does.
+    `force`: overwrite. For `options` see `net_to_onnx.lower_to_onnx`. Raises NotVerifiedError, and writes nothing, if
+    the written model does not compute the same as the net.
     """
-    from converters.onnx_export.onnx_writer import save
+    from converters.onnx_export.onnx_writer import save_onnx
 
-    net = lower_onnx(subject, **options)
-    with staged(out, force) as path:
-        files = save(net, path)
-        report = check(subject, "onnx", lambda inputs: _run_model(subject, path, inputs)) if verified else None
-    return Conversion(tuple(out.parent / f.name for f in files), report, (*subject.remarks, *net.remarks))
-
-
-def _run_model(subject: Subject, path: Path, inputs: Blobs) -> dict[str, np.ndarray[Any, Any]]:
-    from converters.verification.runtimes import run_onnx_of
-
-    return run_onnx_of(subject, path, inputs)
+    net = convert_to_onnx(model, **options)
+    with staged_output(out, force) as path:
+        files = save_onnx(net, path)
+        report = None
+        if verify_output:
+            report = verify_written_model(model, "onnx", lambda inputs: _run_onnx_export(model, path, inputs))
+    return ConversionResult(tuple(out.parent / file.name for file in files), report, (*model.remarks, *net.remarks))
 
 
-FORMATS = ("folder", "pt2")
+def _run_onnx_export(model: NetWithWeights, path: Path, inputs: Blobs) -> dict[str, np.ndarray[Any, Any]]:
+    from converters.verification.runtimes import run_onnx_export
+
+    return run_onnx_export(model, path, inputs)
 
 
 def write_torch(
-    subject: Subject, out: Path, form: str = "folder", *, force: bool = False, verified: bool = True
-) -> Conversion:
-    """Write for PyTorch: `form` "folder" makes a folder of model.py and model.safetensors, "pt2" a file.
+    model: NetWithWeights, out: Path, format: str = "folder", *, force: bool = False, verify_output: bool = True
+) -> ConversionResult:
+    """Convert to PyTorch and write `out`.
 
-    Raises NotVerifiedError, and writes nothing, where what was written does not compute what the net does.
+    `format`: "folder" for a folder with model.py and model.safetensors, "pt2" for a file of torch.export. `force`:
+    overwrite. Raises NotVerifiedError, and writes nothing, if the written model does not compute the same as the net.
     """
-    from converters.pytorch_export import output_files as torch_file
+    from converters.pytorch_export import output_files
     from prototxt_gen.runtime.torch_net import TorchNet
 
-    if form not in FORMATS:
-        raise PrototxtGenError(f"format {form!r}: there are {', '.join(FORMATS)}")
-    net = TorchNet(subject.analysis, subject.weights)
-    write = torch_file.write_folder if form == "folder" else torch_file.write_pt2
-    load = torch_file.load_folder if form == "folder" else torch_file.load_pt2
-    with staged(out, force, is_folder=form == "folder") as path:
-        remarks = write(subject, net, path)
-        files = sorted(path.rglob("*")) if form == "folder" else [path]
+    if format not in PYTORCH_FORMATS:
+        raise PrototxtGenError(f"format {format!r}: there are {', '.join(PYTORCH_FORMATS)}")
+    is_folder = format == "folder"
+    net = TorchNet(model.analysis, model.weights)
+    write = output_files.write_folder if is_folder else output_files.write_pt2
+    load = output_files.load_folder if is_folder else output_files.load_pt2
+    with staged_output(out, force, is_folder) as path:
+        remarks = write(model, net, path)
+        written = sorted(path.rglob("*")) if is_folder else [path]
         report = None
-        if verified:
-            report = check(subject, form, lambda inputs: torch_file.run_module(subject, load(path), inputs))
-        named = tuple(out.parent / file.relative_to(path.parent) for file in files if "__pycache__" not in file.parts)
-    return Conversion(named, report, (*subject.remarks, *remarks))
+        if verify_output:
+            report = verify_written_model(
+                model, format, lambda inputs: output_files.run_module(model, load(path), inputs)
+            )
+        files = tuple(out.parent / f.relative_to(path.parent) for f in written if "__pycache__" not in f.parts)
+    return ConversionResult(files, report, (*model.remarks, *remarks))
 
 
-def check(subject: Subject, runtime: str, run: Callable[[Blobs], Any]) -> Report:
-    """Compare what was written, run by `run`, with the references; NotVerifiedError where it differs."""
-    report = verify(subject, seeded(subject), REFERENCES, {runtime: lambda _, inputs: run(inputs)})
+def verify_written_model(model: NetWithWeights, name: str, run: Callable[[Blobs], Any]) -> VerificationReport:
+    """Compare a written model with the net in REFERENCE_RUNTIMES.
+
+    `run` runs the written model: it maps inputs to outputs, both by blob name. `name` is its name in the report.
+    Raises NotVerifiedError if they differ.
+    """
+    report = verify(model, seeded_inputs(model), REFERENCE_RUNTIMES, {name: lambda _, inputs: run(inputs)})
     if not report.verified:
         raise NotVerifiedError(report)
     return report

@@ -1,1 +1,1 @@
-"""Anything to .caffemodel: rewritten batch normalization, other forks' numbers, weights of exported models."""
+"""Writing .caffemodel files: from exported models, for another Caffe fork, and with rewritten batch normalisation."""

@@ -1,4 +1,4 @@
-"""Between forms of Caffe: batch normalisation merged, split or folded, in net and weights, and any fork's numbers."""
+"""Rewriting batch normalisation in a net and its weights: merged, split or folded, and written for any Caffe fork."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from converters.common.net_with_weights import Reading, Subject, open_subject
-from converters.common.staged_output import staged
+from converters.common.net_with_weights import NetWithWeights, ReadOptions, read_net_with_weights
+from converters.common.staged_output import staged_output
 from converters.verification.runtimes import Blobs
 from converters.verification.verification_report import NotVerifiedError
-from converters.verification.verify import Report, verify
-from converters.write_models import Conversion
+from converters.verification.verify import VerificationReport, verify
+from converters.write_models import ConversionResult
 from prototxt_gen import weights
 from prototxt_gen.analysis import Analysis, analyse
 from prototxt_gen.common.errors import NetError, PrototxtGenError
@@ -25,12 +25,17 @@ from prototxt_gen.passes.bn_split import split
 from prototxt_gen.schema.dialect import Dialect, dialect
 from prototxt_gen.weights import Array, Weights, as_inverse_std, as_variance
 
-FORMS = ("merged", "batchnorm-scale", "folded")
+BN_FORMS = ("merged", "batchnorm-scale", "folded")
+"""BN layers; BatchNorm followed by Scale; no batch normalisation, as it is folded into the layers above."""
 
 
 @dataclass(frozen=True)
-class Rewritten:
-    """A net of all phases and its weights in another form; `analysis` is that of the phase that was read."""
+class RewrittenNet:
+    """A net and its weights after rewriting.
+
+    `net` has the layers of all phases, or of one phase if its batch normalisation was folded. `analysis` is that of
+    the phase that the weights were read for.
+    """
 
     net: Net
     analysis: Analysis
@@ -38,102 +43,114 @@ class Rewritten:
     remarks: tuple[str, ...] = ()
 
 
-def rewritten(net: Net, path: Path, form: str, how: Reading) -> Rewritten:
-    """Return a net and its weights with its batch normalisation in another form.
+def with_bn_form(net: Net, weights_path: Path, form: str, options: ReadOptions) -> RewrittenNet:
+    """Return the net and its weights with all batch normalisation in one form.
 
-    "merged": BN, four blobs in one layer. "batchnorm-scale": what BVLC's Caffe has. "folded": gone into the layers
-    before, where they can take it; of a net of several phases, the one that is read.
+    `form`: "merged" for BN layers, which hold four blobs; "batchnorm-scale" for BatchNorm and Scale, as in BVLC's
+    Caffe; "folded" for none, where the layer above can take it up. Folding keeps only the phase that is read. Raises
+    PrototxtGenError for another form, and NetError if a net with losses is to be folded.
     """
-    if form not in FORMS:
-        raise PrototxtGenError(f"form {form!r}: there are {', '.join(FORMS)}")
-    whole = without_fields(net, how.ignored)
-    test = _at(whole, how)
-    analysis = ready(test, how.shapes)
-    found = weights.read(path, analysis, how.dialect, how.statistic)
-    given = {value.blob: analysis.shapes[value] for value in sources(test)}
+    if form not in BN_FORMS:
+        raise PrototxtGenError(f"form {form!r}: there are {', '.join(BN_FORMS)}")
+    all_phases = without_fields(net, options.ignore_fields)
+    phase_net = _net_at_phase(all_phases, options)
+    analysis = ready(phase_net, options.shapes)
+    old = weights.read(weights_path, analysis, options.dialect, options.bn_statistic)
     if form == "folded":
-        if any(map(phase_rules.is_ending, test.layers)):
-            raise NetError(f"{net.source}: folding is for nets that train no more; make it a deploy net first")
-        folded, made = fold(analysis, found)
-        return Rewritten(folded.net, folded, made, found.remarks)
-    changed, made = (merge if form == "merged" else split)(whole, found)
-    return Rewritten(changed, _phase(changed, how, given), made, found.remarks)
+        if any(map(phase_rules.is_ending, phase_net.layers)):
+            raise NetError(f"{net.source}: a net with losses cannot be folded; turn it into a deploy net first")
+        folded, new = fold(analysis, old)
+        return RewrittenNet(folded.net, folded, new, old.remarks)
+    changed, new = (merge if form == "merged" else split)(all_phases, old)
+    shapes = {value.blob: analysis.shapes[value] for value in sources(phase_net)}
+    return RewrittenNet(changed, analyse(_net_at_phase(changed, options), shapes), new, old.remarks)
 
 
-def _phase(net: Net, how: Reading, given: Mapping[str, tuple[int, ...]]) -> Analysis:
-    return analyse(_at(net, how), given)
+def _net_at_phase(net: Net, options: ReadOptions) -> Net:
+    return net.at(options.phase, (*net.params.state.stage, *options.stages), options.level)
 
 
-def _at(net: Net, how: Reading) -> Net:
-    return net.at(how.phase, (*net.params.state.stage, *how.stages), how.level)
+def with_bn_statistic(rewritten: RewrittenNet, bn_statistic: str, target: Dialect) -> RewrittenNet:
+    """Return the net with the fourth blob of its BN layers converted.
 
-
-def meant(made: Rewritten, statistic: str, target: Dialect) -> Rewritten:
-    """Return the weights with BN's fourth blob as asked for, or as the fork has it."""
-    if not any(layer.type == "BN" for layer in made.analysis.net.layers):
-        return made
-    wanted = statistic or target.bn_statistic
-    if not wanted:
+    `bn_statistic`: "inverse_std" or "variance"; empty for the one that the target fork uses. Raises PrototxtGenError
+    if it is empty and unknown for the fork. A net without BN is returned unchanged.
+    """
+    if not any(layer.type == "BN" for layer in rewritten.analysis.net.layers):
+        return rewritten
+    bn_statistic = bn_statistic or target.bn_statistic
+    if not bn_statistic:
         raise PrototxtGenError(
-            f"what the fourth blob of BN holds is not settled in {target.name}: give --to-statistic inverse-std "
+            f"it is not known what the fourth blob of BN holds in {target.name}: give --to-statistic inverse-std "
             "or variance"
         )
-    convert = as_inverse_std if wanted == "inverse_std" else as_variance
-    odd = (_not_its_own(wanted, target),) if target.bn_statistic not in ("", wanted) else ()
-    return replace(made, weights=convert(made.weights, made.analysis), remarks=(*made.remarks, *odd))
+    convert = as_inverse_std if bn_statistic == "inverse_std" else as_variance
+    is_unusual = target.bn_statistic not in ("", bn_statistic)
+    remarks = (*rewritten.remarks, _unusual_statistic_remark(bn_statistic, target)) if is_unusual else rewritten.remarks
+    return replace(rewritten, weights=convert(rewritten.weights, rewritten.analysis), remarks=remarks)
 
 
-def _not_its_own(statistic: str, target: Dialect) -> str:
-    own, hyphened = target.bn_statistic.replace("_", " "), statistic.replace("_", "-")
+def _unusual_statistic_remark(bn_statistic: str, target: Dialect) -> str:
     return (
-        f"{target.name} takes the fourth blob of BN for its {own}, and so does whoever reads its numbers: say "
-        f"--bn-statistic {hyphened} whenever this file is read"
+        f"{target.name} reads the fourth blob of BN as its {target.bn_statistic.replace('_', ' ')}; to read this file, "
+        f"give --bn-statistic {bn_statistic.replace('_', '-')}"
     )
 
 
-def write_form(
-    net: Net, path: Path, folder: Path, form: str, how: Reading, target: str, statistic: str = "", force: bool = False
-) -> Conversion:
-    """Write net and weights in another form into `folder`, under their own names, in a fork's numbers.
+def write_bn_form(
+    net: Net,
+    weights_path: Path,
+    folder: Path,
+    form: str,
+    options: ReadOptions,
+    to_dialect: str,
+    to_statistic: str = "",
+    force: bool = False,
+) -> ConversionResult:
+    """Rewrite the batch normalisation of a net and its weights, and write both into `folder` under their old names.
 
-    Both are read back and run beside the original; NotVerifiedError, and nothing written, where they differ.
+    `form`: one of BN_FORMS. `to_dialect`: the Caffe fork that will read the weights. `to_statistic`: content of the
+    fourth blob of BN, by default the one that the fork uses. The written files are read again and compared with the
+    original in PyTorch. Raises NotVerifiedError, and writes nothing, if they differ.
     """
-    made = meant(rewritten(net, path, form, how), statistic, dialect(target))
-    names = (Path(net.source).name or "net.prototxt", _weights_name(path))
-    with staged(folder, force, is_folder=True) as place:
-        place.mkdir()
-        prototxt, model = place / names[0], place / names[1]
-        prototxt.write_bytes(net_text(made.net).encode("utf-8", "surrogateescape"))
-        weights.write(model, made.analysis, made.weights, dialect(target))
-        report = _verify(net, path, prototxt, model, how, statistic or dialect(target).bn_statistic)
-    return Conversion(tuple(folder / name for name in names), report, made.remarks)
+    target = dialect(to_dialect)
+    rewritten = with_bn_statistic(with_bn_form(net, weights_path, form, options), to_statistic, target)
+    names = (Path(net.source).name or "net.prototxt", _caffemodel_name(weights_path))
+    with staged_output(folder, force, is_folder=True) as temporary:
+        temporary.mkdir()
+        prototxt, caffemodel = temporary / names[0], temporary / names[1]
+        prototxt.write_bytes(net_text(rewritten.net).encode("utf-8", "surrogateescape"))
+        weights.write(caffemodel, rewritten.analysis, rewritten.weights, target)
+        before = read_net_with_weights(net, weights_path, options)
+        written_statistic = to_statistic or target.bn_statistic or None
+        new_options = replace(options, dialect=None, bn_statistic=written_statistic, ignore_fields=())
+        report = _verify_same(before, read_net_with_weights(prototxt, caffemodel, new_options))
+    return ConversionResult(tuple(folder / name for name in names), report, rewritten.remarks)
 
 
-def _weights_name(path: Path) -> str:
-    stem = path.name.removesuffix(".h5")
+def _caffemodel_name(weights_path: Path) -> str:
+    stem = weights_path.name.removesuffix(".h5")
     return stem if stem.endswith(".caffemodel") else f"{stem}.caffemodel"
 
 
-def _verify(net: Net, path: Path, prototxt: Path, model: Path, how: Reading, statistic: str) -> Report:
-    """Run what was written, in PyTorch, beside what was read."""
-    from converters.verification.comparison_inputs import seeded
+def _verify_same(before: NetWithWeights, after: NetWithWeights) -> VerificationReport:
+    """Compare the rewritten net with the original in PyTorch. Raises NotVerifiedError if they differ."""
+    from converters.verification.comparison_inputs import seeded_inputs
     from converters.verification.runtimes import run_torch
 
-    before = open_subject(net, path, how)
-    after = open_subject(prototxt, model, replace(how, dialect=None, statistic=statistic or None, ignored=()))
-    moved = _moved(before.net, after.net)
+    skipped = _blobs_with_other_last_layer(before.net, after.net)
 
-    def run(_: Subject, inputs: Mapping[str, Array]) -> Blobs:
-        return {blob: array for blob, array in run_torch(after, inputs).items() if blob not in moved}
+    def run(_: NetWithWeights, inputs: Mapping[str, Array]) -> Blobs:
+        return {blob: array for blob, array in run_torch(after, inputs).items() if blob not in skipped}
 
-    report = verify(before, seeded(before), ("torch",), {"rewritten": run})
+    report = verify(before, seeded_inputs(before), ("torch",), {"rewritten": run})
     if not report.verified:
         raise NotVerifiedError(report)
     return report
 
 
-def _moved(before: Net, after: Net) -> set[str]:
-    """Return the blobs that the layer which wrote them last writes no more: BN in their place, its Scale merged."""
-    blobs = {layer.name: {value.blob for value in layer.tops} for layer in after.layers}
-    last = {value.blob: layer.name for layer in before.layers for value in layer.tops}
-    return {blob for blob, name in last.items() if name in blobs and blob not in blobs[name]}
+def _blobs_with_other_last_layer(before: Net, after: Net) -> set[str]:
+    """Return the blobs whose last layer still exists but has another top now, as happens where a Scale is merged."""
+    tops_after = {layer.name: {value.blob for value in layer.tops} for layer in after.layers}
+    last_layers = {value.blob: layer.name for layer in before.layers for value in layer.tops}
+    return {blob for blob, name in last_layers.items() if name in tops_after and blob not in tops_after[name]}

@@ -1,4 +1,7 @@
-"""Back to Caffe: the weights of a model that we wrote, for PyTorch or as ONNX, as blobs of its net."""
+"""Exported model back to Caffe: the weights in an ONNX or PyTorch file that we wrote, as blobs of its net.
+
+The model may have been trained further since it was exported.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from converters.common.loading_errors import opening
-from converters.common.net_with_weights import Reading, open_subject
-from converters.common.state_dict import MOST_NAMED, tensors_of
+from converters.common.loading_errors import translate_loading_errors
+from converters.common.net_with_weights import ReadOptions, read_net_with_weights
+from converters.common.state_dict import listed_names, read_tensors
+from converters.common.utf8 import valid_utf8
 from prototxt_gen.analysis import Analysis, Row
 from prototxt_gen.common.errors import PrototxtGenError, WeightsError
-from prototxt_gen.ir import Net, show
+from prototxt_gen.ir import Layer, Net, show
 from prototxt_gen.layers.normalization.batch_norm import BatchNormParameter
 from prototxt_gen.layers.normalization.bn import BNParameter
 from prototxt_gen.net.lowering_checks import ready
@@ -25,163 +29,173 @@ from prototxt_gen.weights import Weights
 Array = np.ndarray[Any, Any]
 
 
-def read_back(path: Path, net: Net | None, how: Reading | None = None) -> tuple[Analysis, Weights]:
-    """Return the net and weights of a model: a folder of ours, .safetensors, .pt or .pth, or .onnx.
+def read_exported_weights(path: Path, net: Net | None, options: ReadOptions | None = None) -> tuple[Analysis, Weights]:
+    """Return the net and the weights of an exported model.
 
-    `net` is the prototxt's, and is made ready as for the way there; None takes the one that the model itself carries.
+    `path`: a folder with model.safetensors, a .safetensors, .pt, .pth or .onnx file. `net`: the net of the prototxt,
+    which is prepared as it is for an export; None uses the prototxt stored in the model. Raises PrototxtGenError if the
+    file cannot be read or stores no net, and WeightsError if its arrays do not fit the net.
     """
     if path.is_dir():
         path = path / "model.safetensors"
     if not path.is_file():
         raise PrototxtGenError(f"{path}: no such file")
-    given = open_subject(net, Weights({}), how).analysis if net is not None else None
-    with opening(path):
-        return _from_onnx(path, given) if path.suffix == ".onnx" else _from_torch(path, given)
+    analysis = read_net_with_weights(net, Weights({}), options).analysis if net is not None else None
+    with translate_loading_errors(path):
+        return _read_onnx(path, analysis) if path.suffix == ".onnx" else _read_torch(path, analysis)
 
 
-def _analysis(text: str | None, given: Analysis | None, path: Path) -> Analysis:
-    """Return the analysis of the net given, or of the prototxt in the model's metadata: of one phase, and no rules."""
-    if given is not None:
-        return given
-    if not text:
-        raise PrototxtGenError(f"{path}: it does not carry its net; give the prototxt with --net")
+def _stored_net(prototxt_text: str | None, path: Path) -> Analysis:
+    """Return the analysis of the prototxt in a model's metadata, which has one phase only."""
+    if not prototxt_text:
+        raise PrototxtGenError(f"{path}: the net is not stored in it; give the prototxt with --net")
     from prototxt_gen.net.prototxt_reader import parse_net
 
-    return ready(parse_net(text, f"the prototxt in {path}"))
+    return ready(parse_net(prototxt_text, f"the prototxt in {path}"))
 
 
-def _from_torch(path: Path, given: Analysis | None) -> tuple[Analysis, Weights]:
+def _read_torch(path: Path, analysis: Analysis | None) -> tuple[Analysis, Weights]:
     import torch
 
-    from converters.pytorch_export.output_files import EPS_KEY, PROTOTXT_KEY, checked_metadata
+    from converters.pytorch_export.output_files import EPS_KEY, PROTOTXT_KEY, read_safetensors_metadata
     from prototxt_gen.runtime.torch_net import TorchNet
 
-    stored = path.suffix == ".safetensors"
-    told = checked_metadata(path) if stored else {}
-    analysis = _analysis(told.get(PROTOTXT_KEY), given, path)
+    is_safetensors = path.suffix == ".safetensors"
+    metadata = read_safetensors_metadata(path) if is_safetensors else {}
+    analysis = _stored_net(metadata.get(PROTOTXT_KEY), path) if analysis is None else analysis
     module = TorchNet(analysis)
-    tensors = tensors_of(path, stored)
+    tensors = read_tensors(path, is_safetensors)
     with torch.no_grad():
-        _load(module, tensors, json.loads(told.get(EPS_KEY, "{}")), path)
-    return analysis, replace(module.dump_weights(), remarks=tuple(_remarks(module, tensors)))
+        _load_into(module, tensors, json.loads(metadata.get(EPS_KEY, "{}")), path)
+    return analysis, replace(module.dump_weights(), remarks=tuple(_unused_tensor_remarks(module, tensors)))
 
 
-def _remarks(module: Any, tensors: Mapping[str, Any]) -> Iterator[str]:
-    spare = sorted(tensors.keys() - module.state_dict().keys())
-    if spare:
-        more = f" and {len(spare) - MOST_NAMED} more" if len(spare) > MOST_NAMED else ""
-        yield f"the file has tensors that the net does not ask for: {', '.join(spare[:MOST_NAMED])}{more}"
+def _unused_tensor_remarks(module: Any, tensors: Mapping[str, Any]) -> Iterator[str]:
+    unused = sorted(tensors.keys() - module.state_dict().keys())
+    if unused:
+        yield f"the file has tensors that the net does not use: {listed_names(unused)}"
 
 
-def _load(module: Any, tensors: Mapping[str, Any], eps: Mapping[str, float], path: Path) -> None:
-    """Put tensors into a TorchNet. What Caffe keeps and torch's batch normalisation does not, is set to fit."""
-    wanted = module.state_dict()
-    ours = {name for name in wanted if name.rsplit(".", 1)[-1] in ("factor", "num_batches_tracked")}
-    faults = [f"{name} is missing" for name in wanted if name not in tensors and name not in ours]
-    inner = dict(module.named_modules())
-    faults += [f"{name} is too much: the net's layer has none" for name in tensors if _is_too_much(name, inner)]
-    faults += [
+def _load_into(module: Any, tensors: Mapping[str, Any], eps: Mapping[str, float], path: Path) -> None:
+    """Load tensors into a TorchNet; `eps` by layer name.
+
+    Blobs that only Caffe's batch normalisation has, such as the scale factor, get the values that suit the tensors.
+    Raises WeightsError, which lists all tensors that do not fit.
+    """
+    state = module.state_dict()
+    caffe_only = {name for name in state if name.rsplit(".", 1)[-1] in ("factor", "num_batches_tracked")}
+    problems = [f"{name} is missing" for name in state if name not in tensors and name not in caffe_only]
+    modules = dict(module.named_modules())
+    problems += [
+        f"{name} is superfluous: the net's layer has no such tensor"
+        for name in tensors
+        if _is_disabled_parameter(name, modules)
+    ]
+    problems += [
         f"{name} is {tuple(tensors[name].shape)}, the net has {tuple(tensor.shape)}"
-        for name, tensor in wanted.items()
+        for name, tensor in state.items()
         if name in tensors and tensors[name].shape != tensor.shape
     ]
-    if faults:
-        raise WeightsError(f"{path} does not fit {module.net.source or module.net.name}:\n  " + "\n  ".join(faults))
-    for name in ours:
+    if problems:
+        raise WeightsError(f"{path} does not fit {module.net.source or module.net.name}:\n  " + "\n  ".join(problems))
+    for name in caffe_only:
         if name.endswith(".factor"):
-            wanted[name].fill_(1)
-    module.load_state_dict(wanted | {name: tensor for name, tensor in tensors.items() if name in wanted})
+            state[name].fill_(1)
+    module.load_state_dict(state | {name: tensor for name, tensor in tensors.items() if name in state})
     for step in module.lowered_layers:
         if step.layer.name in eps and hasattr(step.module, "eps"):
             step.module.eps = eps[step.layer.name]
 
 
-def _is_too_much(name: str, modules: Mapping[str, Any]) -> bool:
-    """Whether a tensor is one that a layer of the net could have, and has not: a bias, or the scale of a BatchNorm."""
-    owner, _, own = name.rpartition(".")
-    return owner in modules and own in modules[owner]._parameters and modules[owner]._parameters[own] is None
+def _is_disabled_parameter(name: str, modules: Mapping[str, Any]) -> bool:
+    """Whether a tensor belongs to a parameter that the module could have but lacks, such as a bias."""
+    owner, _, parameter = name.rpartition(".")
+    return (
+        owner in modules and parameter in modules[owner]._parameters and modules[owner]._parameters[parameter] is None
+    )
 
 
-def _from_onnx(path: Path, given: Analysis | None) -> tuple[Analysis, Weights]:
+def _read_onnx(path: Path, analysis: Analysis | None) -> tuple[Analysis, Weights]:
     import onnx
 
     from converters.onnx_export.net_to_onnx import PROTOTXT_KEY, ROLES_KEY
 
     try:
         model = onnx.load(str(path))
-    except Exception as error:  # protobuf and onnx raise their own kinds
+    except Exception as error:  # protobuf and onnx raise errors of different classes
         raise WeightsError(f"{path}: not an ONNX model: {error}") from None
-    told = {entry.key: entry.value for entry in model.metadata_props}
-    if ROLES_KEY not in told:
-        raise WeightsError(f"{path}: not an ONNX model that prototxt-gen wrote: it does not tell which array is which")
-    analysis = _analysis(told.get(PROTOTXT_KEY), given, path)
-    return analysis, _Onnx(model, json.loads(told[ROLES_KEY]), path).weights(analysis)
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
+    if ROLES_KEY not in metadata:
+        raise WeightsError(f"{path}: not an ONNX model that prototxt-gen wrote: its metadata lacks {ROLES_KEY!r}")
+    analysis = _stored_net(metadata.get(PROTOTXT_KEY), path) if analysis is None else analysis
+    return analysis, _OnnxWeights(model, json.loads(metadata[ROLES_KEY]), path).weights(analysis)
 
 
-class _Onnx:
+class _OnnxWeights:
+    """The arrays of an ONNX model. `roles`: the initializer that holds a blob, by layer name and blob role."""
+
     def __init__(self, model: Any, roles: Mapping[str, Mapping[str, str]], path: Path) -> None:
         from onnx import numpy_helper
 
         self.roles, self.path = roles, path
-        self.arrays = {one.name: numpy_helper.to_array(one) for one in model.graph.initializer}
+        self.arrays = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
         self.nodes = {node.name: node for node in model.graph.node}
 
     def weights(self, analysis: Analysis) -> Weights:
-        made: dict[str, dict[str, Array]] = {}
-        faults: list[str] = []
+        """Return the blobs of all layers. Raises WeightsError, which lists all that are missing or of another size."""
+        blobs: dict[str, dict[str, Array]] = {}
+        problems: list[str] = []
         for row in analysis.rows:
             if row.blobs:
-                found = self._normalised(row.layer) or self._by_role(row.layer.name)
-                wrong = list(_faults(row, found))
-                made[row.layer.name] = {} if wrong else _shaped(row, found)
-                faults += wrong
-        if faults:
-            raise WeightsError(f"{self.path}: not there as Caffe has it:\n  " + "\n  ".join(faults))
-        return Weights(made)
+                arrays = self._batch_norm_blobs(row.layer) or self._blobs_by_role(row.layer.name)
+                row_problems = list(_problems(row, arrays))
+                blobs[row.layer.name] = {} if row_problems else _in_caffe_shapes(row, arrays)
+                problems += row_problems
+        if problems:
+            raise WeightsError(f"{self.path}: missing, or of another size than in Caffe:\n  " + "\n  ".join(problems))
+        return Weights(blobs)
 
-    def _by_role(self, layer: str) -> dict[str, Array]:
-        from converters.onnx_export.net_to_onnx import utf8
+    def _blobs_by_role(self, layer_name: str) -> dict[str, Array]:
+        initializers = self.roles.get(valid_utf8(layer_name), {})
+        return {role: self.arrays[name] for role, name in initializers.items() if name in self.arrays}
 
-        named = self.roles.get(utf8(layer), {})
-        return {role: self.arrays[name] for role, name in named.items() if name in self.arrays}
+    def _batch_norm_blobs(self, layer: Layer) -> dict[str, Array] | None:
+        """Return the blobs of a layer that became a BatchNormalization node; None if it did not.
 
-    def _normalised(self, layer: Any) -> dict[str, Array] | None:
-        """Return the blobs of a layer that is a BatchNormalization; the eps that it adds goes back to the layer's."""
+        The variance is corrected where the node's epsilon differs from the layer's eps.
+        """
         from onnx import helper
 
-        from converters.onnx_export.net_to_onnx import utf8
-
-        node = self.nodes.get(f"{utf8(layer.name)}/BatchNormalization_node")
+        node = self.nodes.get(f"{valid_utf8(layer.name)}/BatchNormalization_node")
         if node is None or layer.type not in ("BN", "BatchNorm"):
             return None
         scale, bias, mean, variance = (self.arrays[name] for name in node.input[1:5])
-        own = layer.get(BNParameter if layer.type == "BN" else BatchNormParameter)
-        added = next(helper.get_attribute_value(a) for a in node.attribute if a.name == "epsilon")
-        kept = variance
-        if isinstance(own, BatchNormParameter) and not own.add_eps_before_sqrt:
-            kept = np.square(np.sqrt(variance.astype("float64") + added) - own.eps).astype("float32")
-        elif added != float(np.float32(own.eps)):
-            kept = (variance.astype("float64") + added - own.eps).astype("float32")
+        params: Any = layer.get(BNParameter if layer.type == "BN" else BatchNormParameter)
+        epsilon = next(helper.get_attribute_value(a) for a in node.attribute if a.name == "epsilon")
+        if isinstance(params, BatchNormParameter) and not params.add_eps_before_sqrt:
+            variance = np.square(np.sqrt(variance.astype("float64") + epsilon) - params.eps).astype("float32")
+        elif epsilon != float(np.float32(params.eps)):
+            variance = (variance.astype("float64") + epsilon - params.eps).astype("float32")
         if layer.type == "BN":
-            return {"slope": scale, "bias": bias, "mean": mean, "variance": kept}
-        found = {"mean": mean, "variance": kept, "factor": np.ones(1, "float32")}
-        is_merged = "scale" in self.roles.get(utf8(layer.name), {})
-        return found | {"scale": scale, "bias": bias} if is_merged else found
+            return {"slope": scale, "bias": bias, "mean": mean, "variance": variance}
+        blobs = {"mean": mean, "variance": variance, "factor": np.ones(1, "float32")}
+        has_merged_scale = "scale" in self.roles.get(valid_utf8(layer.name), {})
+        return blobs | {"scale": scale, "bias": bias} if has_merged_scale else blobs
 
 
-def _shaped(row: Row, found: Mapping[str, Array]) -> dict[str, Array]:
-    """Return the blobs in Caffe's shapes; roles that the prototxt does not show have that of the first."""
+def _in_caffe_shapes(row: Row, arrays: Mapping[str, Array]) -> dict[str, Array]:
+    """Return the arrays in Caffe's shapes, by role; a role that the analysis lacks gets the shape of the first blob."""
     shapes = {role: spec.shape for role, spec in row.blobs.items()}
-    usual = next(iter(shapes.values()))
-    return {role: array.reshape(shapes.get(role, usual)) for role, array in found.items()}
+    first_shape = next(iter(shapes.values()))
+    return {role: array.reshape(shapes.get(role, first_shape)) for role, array in arrays.items()}
 
 
-def _faults(row: Row, found: Mapping[str, Array]) -> Iterator[str]:
-    """Yield what is missing of a layer's blobs, or is of another size."""
-    who = f"layer {row.layer.name!r} ({row.layer.type})"
-    missing = [role for role in row.blobs if role not in found and role != "inverse_std"]
+def _problems(row: Row, arrays: Mapping[str, Array]) -> Iterator[str]:
+    """Yield a sentence for the missing blobs of a layer, and one for each blob of another size."""
+    where = f"layer {row.layer.name!r} ({row.layer.type})"
+    missing = [role for role in row.blobs if role not in arrays and role != "inverse_std"]
     if missing:
-        yield f"{who}: its {', '.join(missing)}"
+        yield f"{where}: its {', '.join(missing)}"
     for role, spec in row.blobs.items():
-        if role in found and found[role].size != math.prod(spec.shape):
-            yield f"{who}: its {role} is {show(found[role].shape)}, the net has {show(spec.shape)}"
+        if role in arrays and arrays[role].size != math.prod(spec.shape):
+            yield f"{where}: its {role} is {show(arrays[role].shape)}, the net has {show(spec.shape)}"

@@ -1,15 +1,16 @@
-"""Writing a .caffemodel from whatever holds a net's weights: models that we wrote, weights of other ages and forks."""
+"""Writing a .caffemodel or .caffemodel.h5 from exported models (ONNX, PyTorch) or from old or a fork's weights."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from converters.caffemodel_export.rewrite_bn import Rewritten, meant
-from converters.caffemodel_export.weights_from_export import read_back
-from converters.common.net_with_weights import Reading, understood
-from converters.common.staged_output import staged
-from converters.write_models import Conversion
+from converters.caffemodel_export.rewrite_bn import RewrittenNet, with_bn_statistic
+from converters.caffemodel_export.weights_from_export import read_exported_weights
+from converters.common.harmless_fields import without_harmless_fields
+from converters.common.net_with_weights import ReadOptions
+from converters.common.staged_output import staged_output
+from converters.write_models import ConversionResult
 from prototxt_gen import caffemodel, weights
 from prototxt_gen.analysis import Analysis
 from prototxt_gen.common.errors import PrototxtGenError
@@ -20,45 +21,63 @@ from prototxt_gen.net.phase_rules import phases_of
 from prototxt_gen.schema.dialect import dialect
 from prototxt_gen.weights import Weights
 
-_MODELS = (".onnx", ".safetensors", ".pt", ".pth")
+_EXPORT_SUFFIXES = (".onnx", ".safetensors", ".pt", ".pth")
 
 
 @dataclass(frozen=True)
-class Asked:
-    """How the net and a .caffemodel are to be read, and what is to be written."""
+class CaffemodelOptions:
+    """Options for writing a .caffemodel.
 
-    how: Reading = field(default_factory=Reading)
+    `read`: how to read the net and weights. `to_dialect`: the Caffe fork that will read the output. `to_statistic`:
+    content of the fourth blob of BN, "inverse_std" or "variance"; None for the one that the fork uses.
+    """
+
+    read: ReadOptions = field(default_factory=ReadOptions)
     to_dialect: str = "bvlc"
     to_statistic: str | None = None
 
 
-def write_back(
-    model: Path, out: Path, net: Net | None, asked: Asked, net_out: Path | None = None, force: bool = False
-) -> Conversion:
-    """Write a model's weights as .caffemodel (or .h5), and its net to `net_out`.
+def write_caffemodel(
+    source: Path,
+    out: Path,
+    net: Net | None,
+    options: CaffemodelOptions,
+    net_out: Path | None = None,
+    force: bool = False,
+) -> ConversionResult:
+    """Write the weights of `source` to `out`, a .caffemodel or .caffemodel.h5, and the net to `net_out`.
 
-    `net` is the prototxt's, with the layers of all phases.
+    `source`: an exported model (folder, .onnx, .safetensors, .pt or .pth), or a .caffemodel or .h5. `net`: the net
+    with the layers of all phases; None uses the one stored in an exported model. Without a net a .caffemodel is only
+    rewritten in the current format. Raises PrototxtGenError, WeightsError or NetError.
     """
     refuse_overwriting([path for path in (out, net_out) if path is not None], force)
-    if not model.exists():
-        raise PrototxtGenError(f"{model}: no such file")
-    is_ours = model.is_dir() or model.suffix in _MODELS
-    if not is_ours and net is None:
-        if net_out is not None or asked.to_dialect != "bvlc" or asked.to_statistic:
-            raise PrototxtGenError(f"{model}: another fork's numbers, or the net, need the prototxt: give --net")
-        return Conversion((_renewed(model, out, force),), None, ())
-    analysis, found = read_back(model, net, asked.how) if is_ours or net is None else _read(model, net, asked.how)
-    target = dialect(asked.to_dialect)
-    made = meant(Rewritten(analysis.net, analysis, found, found.remarks), asked.to_statistic or "", target)
-    with staged(out, force) as path:
-        weights.write(path, analysis, made.weights, target)
-    return Conversion((out, *_write_net(analysis, net_out, force)), None, made.remarks)
+    if not source.exists():
+        raise PrototxtGenError(f"{source}: no such file")
+    is_export = source.is_dir() or source.suffix in _EXPORT_SUFFIXES
+    if not is_export and net is None:
+        if net_out is not None or options.to_dialect != "bvlc" or options.to_statistic:
+            raise PrototxtGenError(
+                f"{source}: the net is needed to write weights for another fork, or to write the net: give --net"
+            )
+        return ConversionResult((_rewrite_in_current_format(source, out, force),), None, ())
+    analysis, found = (
+        read_exported_weights(source, net, options.read)
+        if is_export or net is None
+        else _read_caffemodel(source, net, options.read)
+    )
+    target = dialect(options.to_dialect)
+    rewritten = RewrittenNet(analysis.net, analysis, found, found.remarks)
+    rewritten = with_bn_statistic(rewritten, options.to_statistic or "", target)
+    with staged_output(out, force) as path:
+        weights.write(path, analysis, rewritten.weights, target)
+    return ConversionResult((out, *_write_net(analysis, net_out, force)), None, rewritten.remarks)
 
 
-def _read(model: Path, net: Net, how: Reading) -> tuple[Analysis, Weights]:
-    one = net.at(phases_of(net)[-1], net.params.state.stage)
-    analysis = ready(understood(one, how.ignored)[0], how.shapes)
-    return analysis, weights.read(model, analysis, how.dialect, how.statistic)
+def _read_caffemodel(path: Path, net: Net, options: ReadOptions) -> tuple[Analysis, Weights]:
+    phase_net = net.at(phases_of(net)[-1], net.params.state.stage)
+    analysis = ready(without_harmless_fields(phase_net, options.ignore_fields)[0], options.shapes)
+    return analysis, weights.read(path, analysis, options.dialect, options.bn_statistic)
 
 
 def _write_net(analysis: Analysis, path: Path | None, force: bool) -> list[Path]:
@@ -70,9 +89,9 @@ def _write_net(analysis: Analysis, path: Path | None, force: bool) -> list[Path]
     return [path]
 
 
-def _renewed(model: Path, out: Path, force: bool) -> Path:
-    """Write weights of any age as V2, or as HDF5, without knowing their net."""
-    stored = caffemodel.read(model)
-    with staged(out, force) as path:
+def _rewrite_in_current_format(source: Path, out: Path, force: bool) -> Path:
+    """Write a .caffemodel of any format version as V2, or as HDF5. This needs no net."""
+    stored = caffemodel.read(source)
+    with staged_output(out, force) as path:
         caffemodel.write(path, stored.layers, stored.name)
     return out

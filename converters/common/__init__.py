@@ -1,1 +1,1 @@
-"""What all conversions share: the net with its weights, preprocessing, and writing and loading model files."""
+"""Shared by all conversions: the net with its weights, its preprocessing, and reading and writing of model files."""

@@ -1,4 +1,4 @@
-"""Models from elsewhere: what their libraries raise on a damaged or hostile file, in one sentence of ours."""
+"""Errors of other libraries about damaged model files, turned into one PrototxtGenError that names the file."""
 
 from __future__ import annotations
 
@@ -8,21 +8,22 @@ from pathlib import Path
 
 from prototxt_gen.common.errors import PrototxtGenError
 
-_MOST = 200
+_MAX_MESSAGE_LENGTH = 200
 
 
 @contextmanager
-def opening(path: Path, what: str = "a model that prototxt-gen wrote") -> Iterator[None]:
-    """Turn whatever reading a model's file raises into a PrototxtGenError that names it.
+def translate_loading_errors(path: Path, expected: str = "a model that prototxt-gen wrote") -> Iterator[None]:
+    """Turn any error that is raised while `path` is read into a PrototxtGenError that names `path`.
 
-    protobuf, ONNX Runtime, zipfile, json and torch.export raise kinds without a common base, and on damaged files also
-    KeyError, UnicodeDecodeError or AssertionError from within.
+    protobuf, ONNX Runtime, zipfile, json and torch.export raise errors without a common base class; on damaged files
+    they also raise KeyError, UnicodeDecodeError or AssertionError. `expected` says what the file should be.
     """
     try:
         yield
     except PrototxtGenError:
         raise
     except Exception as error:
-        said = " ".join(str(error).split())
-        told = f"{type(error).__name__}: {said[:_MOST]}{'…' if len(said) > _MOST else ''}" if said else repr(error)
-        raise PrototxtGenError(f"{path}: damaged, or not {what} ({told})") from None
+        message = " ".join(str(error).split())
+        short = f"{message[:_MAX_MESSAGE_LENGTH]}{'…' if len(message) > _MAX_MESSAGE_LENGTH else ''}"
+        detail = f"{type(error).__name__}: {short}" if message else repr(error)
+        raise PrototxtGenError(f"{path}: damaged, or not {expected} ({detail})") from None

@@ -1,4 +1,4 @@
-"""Outputs of several files that appear only when all is well: written in a folder beside, checked there, then moved."""
+"""Output files that appear all together: written in a temporary folder, verified there, and then moved."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from prototxt_gen.common.files import refuse_overwriting
 
 
 @contextmanager
-def staged(out: Path, force: bool = False, is_folder: bool = False) -> Iterator[Path]:
-    """Yield a path of the same name in a temporary folder; what is beside it then moves to where `out` is.
+def staged_output(out: Path, force: bool = False, is_folder: bool = False) -> Iterator[Path]:
+    """Yield a path of the same name in a temporary folder; afterwards move all files of that folder next to `out`.
 
-    Nothing is written at `out` where the block raises. PrototxtGenError where a file is there and `force` is not given.
+    `is_folder`: `out` is a folder, which the caller creates. Nothing is written to the place of `out` if the block
+    raises an error. Raises PrototxtGenError if a file exists and `force` is False, or if `out` cannot be written.
     """
     refuse_overwriting([] if is_folder else [out], force)
     try:
@@ -27,9 +28,9 @@ def staged(out: Path, force: bool = False, is_folder: bool = False) -> Iterator[
     try:
         yield folder / out.name
         shutil.rmtree(folder / out.name / "__pycache__", ignore_errors=True)
-        made = sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
-        refuse_overwriting([out.parent / path for path in made], force)
-        for path in made:
+        written = sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+        refuse_overwriting([out.parent / path for path in written], force)
+        for path in written:
             target = out.parent / path
             target.parent.mkdir(parents=True, exist_ok=True)
             (folder / path).replace(target)

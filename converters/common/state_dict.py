@@ -1,76 +1,86 @@
-"""The tensors of a .safetensors file, or of a state_dict in .pt or .pth, read without running what may be in it."""
+"""Reading the tensors of a .safetensors file, or of a state_dict in .pt or .pth, without running code from the file."""
 
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from prototxt_gen.common.errors import WeightsError
 
-MOST_NAMED = 5
-_MOST_UNPACKED = 4
-"""How many times a file's size its archive may unpack to: torch compresses nothing."""
-_MOST_TOLD = 200
-_ADVICE = "Check the documentation"
+MAX_NAMES_SHOWN = 5
+_MAX_UNPACK_RATIO = 4
+"""An archive may unpack to at most this many times the file's size. torch.save does not compress."""
+_MAX_MESSAGE_LENGTH = 200
+_TORCH_ADVICE = "Check the documentation"
 
 
-def tensors_of(path: Path, is_safetensors: bool) -> Mapping[str, Any]:
-    """Return the tensors by name; WeightsError where there are others than dense ones of real numbers."""
+def read_tensors(path: Path, is_safetensors: bool) -> Mapping[str, Any]:
+    """Return the tensors of a file by name.
+
+    `is_safetensors`: the file is .safetensors, and otherwise a pickled state_dict, or a dict with the key
+    "state_dict". Raises WeightsError if it holds anything but dense tensors of real numbers.
+    """
     if is_safetensors:
         from safetensors.torch import load_file
 
         tensors: Mapping[str, Any] = load_file(path)
         return tensors
-    found = _unpickled(path)
-    if not isinstance(found, dict):
-        raise WeightsError(f"{path}: holds a {type(found).__name__}, not a state_dict")
-    inner = found.get("state_dict", found)
-    return _plain(inner if isinstance(inner, dict) else found, path)
+    content = _unpickle_safely(path)
+    if not isinstance(content, dict):
+        raise WeightsError(f"{path}: holds a {type(content).__name__}, not a state_dict")
+    inner = content.get("state_dict", content)
+    return _checked_tensors(inner if isinstance(inner, dict) else content, path)
 
 
-def _unpickled(path: Path) -> Any:
+def _unpickle_safely(path: Path) -> Any:
     import torch
 
-    _refuse_bombs(path)
+    _refuse_zip_bomb(path)
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch.load raises whatever its unpickler meets
-        raise WeightsError(f"{path}: not a state_dict that can be read safely: {_said(error)}") from None
+    except Exception as error:  # torch.load raises errors of many classes
+        raise WeightsError(f"{path}: not a state_dict that can be read safely: {_first_sentence(error)}") from None
 
 
-def _refuse_bombs(path: Path) -> None:
+def _refuse_zip_bomb(path: Path) -> None:
     if not zipfile.is_zipfile(path):
         return
     with zipfile.ZipFile(path) as archive:
         unpacked = sum(member.file_size for member in archive.infolist())
-    if unpacked > _MOST_UNPACKED * path.stat().st_size:
+    if unpacked > _MAX_UNPACK_RATIO * path.stat().st_size:
         raise WeightsError(
             f"{path}: its {path.stat().st_size:,} bytes unpack to {unpacked:,}; torch writes no such file"
         )
 
 
-def _said(error: Exception) -> str:
-    """Return the first sentence of what went wrong, without torch's advice to load the file unsafely."""
+def _first_sentence(error: Exception) -> str:
+    """Return the first sentence of an error of torch.load, without its advice to load the file unsafely."""
     text = str(error).partition("WeightsUnpickler error:")[2] or str(error)
-    lines = [line.strip() for line in text.splitlines() if line.strip() and _ADVICE not in line]
+    lines = [line.strip() for line in text.splitlines() if line.strip() and _TORCH_ADVICE not in line]
     if not lines:
         return type(error).__name__
-    told = lines[-1] if lines[0].startswith("Weights only load failed") else lines[0]
-    return told.split(". ")[0].rstrip(".")[:_MOST_TOLD]
+    line = lines[-1] if lines[0].startswith("Weights only load failed") else lines[0]
+    return line.split(". ")[0].rstrip(".")[:_MAX_MESSAGE_LENGTH]
 
 
-def _plain(tensors: Mapping[Any, Any], path: Path) -> Mapping[str, Any]:
-    odd = [f"{name!r}: {kind}" for name, value in tensors.items() if (kind := _oddness(value))]
-    if odd:
-        more = f" and {len(odd) - MOST_NAMED} more" if len(odd) > MOST_NAMED else ""
-        raise WeightsError(f"{path}: not a state_dict of real numbers: it holds {', '.join(odd[:MOST_NAMED])}{more}")
-    return {str(name): value for name, value in tensors.items()}
+def listed_names(names: Sequence[str]) -> str:
+    """Return the first names with commas between them, and how many more there are."""
+    more = f" and {len(names) - MAX_NAMES_SHOWN} more" if len(names) > MAX_NAMES_SHOWN else ""
+    return ", ".join(names[:MAX_NAMES_SHOWN]) + more
 
 
-def _oddness(value: Any) -> str:
-    """Return what is not plain about a value, or an empty text for a dense tensor of real numbers."""
+def _checked_tensors(values: Mapping[Any, Any], path: Path) -> Mapping[str, Any]:
+    """Return the values by name. Raises WeightsError if one is no dense tensor of real numbers."""
+    problems = [f"{name!r}: {problem}" for name, value in values.items() if (problem := _problem(value))]
+    if problems:
+        raise WeightsError(f"{path}: not a state_dict of real numbers: it holds {listed_names(problems)}")
+    return {str(name): value for name, value in values.items()}
+
+
+def _problem(value: Any) -> str:
+    """Return why a value is no dense tensor of real numbers: its type or layout. Empty if it is one."""
     import torch
 
     if not isinstance(value, torch.Tensor):

@@ -1,4 +1,4 @@
-"""Net and weights to ONNX: one model, checked, its blobs named as Caffe names them."""
+"""Caffe to ONNX in memory: lowers a net and its weights to one checked ONNX model, with the blob names of Caffe."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from dataclasses import dataclass, field, replace
 import onnx
 from onnx import helper
 
-from converters.onnx_export.dynamic_axes import Dims, dims_of
+from converters.common.utf8 import valid_utf8
+from converters.onnx_export.dynamic_axes import OnnxShape, dynamic_shapes
 from converters.onnx_export.onnx_graph import Graph
 from prototxt_gen import layers
 from prototxt_gen.analysis import Analysis, Row
@@ -23,63 +24,65 @@ OPSETS = range(18, 24)
 DEFAULT_OPSET = 20
 IR_VERSION = 10
 PROTOTXT_KEY, ROLES_KEY = "caffe.prototxt", "caffe.blobs"
-"""Metadata: the net that the model is, as prototxt, and which initializer is which of its blobs."""
+"""Metadata keys: the net as prototxt, and the initializer that holds each blob (by layer name and role, as JSON)."""
 
 
 @dataclass(frozen=True)
 class OnnxNet:
-    """A net as an ONNX graph. Its large arrays are still views of the weights file; `onnx_writer` writes the model."""
+    """A net as an ONNX graph that is not written yet; `onnx_writer.save_onnx` writes it.
+
+    Large arrays are still views of the mapped weights file. `inputs` and `outputs`: shapes by name.
+    """
 
     graph: Graph
     analysis: Analysis
-    inputs: Mapping[str, Dims]
-    outputs: Mapping[str, Dims]
+    inputs: Mapping[str, OnnxShape]
+    outputs: Mapping[str, OnnxShape]
     names: Mapping[Value, str]
-    """The ONNX name of every blob that is still there."""
+    """The ONNX name of every blob that the graph still has; folding removes some."""
     metadata: Mapping[str, str] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
 
     def model(self, with_weights: bool = True) -> onnx.ModelProto:
-        """Return the model. Without weights, arrays of floats stand as inputs: enough to check types and shapes."""
-        g = self.graph
-        light = {n: a for n, a in g.arrays.items() if with_weights or a.dtype.kind != "f"}
-        heavy = {n: a.shape for n, a in g.arrays.items() if n not in light}
-        made = Graph(g.opset)
-        made.arrays = light
-        graph = helper.make_graph(
-            g.nodes,
-            utf8(self.analysis.net.name) or "net",
-            [_info(n, d) for n, d in [*self.inputs.items(), *heavy.items()]],
-            [_info(n, d) for n, d in self.outputs.items()],
-            made.initializers,
+        """Return the ONNX model.
+
+        `with_weights=False` declares float arrays as inputs instead of storing them, which is enough for checking
+        types and shapes.
+        """
+        graph = self.graph
+        stored = {name: array for name, array in graph.arrays.items() if with_weights or array.dtype.kind != "f"}
+        declared = {name: array.shape for name, array in graph.arrays.items() if name not in stored}
+        storage = Graph(graph.opset)
+        storage.arrays = stored
+        graph_proto = helper.make_graph(
+            graph.nodes,
+            valid_utf8(self.analysis.net.name) or "net",
+            [_float_value_info(name, shape) for name, shape in [*self.inputs.items(), *declared.items()]],
+            [_float_value_info(name, shape) for name, shape in self.outputs.items()],
+            storage.initializers,
         )
         model = helper.make_model(
-            graph,
+            graph_proto,
             producer_name="prototxt-gen",
-            opset_imports=[helper.make_opsetid("", g.opset)],
+            opset_imports=[helper.make_opsetid("", graph.opset)],
             ir_version=IR_VERSION,
         )
         helper.set_model_props(model, dict(self.metadata))
         return model
 
     def check(self) -> None:
-        """Run ONNX's checker and its strict shape inference; NetError where the graph is not right."""
+        """Run ONNX's checker and its strict shape inference. Raises NetError if they find an error."""
         try:
             onnx.checker.check_model(self.model(with_weights=False), full_check=True)
         except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-            raise NetError(f"{self.analysis.net.name}: the ONNX model does not check: {error}") from error
+            raise NetError(f"{self.analysis.net.name}: the ONNX checker refuses the model: {error}") from error
 
 
-def _info(name: str, dims: Dims) -> onnx.ValueInfoProto:
-    return helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, list(dims))
+def _float_value_info(name: str, shape: OnnxShape) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, list(shape))
 
 
-def utf8(text: str) -> str:
-    """Return a name as ONNX can hold it: bytes that are not UTF-8 become escapes."""
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-
-
-def lower(
+def lower_to_onnx(
     analysis: Analysis,
     weights: Weights,
     *,
@@ -88,107 +91,118 @@ def lower(
     dynamic_size: bool = False,
     metadata: Mapping[str, str] | None = None,
 ) -> OnnxNet:
-    """Lower a net of one phase, all shapes known, to ONNX.
+    """Lower a net of one phase, with all shapes known, to ONNX.
 
-    The batch is dynamic wherever nothing in the graph depends on it (a Reshape to a fixed batch does); with
-    `dynamic_size` the height and width too. One UnsupportedError lists every layer that has no exact ONNX form.
+    `opset`: 18 to 23. `fold_bn`: fold batch normalisation into the layer above where possible. The batch is dynamic if
+    nothing in the graph depends on it (a Reshape to a fixed batch does). `dynamic_size`: height and width are dynamic
+    too. `metadata`: further entries for the model. Raises UnsupportedError, which lists every layer that has no exact
+    ONNX form, and NetError if ONNX's checker refuses the model.
     """
     if opset not in OPSETS:
         raise UnsupportedError(f"opset {opset}: there are {OPSETS.start} to {OPSETS.stop - 1}")
     if fold_bn:
         analysis, weights = fold(analysis, weights)
-    lowering = Lowering(analysis, weights, opset)
+    lowering = _NetLowering(analysis, weights, opset)
 
-    def again(other: Analysis) -> Graph:
-        return Lowering(other, weights, opset).finished()
+    def lower_graph(other: Analysis) -> Graph:
+        return _NetLowering(other, weights, opset).finished_graph()
 
-    outputs = lowering.output_names()
-    dims, remarks = dims_of(analysis, lowering.graph, again, dynamic_size)
-    made = OnnxNet(
+    outputs = lowering.name_outputs()
+    shapes, remarks = dynamic_shapes(analysis, lowering.graph, lower_graph, dynamic_size)
+    net = OnnxNet(
         lowering.graph,
         analysis,
-        {lowering.names[value]: dims[value] for value in lowering.sources},
-        {name: dims[value] for value, name in outputs.items()},
+        {lowering.names[value]: shapes[value] for value in lowering.inputs},
+        {name: shapes[value] for value, name in outputs.items()},
         lowering.names,
-        {**_described(analysis, lowering.graph), **(metadata or {})},
+        {**_net_metadata(analysis, lowering.graph), **(metadata or {})},
         tuple(remarks),
     )
-    made.check()
-    return made
+    net.check()
+    return net
 
 
-def _described(analysis: Analysis, graph: Graph) -> dict[str, str]:
+def _net_metadata(analysis: Analysis, graph: Graph) -> dict[str, str]:
+    """Return the metadata that is needed to get a .caffemodel back from the ONNX file."""
     from prototxt_gen.net.render import net_text
 
-    return {PROTOTXT_KEY: utf8(net_text(analysis.net)), ROLES_KEY: json.dumps(graph.roles)}
+    return {PROTOTXT_KEY: valid_utf8(net_text(analysis.net)), ROLES_KEY: json.dumps(graph.roles)}
 
 
-class Lowering:
-    """Lowers layer by layer, keeping which ONNX value each blob is."""
+class _NetLowering:
+    """Lowers a net layer by layer. `names` holds the ONNX name of each value."""
 
     def __init__(self, analysis: Analysis, weights: Weights, opset: int) -> None:
         self.graph, self.analysis, self.weights = Graph(opset), analysis, weights
-        self.sources = sources(analysis.net)
-        self._final = {value.blob: value for value in analysis.net.values()}
-        if "" in self._final:
+        self.inputs = sources(analysis.net)
+        self._last_values = {value.blob: value for value in analysis.net.values()}
+        if "" in self._last_values:
             raise UnsupportedError(f"{analysis.net.source}: a blob's name is empty, which in ONNX stands for no blob")
-        self._inputs = {value.blob for value in self.sources}
+        self._input_blobs = {value.blob for value in self.inputs}
         self.names: dict[Value, str] = {}
-        for value in self.sources:
-            self._name(value, utf8(value.blob))
-        for blob in self._final:
-            self.graph.reserve(utf8(blob))
-        lower_all(replace(analysis, rows=tuple(r for r in analysis.rows if not is_fed(r.layer))), self._lower, "ONNX")
+        for value in self.inputs:
+            self._set_name(value, valid_utf8(value.blob))
+        for blob in self._last_values:
+            self.graph.reserve(valid_utf8(blob))
+        computed = tuple(row for row in analysis.rows if not is_fed(row.layer))
+        lower_all(replace(analysis, rows=computed), self._lower_layer, "ONNX")
 
-    def finished(self) -> Graph:
-        """Return the graph with its outputs named."""
-        self.output_names()
+    def finished_graph(self) -> Graph:
+        """Return the graph after naming its outputs."""
+        self.name_outputs()
         return self.graph
 
-    def _lower(self, row: Row) -> None:
+    def _lower_layer(self, row: Row) -> None:
         layer = row.layer
-        self.graph.scope, self.graph.learned = utf8(layer.name), self.weights.of(layer.name)
-        start = len(self.graph.nodes)
+        self.graph.scope, self.graph.layer_blobs = valid_utf8(layer.name), self.weights.of(layer.name)
+        first_node = len(self.graph.nodes)
         bottoms = [self.names[value] for value in layer.bottoms if value in self.names]
         if len(bottoms) != len(layer.bottoms):
             raise UnsupportedError(f"layer {layer.name!r} ({layer.type}): a bottom comes from a layer that is refused")
-        made = layers.layer_type_of(layer).onnx(self.graph, layer, bottoms, self.graph.learned)
-        for value, top in zip(layer.tops, [made] if isinstance(made, str) else made, strict=False):
-            self._take(value, top, start)
+        tops = layers.layer_type_of(layer).onnx(self.graph, layer, bottoms, self.graph.layer_blobs)
+        for value, top in zip(layer.tops, [tops] if isinstance(tops, str) else tops, strict=False):
+            self._name_top(value, top, first_node)
 
-    def _take(self, value: Value, top: str, start: int) -> None:
-        """Call the node's output by the blob's name; a layer that hands its bottom through adds no node."""
-        last = self._final.get(value.blob) == value and value.blob not in self._inputs
-        wanted = utf8(value.blob if last else f"{value.blob}:{value.version}")
-        made_here = [node for node in self.graph.nodes[start:] if top in node.output]
-        if made_here and top not in self.names.values():
-            for node in self.graph.nodes[start:]:
-                _rename(node, top, wanted)
-            top = wanted
-        self._name(value, top)
+    def _name_top(self, value: Value, top: str, first_node: int) -> None:
+        """Rename the ONNX value `top` to its blob's name; a layer that returns its bottom has added no node.
 
-    def _name(self, value: Value, name: str) -> None:
+        `first_node`: index of the first node of this layer.
+        """
+        is_last = self._last_values.get(value.blob) == value and value.blob not in self._input_blobs
+        blob_name = valid_utf8(value.blob if is_last else f"{value.blob}:{value.version}")
+        layer_nodes = self.graph.nodes[first_node:]
+        is_computed_here = any(top in node.output for node in layer_nodes)
+        if is_computed_here and top not in self.names.values():
+            for node in layer_nodes:
+                _rename_in_node(node, top, blob_name)
+            top = blob_name
+        self._set_name(value, top)
+
+    def _set_name(self, value: Value, name: str) -> None:
         self.names[value] = name
         self.graph.set_shape(name, self.analysis.shapes[value])
 
-    def output_names(self) -> dict[Value, str]:
-        """Return the outputs' names; one that is an input or another output gets a node of its own."""
-        found: dict[Value, str] = {}
+    def name_outputs(self) -> dict[Value, str]:
+        """Return the names of the outputs.
+
+        An output that is an input or another output gets an Identity node. Raises UnsupportedError if there is none.
+        """
+        names: dict[Value, str] = {}
         for value in results(self.analysis.net):
             name = self.names[value]
-            if name != utf8(value.blob) and value.blob not in self._inputs:
-                self.graph.scope, self.graph.learned = "", {}
-                made = self.graph.op("Identity", name)
-                name = utf8(value.blob)
-                _rename(self.graph.nodes[-1], made, name)
+            if name != valid_utf8(value.blob) and value.blob not in self._input_blobs:
+                self.graph.scope, self.graph.layer_blobs = "", {}
+                copy = self.graph.op("Identity", name)
+                name = valid_utf8(value.blob)
+                _rename_in_node(self.graph.nodes[-1], copy, name)
                 self.names[value] = name
-            found[value] = name
-        if not found:
-            raise UnsupportedError(f"{self.analysis.net.name}: the net has no output: no layer makes a blob")
-        return found
+            names[value] = name
+        if not names:
+            raise UnsupportedError(f"{self.analysis.net.name}: the net has no output: no layer computes a blob")
+        return names
 
 
-def _rename(node: onnx.NodeProto, old: str, new: str) -> None:
+def _rename_in_node(node: onnx.NodeProto, old: str, new: str) -> None:
     for names in (node.input, node.output):
         for index, name in enumerate(names):
             if name == old:

@@ -1,7 +1,7 @@
-"""Writing an ONNX model whose weights are streamed from where they lie, never held in memory whole.
+"""Writing an ONNX file, with weights that are copied from the mapped weights file a few MiB at a time.
 
-Protobuf reads two messages of one type, one behind the other, as their union. So the graph
-comes first, and behind it, for every array, a model that holds nothing but that one initializer.
+Protobuf merges two messages of the same type that follow each other in a file. So the model without arrays is written
+first, and then, for every array, a model with this one initializer only.
 """
 
 from __future__ import annotations
@@ -18,71 +18,75 @@ from converters.onnx_export.onnx_graph import Array
 from prototxt_gen.caffemodel.wire import encode_head
 from prototxt_gen.common import files
 
-LIMIT = 2**31 - 2**20
-"""ONNX Runtime and protobuf refuse files of 2 GiB; arrays then go to a file beside the model."""
+MAX_FILE_BYTES = 2**31 - 2**20
+"""Largest number of bytes in one ONNX file, as ONNX Runtime and protobuf refuse 2 GiB and more."""
 _GRAPH, _INITIALIZER, _RAW_DATA = 7, 5, 9
-_CHUNK = 2**22
+"""Field numbers: ModelProto.graph, GraphProto.initializer, TensorProto.raw_data."""
+_CHUNK_BYTES = 2**22
 
 
-def save(net: OnnxNet, path: Path, force: bool = False, limit: int = LIMIT) -> list[Path]:
-    """Write the model to `path`, and `path`.data beside it where the weights pass `limit` bytes; return the files."""
+def save_onnx(net: OnnxNet, path: Path, force: bool = False, limit: int = MAX_FILE_BYTES) -> list[Path]:
+    """Write the model to `path`; return the written files.
+
+    Weights of `limit` bytes or more go to a second file, `path`.data. `force`: overwrite. Raises PrototxtGenError if a
+    file exists and `force` is False.
+    """
     if sum(array.nbytes for array in net.graph.arrays.values()) < limit:
         with files.replacing(path, force) as temporary, temporary.open("r+b") as file:
-            _write_all(file, net)
+            _write_one_file(file, net)
         return [path]
-    beside = path.with_name(f"{path.name}.data")
-    files.refuse_overwriting([path, beside], force)
-    with files.replacing(beside) as data, files.replacing(path) as temporary:
-        _write_beside(net, data, temporary, beside.name)
-    return [path, beside]
+    data_path = path.with_name(f"{path.name}.data")
+    files.refuse_overwriting([path, data_path], force)
+    with files.replacing(data_path) as data, files.replacing(path) as temporary:
+        _write_two_files(net, data, temporary, data_path.name)
+    return [path, data_path]
 
 
-def _bare(net: OnnxNet) -> onnx.ModelProto:
-    """Return the model without arrays."""
+def _model_without_arrays(net: OnnxNet) -> onnx.ModelProto:
+    """Return the model without initializers."""
     model = net.model(with_weights=False)
     del model.graph.initializer[:]
-    heavy = {name for name, array in net.graph.arrays.items() if array.dtype.kind == "f"}
-    kept = [info for info in model.graph.input if info.name not in heavy]
+    float_arrays = {name for name, array in net.graph.arrays.items() if array.dtype.kind == "f"}
+    kept = [info for info in model.graph.input if info.name not in float_arrays]
     del model.graph.input[:]
     model.graph.input.extend(kept)
     return model
 
 
-def _write_all(file: BinaryIO, net: OnnxNet) -> None:
-    file.write(_bare(net).SerializeToString())
+def _write_one_file(file: BinaryIO, net: OnnxNet) -> None:
+    file.write(_model_without_arrays(net).SerializeToString())
     for name, array in net.graph.arrays.items():
-        inside = _tensor(name, array).SerializeToString() + encode_head(_RAW_DATA, array.nbytes)
-        tensor = encode_head(_INITIALIZER, len(inside) + array.nbytes)
-        file.write(encode_head(_GRAPH, len(tensor) + len(inside) + array.nbytes) + tensor + inside)
-        for piece in _pieces(array):
-            file.write(piece)
+        header = _tensor_header(name, array).SerializeToString() + encode_head(_RAW_DATA, array.nbytes)
+        tensor = encode_head(_INITIALIZER, len(header) + array.nbytes)
+        file.write(encode_head(_GRAPH, len(tensor) + len(header) + array.nbytes) + tensor + header)
+        for chunk in _chunks(array):
+            file.write(chunk)
 
 
-def _write_beside(net: OnnxNet, data: Path, model_path: Path, location: str) -> None:
-    model = _bare(net)
+def _write_two_files(net: OnnxNet, data: Path, model_path: Path, location: str) -> None:
+    model = _model_without_arrays(net)
     with data.open("r+b") as file:
         for name, array in net.graph.arrays.items():
-            tensor = _tensor(name, array)
+            tensor = _tensor_header(name, array)
             tensor.data_location = onnx.TensorProto.EXTERNAL
-            file.write(b"\0" * (-file.tell() % 4096))  # ONNX Runtime maps arrays that begin on a page
+            file.write(b"\0" * (-file.tell() % 4096))  # page boundary, so that ONNX Runtime can map it
             for key, value in (("location", location), ("offset", file.tell()), ("length", array.nbytes)):
                 tensor.external_data.add(key=key, value=str(value))
-            for piece in _pieces(array):
-                file.write(piece)
+            for chunk in _chunks(array):
+                file.write(chunk)
             model.graph.initializer.append(tensor)
     model_path.write_bytes(model.SerializeToString())
 
 
-def _tensor(name: str, array: Array) -> onnx.TensorProto:
-    """Return the tensor without its numbers."""
+def _tensor_header(name: str, array: Array) -> onnx.TensorProto:
+    """Return a tensor with name, shape and type, but without its numbers."""
     kind = onnx.helper.np_dtype_to_tensor_dtype(array.dtype)
     return onnx.TensorProto(name=name, dims=array.shape, data_type=kind)
 
 
-def _pieces(array: Array) -> Iterator[memoryview]:
-    """Yield the array's bytes in row order, a few MiB at a time: straight from where they lie, if they lie so."""
-    stored = array.dtype.newbyteorder("<")
-    flat = np.ascontiguousarray(array, stored).reshape(-1)
-    plain = flat.view(np.uint8)  # bytes need no alignment: numbers in a mapped file often have none
-    for start in range(0, plain.size, _CHUNK):
-        yield plain[start : start + _CHUNK].data
+def _chunks(array: Array) -> Iterator[memoryview]:
+    """Yield the array's little-endian bytes in row order, a few MiB at a time; a contiguous array is not copied."""
+    flat = np.ascontiguousarray(array, array.dtype.newbyteorder("<")).reshape(-1)
+    data = flat.view(np.uint8)  # bytes, as numbers in a mapped file are often not aligned
+    for start in range(0, data.size, _CHUNK_BYTES):
+        yield data[start : start + _CHUNK_BYTES].data

@@ -1,1 +1,1 @@
-"""Nets as PyTorch: a model.py that stands alone, with its weights beside it, or a .pt2."""
+"""Caffe to PyTorch: a folder with a model.py that does not import prototxt-gen and its weights, or a .pt2 file."""

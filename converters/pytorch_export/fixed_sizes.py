@@ -1,4 +1,7 @@
-"""Which sizes of its bottoms a layer's source goes by: found by writing it for other sizes and comparing."""
+"""Writing all layers as PyTorch source, and finding those whose source depends on the batch or the image size.
+
+Each layer is written for other input shapes too. If its source differs, that size is fixed in model.py.
+"""
 
 from __future__ import annotations
 
@@ -7,102 +10,122 @@ from dataclasses import dataclass, field
 
 import torch
 
-from converters.common.other_sizes import more_images, other_sizes, relearned, resized
-from converters.pytorch_export.layer_source import Piece, piece
-from converters.pytorch_export.nn_constructors import stock_expression
+from converters.common.other_sizes import (
+    at_other_image_sizes,
+    layers_with_other_blob_shapes,
+    with_larger_batch,
+    with_larger_images,
+)
+from converters.pytorch_export.layer_source import LayerSource, layer_source
+from converters.pytorch_export.nn_constructors import nn_constructor
 from prototxt_gen.analysis import Analysis, Row
 from prototxt_gen.common.errors import PrototxtGenError
 from prototxt_gen.ir import Shape, Value
 from prototxt_gen.net.lowering_checks import lower_all
 from prototxt_gen.runtime.torch_net import LoweredLayer, TorchNet
 
-_EVERY_AXIS = (0, 1, 2, 3, 4)
+_ALL_AXES = (0, 1, 2, 3, 4)
 _BATCH_AXIS = (0,)
-_MORE = (32, 64)
-"""How much higher and wider the other images are."""
+_EXTRA_PIXELS = (32, 64)
+"""Pixels added to height and width for the first other image size."""
 
 
 @dataclass
-class Fixed:
-    """The layers whose source goes by the batch, and by the size of the image. The net as a whole may, without one."""
+class FixedSizes:
+    """Sizes that are fixed in a model.py.
 
-    by: dict[str, list[str]] = field(default_factory=dict)
+    `dependent_layers`: the layers whose source depends on a size, by "batch" and "size" (of the image). A key without
+    layers means that the net itself does not accept another size.
+    """
+
+    dependent_layers: dict[str, list[str]] = field(default_factory=dict)
 
     @property
-    def batch(self) -> bool:
-        return "batch" in self.by
+    def is_batch_fixed(self) -> bool:
+        return "batch" in self.dependent_layers
 
     @property
-    def size(self) -> bool:
-        return "size" in self.by
+    def is_image_size_fixed(self) -> bool:
+        return "size" in self.dependent_layers
 
     @property
     def remarks(self) -> list[str]:
-        return [f"the {kind} is fixed: {who[0]} goes by it" for kind, who in self.by.items() if who]
+        """Sentences for the user, each naming the first layer that depends on a size."""
+        found = self.dependent_layers.items()
+        return [f"the {kind} is fixed: {layer_names[0]} depends on it" for kind, layer_names in found if layer_names]
 
 
-def all_pieces(analysis: Analysis, net: TorchNet) -> tuple[list[Piece], Fixed]:
-    """Write every layer. One UnsupportedError lists those that cannot be."""
-    writer = _Pieces(analysis, net)
-    body = Analysis(analysis.net, tuple(row for row in analysis.rows if id(row.layer) in writer.steps), analysis.shapes)
-    return lower_all(body, writer.write, "a model.py"), writer.fixed
+def write_all_layers(analysis: Analysis, net: TorchNet) -> tuple[list[LayerSource], FixedSizes]:
+    """Return the source of every layer, and the sizes that are fixed in it.
+
+    Raises UnsupportedError, which lists all layers that cannot be written as PyTorch source.
+    """
+    writer = _LayerWriter(analysis, net)
+    rows = tuple(row for row in analysis.rows if id(row.layer) in writer.steps)
+    return lower_all(Analysis(analysis.net, rows, analysis.shapes), writer.write, "a model.py"), writer.fixed
 
 
-class _Pieces:
+class _LayerWriter:
+    """Writes layers; `others`: the net analysed at other shapes, by "batch" and "size"."""
+
     def __init__(self, analysis: Analysis, net: TorchNet) -> None:
         self.shapes = analysis.shapes
         self.steps = {id(step.layer): step for step in net.lowered_layers}
-        self.others = {"batch": _taken([more_images(analysis)]), "size": _sizes(analysis)}
-        self.fixed = Fixed()
+        self.others = {"batch": _valid([with_larger_batch(analysis)]), "size": _at_other_sizes(analysis)}
+        self.fixed = FixedSizes()
 
-    def write(self, row: Row) -> Piece:
+    def write(self, row: Row) -> LayerSource:
+        """Return the source of a layer that depends on as few sizes as possible, and record those it depends on."""
         step = self.steps[id(row.layer)]
-        for axes in (_EVERY_AXIS, _BATCH_AXIS):
-            differing = [kind for kind, others in self.others.items() if not self._same(step, others, axes)]
-            if not differing or axes == _BATCH_AXIS:
+        for axes in (_ALL_AXES, _BATCH_AXIS):
+            dependent = [kind for kind, others in self.others.items() if not self._is_same(step, others, axes)]
+            if not dependent or axes == _BATCH_AXIS:
                 break
-        self._note(step, differing)
-        return piece(step.layer, step.module, step.path, _of(self.shapes, step), axes)
+        self._record_dependence(step, dependent)
+        return layer_source(step.layer, step.module, step.path, _bottom_shapes(self.shapes, step), axes)
 
-    def _same(self, step: LoweredLayer, others: Sequence[Analysis], axes: tuple[int, ...]) -> bool:
-        """Whether the layer's source for other sizes is the one for its own; what it learned does not matter here."""
-        own = _of(self.shapes, step)
-        different = {shapes for other in others if (shapes := _of(other.shapes, step)) != own}
+    def _is_same(self, step: LoweredLayer, others: Sequence[Analysis], axes: tuple[int, ...]) -> bool:
+        """Whether the layer's source is the same at the other shapes, apart from its learned numbers."""
+        bottoms = _bottom_shapes(self.shapes, step)
+        other_bottoms = {shapes for other in others if (shapes := _bottom_shapes(other.shapes, step)) != bottoms}
         try:
-            looks = _looks(step, own, axes) if different else None
-            return bool(others) and all(_looks(step, shapes, axes) == looks for shapes in different)
+            key = _source_key(step, bottoms, axes) if other_bottoms else None
+            return bool(others) and all(_source_key(step, shapes, axes) == key for shapes in other_bottoms)
         except (PrototxtGenError, RuntimeError):
             return False
 
-    def _note(self, step: LoweredLayer, differing: Sequence[str]) -> None:
-        for kind in differing:
-            found = self.fixed.by.setdefault(kind, [])
+    def _record_dependence(self, step: LoweredLayer, kinds: Sequence[str]) -> None:
+        for kind in kinds:
+            layer_names = self.fixed.dependent_layers.setdefault(kind, [])
             if self.others[kind]:
-                found.append(f"layer {step.layer.name!r} ({step.layer.type})")
+                layer_names.append(f"layer {step.layer.name!r} ({step.layer.type})")
 
 
-def _of(shapes: Mapping[Value, Shape], step: LoweredLayer) -> tuple[Shape, ...]:
+def _bottom_shapes(shapes: Mapping[Value, Shape], step: LoweredLayer) -> tuple[Shape, ...]:
     return tuple(shapes[value] for value in step.layer.bottoms)
 
 
-def _looks(step: LoweredLayer, bottoms: Sequence[Shape], axes: tuple[int, ...]) -> object:
-    """Return the source of a layer with nothing learned; a stock module takes no memory for it."""
+def _source_key(step: LoweredLayer, bottoms: Sequence[Shape], axes: tuple[int, ...]) -> object:
+    """Return an object that is equal for equal source. Modules of torch.nn are made without memory for it."""
     with torch.device("meta"):
-        light = step.layer_type.torch(step.layer, bottoms)
-        stock = stock_expression(light, len(bottoms[0]) if bottoms else 0)
-    if stock is not None:
-        return stock
-    return piece(step.layer, step.layer_type.torch(step.layer, bottoms), step.path, bottoms, axes).looks()
+        module = step.layer_type.torch(step.layer, bottoms)
+        constructor = nn_constructor(module, len(bottoms[0]) if bottoms else 0)
+    if constructor is not None:
+        return constructor
+    module = step.layer_type.torch(step.layer, bottoms)
+    return layer_source(step.layer, module, step.path, bottoms, axes).comparison_key()
 
 
-def _sizes(analysis: Analysis) -> list[Analysis]:
-    """Return the net for other sizes of its images; none where it does not take images that are much larger.
+def _at_other_sizes(analysis: Analysis) -> list[Analysis]:
+    """Return the net at other image sizes; none if it does not accept much larger images.
 
-    One size is enough where weights go by it.
+    If learned blobs depend on the size, one size is enough to find that out.
     """
-    larger = _taken([resized(analysis, *_MORE)])
-    return [*larger, *other_sizes(analysis)] if larger and not relearned(analysis, larger[0]) else larger
+    larger = _valid([with_larger_images(analysis, *_EXTRA_PIXELS)])
+    if not larger or layers_with_other_blob_shapes(analysis, larger[0]):
+        return larger
+    return [*larger, *at_other_image_sizes(analysis)]
 
 
-def _taken(analyses: Sequence[Analysis]) -> list[Analysis]:
-    return [one for one in analyses if one.complete]
+def _valid(analyses: Sequence[Analysis]) -> list[Analysis]:
+    return [analysis for analysis in analyses if analysis.complete]

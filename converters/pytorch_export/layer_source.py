@@ -1,4 +1,4 @@
-"""Each layer of a net as Python for PyTorch: the module it needs, and the statements that run it."""
+"""One layer as PyTorch source: the constructor of its module, and the statements that run it."""
 
 from __future__ import annotations
 
@@ -9,122 +9,141 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from converters.pytorch_export.call_trace import Trace, UntraceableError, trace
-from converters.pytorch_export.nn_constructors import stock_expression
-from converters.pytorch_export.self_contained_source import Bundle, bundled
-from converters.pytorch_export.trace_to_source import Writer, literal
+from converters.pytorch_export.call_trace import CallTrace, UntraceableError, trace_calls, used_names
+from converters.pytorch_export.nn_constructors import nn_constructor
+from converters.pytorch_export.self_contained_source import SelfContainedSource, self_contained_source
+from converters.pytorch_export.trace_to_source import TraceWriter, python_literal
 from prototxt_gen.common.errors import UnsupportedError
 from prototxt_gen.ir import Layer, Shape
 
 
 @dataclass
-class Piece:
+class LayerSource:
     """How one layer is written.
 
-    `made` makes its module; None where it needs none. `traced`: the calls that stand for the layer; otherwise its
-    module is called. `tensors`: what a module of ours holds, by name. `bundle`: its source.
+    `path`: the module's place in the net, with dots. `constructor`: the expression that makes the module; None if the
+    layer needs none. `trace`: calls that are written instead of a call of the module. `tensors`: parameters and buffers
+    of a module that is not from torch.nn, by name. `module_source`: the source of such a module, if it is not traced.
     """
 
     layer: Layer
     path: str
-    made: str | None
-    traced: Trace | None = None
+    constructor: str | None
+    trace: CallTrace | None = None
     tensors: Mapping[str, Tensor] = field(default_factory=dict)
-    bundle: Bundle | None = None
-    gives_tuple: bool = False
-    """Whether the module gives a tuple, though there is one top."""
+    module_source: SelfContainedSource | None = None
+    returns_tuple: bool = False
+    """Whether the module returns a tuple although the layer has one top."""
 
-    def statements(self, home: str, bottoms: Sequence[str], taken: set[str]) -> tuple[list[str], list[str]]:
-        """Return the lines, and the expression of each top, for a module at `home` and these bottoms."""
-        if self.traced is None:
-            return self._called(home, bottoms)
-        names = {name.text: bottom for name, bottom in zip(self.traced.inputs, bottoms, strict=True)}
-        return Writer(self.traced, names, home, taken).write()
+    def statements(
+        self, module_name: str, bottoms: Sequence[str], used_variables: set[str]
+    ) -> tuple[list[str], list[str]]:
+        """Return the lines that run the layer, and the expression of each top.
 
-    def _called(self, home: str, bottoms: Sequence[str]) -> tuple[list[str], list[str]]:
+        `module_name`: expression of the module, such as "self.conv1". `bottoms`: expressions of the bottoms.
+        `used_variables`: variable names that are not free; new ones are added.
+        """
+        if self.trace is None:
+            return [], self._module_call(module_name, bottoms)
+        names = {name.text: bottom for name, bottom in zip(self.trace.inputs, bottoms, strict=True)}
+        return TraceWriter(self.trace, names, module_name, used_variables).write()
+
+    def _module_call(self, module_name: str, bottoms: Sequence[str]) -> list[str]:
+        """Return the expression of each top; a module of torch.nn is called once per bottom."""
         tops = len(self.layer.tops)
-        if self.bundle is None and tops == len(bottoms):
-            return [], [f"{home}({bottom})" for bottom in bottoms]
-        call = f"{home}({', '.join(bottoms)})"
-        return [], [call] if tops == 1 and not self.gives_tuple else [f"{call}[{index}]" for index in range(tops)]
+        if self.module_source is None and tops == len(bottoms):
+            return [f"{module_name}({bottom})" for bottom in bottoms]
+        call = f"{module_name}({', '.join(bottoms)})"
+        return [call] if tops == 1 and not self.returns_tuple else [f"{call}[{index}]" for index in range(tops)]
 
-    def looks(self) -> tuple[object, ...]:
-        """Return what makes two pieces the same but for the numbers they learned."""
-        lines = self.statements("self.it", [f"x{index}" for index in range(len(self.layer.bottoms))], set())
-        constants = dict(self.traced.constants) if self.traced else {}
-        return (self.made, lines, {name: (tensor.shape, tensor.tolist()) for name, tensor in constants.items()})
+    def comparison_key(self) -> tuple[object, ...]:
+        """Return an object that is equal for two layers whose source differs in learned numbers only."""
+        bottoms = [f"x{index}" for index in range(len(self.layer.bottoms))]
+        lines = self.statements("self.it", bottoms, set())
+        constants = dict(self.trace.constants) if self.trace else {}
+        return (self.constructor, lines, {name: (tensor.shape, tensor.tolist()) for name, tensor in constants.items()})
 
 
-def piece(layer: Layer, module: nn.Module, path: str, shapes: Sequence[Shape], symbolic: tuple[int, ...]) -> Piece:
-    """Write one layer: as a class of torch.nn where there is one, else by what it does, else with its own source.
+def layer_source(
+    layer: Layer, module: nn.Module, path: str, shapes: Sequence[Shape], symbolic_axes: tuple[int, ...]
+) -> LayerSource:
+    """Write one layer: as a module of torch.nn, else as traced calls, else with the source of its module.
 
-    Sizes along the `symbolic` axes stay open. UnsupportedError where none of these can be.
+    `shapes`: shapes of the bottoms. `symbolic_axes`: axes along which other sizes should be possible. Raises
+    UnsupportedError if none of the three is possible.
     """
-    stock = stock_expression(module, len(shapes[0]) if shapes else 0)
-    if stock is not None:
-        return Piece(layer, path, stock)
-    if hasattr(module, "carried"):  # a state that lives from run to run: no trace holds that
-        return _bundled(layer, module, path, shapes)
+    constructor = nn_constructor(module, len(shapes[0]) if shapes else 0)
+    if constructor is not None:
+        return LayerSource(layer, path, constructor)
+    if hasattr(module, "carried"):  # a state that is kept from run to run, which a trace cannot express
+        return _with_module_source(layer, module, path, shapes)
     try:
-        found = _trace(module, shapes, symbolic)
+        trace = _trace(module, shapes, symbolic_axes)
     except UntraceableError:
-        return _bundled(layer, module, path, shapes)
-    return Piece(layer, path, _holder("nn.Module()", held := _held(found, module), {}), found, held)
+        return _with_module_source(layer, module, path, shapes)
+    tensors = _used_tensors(trace, module)
+    return LayerSource(layer, path, _holder_constructor("nn.Module()", tensors, {}), trace, tensors)
 
 
-def _trace(module: nn.Module, shapes: Sequence[Shape], symbolic: tuple[int, ...]) -> Trace:
-    """Trace with as many open sizes as the module does not go by: all, those asked for, or the batch alone."""
-    for axes in (symbolic, (0,)):
+def _trace(module: nn.Module, shapes: Sequence[Shape], symbolic_axes: tuple[int, ...]) -> CallTrace:
+    """Trace with as many symbolic axes as the module allows: those given, the batch axis only, or none."""
+    for axes in (symbolic_axes, (0,)):
         try:
-            return trace(module, shapes, axes)
+            return trace_calls(module, shapes, axes)
         except UntraceableError:
             continue
-    return trace(module, shapes, ())
+    return trace_calls(module, shapes, ())
 
 
-def _held(found: Trace, module: nn.Module) -> dict[str, Tensor]:
-    """Return the tensors of the module that the trace takes, and its constants."""
-    from converters.pytorch_export.call_trace import used_names
-
-    used = {n.text for call in found.calls for n in used_names((call.arguments, call.keywords)) if n.held}
-    used |= {name.text for name in found.outputs if name.held}
-    own = dict([*module.named_parameters(), *module.named_buffers()])
-    return {name: tensor for name, tensor in (own | found.constants).items() if name in used}
+def _own_tensors(module: nn.Module) -> dict[str, Tensor]:
+    return dict([*module.named_parameters(), *module.named_buffers()])
 
 
-def _bundled(layer: Layer, module: nn.Module, path: str, shapes: Sequence[Shape]) -> Piece:
+def _used_tensors(trace: CallTrace, module: nn.Module) -> dict[str, Tensor]:
+    """Return the parameters and buffers that the trace uses, and its constants."""
+    names = [name for call in trace.calls for name in used_names((call.arguments, call.keywords))]
+    used = {name.text for name in [*names, *trace.outputs] if name.is_attribute}
+    return {name: tensor for name, tensor in (_own_tensors(module) | trace.constants).items() if name in used}
+
+
+def _with_module_source(layer: Layer, module: nn.Module, path: str, shapes: Sequence[Shape]) -> LayerSource:
     try:
-        found = bundled(module)
+        source = self_contained_source(module)
     except UntraceableError as error:
         raise UnsupportedError(
             f"layer {layer.name!r} ({layer.type}): it cannot be written as PyTorch source: {error}"
         ) from None
-    held = dict([*module.named_parameters(), *module.named_buffers()])
-    made = _holder(found.expression, held, found.attributes)
-    return Piece(layer, path, made, None, held, found, len(layer.tops) == 1 and _gives_tuple(module, shapes))
+    tensors = _own_tensors(module)
+    constructor = _holder_constructor(source.expression, tensors, source.attributes)
+    returns_tuple = len(layer.tops) == 1 and _returns_tuple(module, shapes)
+    return LayerSource(layer, path, constructor, None, tensors, source, returns_tuple)
 
 
-def _gives_tuple(module: nn.Module, shapes: Sequence[Shape]) -> bool:
-    """Run a copy on zeros, as the source does not tell; where zeros are of no use it is taken to give a tensor."""
+def _returns_tuple(module: nn.Module, shapes: Sequence[Shape]) -> bool:
+    """Whether a copy of the module, run on zeros, returns a tuple. False if it does not accept zeros."""
     try:
         with torch.no_grad():
             return isinstance(deepcopy(module)(*(torch.zeros(shape) for shape in shapes)), tuple)
-    except Exception:  # whatever a module, which may be a plugin's, raises about its bottoms
+    except Exception:  # a plugin's module may raise any error
         return False
 
 
-def _holder(made: str, held: Mapping[str, Tensor], attributes: Mapping[str, str]) -> str | None:
-    """Return the call that makes a module with these tensors and attributes; None where it would hold nothing."""
-    if not held and not attributes:
-        return None if made == "nn.Module()" else made
-    parameters = {name: tensor for name, tensor in held.items() if isinstance(tensor, nn.Parameter)}
-    texts = [f'"{name}": {_shape(tensor)}' for name, tensor in parameters.items()]
-    buffers = [f'"{name}": {_shape(tensor)}' for name, tensor in held.items() if name not in parameters]
-    arguments = [made, f"{{{', '.join(texts)}}}"] + ([f"{{{', '.join(buffers)}}}"] if buffers or attributes else [])
+def _holder_constructor(constructor: str, tensors: Mapping[str, Tensor], attributes: Mapping[str, str]) -> str | None:
+    """Return the call that makes a module and gives it these tensors and attributes.
+
+    None if the module would be empty, so that the layer needs none. For `holding` see `source_snippets`.
+    """
+    if not tensors and not attributes:
+        return None if constructor == "nn.Module()" else constructor
+    parameters = {name: tensor for name, tensor in tensors.items() if isinstance(tensor, nn.Parameter)}
+    texts = [f'"{name}": {_shape_text(tensor)}' for name, tensor in parameters.items()]
+    buffers = [f'"{name}": {_shape_text(tensor)}' for name, tensor in tensors.items() if name not in parameters]
+    arguments = [constructor, f"{{{', '.join(texts)}}}"]
+    arguments += [f"{{{', '.join(buffers)}}}"] if buffers or attributes else []
     return f"holding({', '.join([*arguments, *(f'{name}={text}' for name, text in attributes.items())])})"
 
 
-def _shape(tensor: Tensor) -> str:
-    if tensor.dtype == torch.float32:
-        return literal(tuple(tensor.shape))
-    return f"({literal(tuple(tensor.shape))}, {tensor.dtype})"
+def _shape_text(tensor: Tensor) -> str:
+    """Return the shape as Python, in a pair with the dtype if that is not float32."""
+    shape = python_literal(tuple(tensor.shape))
+    return shape if tensor.dtype == torch.float32 else f"({shape}, {tensor.dtype})"

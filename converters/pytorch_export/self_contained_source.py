@@ -1,7 +1,7 @@
-"""Modules of ours that torch's functions cannot be told from by looking on: their own source, made to stand alone.
+"""Self-contained source of a module that can neither be written as torch.nn nor traced.
 
-Taken along are the functions and classes of ours that it calls; what it holds from outside, such as a layer's
-parameters, becomes arguments written out as constants.
+The source includes the functions and classes of our packages that the module's class uses. Values from outside the
+class, such as a layer's parameters, become constants.
 """
 
 from __future__ import annotations
@@ -20,221 +20,249 @@ import torch
 from torch import nn
 
 from converters.pytorch_export.call_trace import UntraceableError
-from converters.pytorch_export.source_analysis import OURS, Flattener, Localiser, free_names
-from converters.pytorch_export.trace_to_source import literal
+from converters.pytorch_export.source_analysis import (
+    OUR_PACKAGES,
+    AnnotationAndImportRemover,
+    ModulePrefixRemover,
+    free_names,
+)
+from converters.pytorch_export.trace_to_source import python_literal
 from prototxt_gen.ir import Layer
 from prototxt_gen.layers.base import LayerType
 from prototxt_gen.schema.message import Message
 
 
 @dataclass
-class Bundle:
-    """Source that stands alone: definitions by name in the order they are needed, and how the module is made."""
+class SelfContainedSource:
+    """Source of a module that imports none of our packages.
+
+    `expression`: makes the module. `attributes`: the module's attributes as Python. `definitions`: classes, functions
+    and constants by name, each after those that it needs. `imports`: import statements. `needs_layer_parameters`: the
+    source uses the classes in `source_snippets.LAYER_PARAMETERS`.
+    """
 
     expression: str
     attributes: dict[str, str]
     definitions: dict[str, str] = field(default_factory=dict)
     imports: set[str] = field(default_factory=set)
-    stubs: bool = False
+    needs_layer_parameters: bool = False
 
 
-def bundled(module: nn.Module) -> Bundle:
-    """Return the source of a module's class with all it needs. UntraceableError where it cannot stand alone."""
-    bundler = _Bundler()
-    expression = bundler.instance(type(module))
+def self_contained_source(module: nn.Module) -> SelfContainedSource:
+    """Return the source of a module's class with all that it needs. Raises UntraceableError if that is impossible."""
+    collector = _SourceCollector()
+    expression = collector.constructor(type(module))
     own = {name: value for name, value in vars(module).items() if name not in vars(nn.Module())}
-    attributes = {name: bundler.constant(value) for name, value in own.items()}
-    bundler.bundle.expression, bundler.bundle.attributes = expression, attributes
-    return bundler.bundle
+    attributes = {name: collector.constant(value) for name, value in own.items()}
+    collector.source.expression, collector.source.attributes = expression, attributes
+    return collector.source
 
 
-class _Bundler:
+class _SourceCollector:
+    """Collects definitions in `source`.
+
+    In its methods, `globals_` and `closure` are the values of the names around a definition: those of its module, and
+    those of the function that defines it. `constants` collects values that become arguments.
+    """
+
     def __init__(self) -> None:
-        self.bundle = Bundle("", {})
-        self.kinds: dict[str, type[Message]] = {}
-        """The messages that the source asks a layer for."""
+        self.source = SelfContainedSource("", {})
+        self.message_types: dict[str, type[Message]] = {}
+        """The parameter messages that the source reads from a layer."""
 
-    def instance(self, kind: type) -> str:
-        """Define a class, inside a function if it holds constants from outside; return the call that makes it."""
+    def constructor(self, class_: type) -> str:
+        """Add a class; return the call that makes an instance. A class with constants is defined by a function."""
         constants: dict[str, Any] = {}
-        text = self.define_class(kind, constants)
+        text = self.class_text(class_, constants)
         if not constants:
-            self.bundle.definitions[kind.__name__] = text
-            return f"{kind.__name__}()"
-        maker = f"make_{kind.__name__}"
-        inner = textwrap.indent(text, "    ")
-        self.bundle.definitions[maker] = (
-            f"def {maker}({', '.join(constants)}):\n{inner}\n\n    return {kind.__name__}()\n"
+            self.source.definitions[class_.__name__] = text
+            return f"{class_.__name__}()"
+        maker = f"make_{class_.__name__}"
+        body = textwrap.indent(text, "    ")
+        self.source.definitions[maker] = (
+            f"def {maker}({', '.join(constants)}):\n{body}\n\n    return {class_.__name__}()\n"
         )
-        given = [f"{name}={self.constant(value)}" for name, value in constants.items()]
-        return f"{maker}({', '.join(given)})"
+        arguments = [f"{name}={self.constant(value)}" for name, value in constants.items()]
+        return f"{maker}({', '.join(arguments)})"
 
-    def define_class(self, kind: type, constants: dict[str, Any]) -> str:
-        """Return the source of a class without its constructor; what it takes from around it goes to `constants`."""
-        tree = _parsed(kind)
+    def class_text(self, class_: type, constants: dict[str, Any]) -> str:
+        """Return the source of a class without its constructor."""
+        tree = _syntax_tree(class_)
         assert isinstance(tree, ast.ClassDef)
         tree.body = [node for node in tree.body if getattr(node, "name", "") != "__init__"] or [ast.Pass()]
-        tree.bases = [ast.parse(self._base(base), mode="eval").body for base in kind.__bases__]
-        around: dict[str, Any] = {}
-        inner: dict[str, Any] = {}
-        for value in vars(kind).values():
+        tree.bases = [ast.parse(self._base_class(base), mode="eval").body for base in class_.__bases__]
+        globals_: dict[str, Any] = {}
+        closure: dict[str, Any] = {}
+        for value in vars(class_).values():
             function = inspect.unwrap(value) if callable(value) else value
             if isinstance(function, FunctionType):
-                around |= function.__globals__
-                inner |= _closure(function)
-        return self._closed(tree, around, inner, constants)
+                globals_ |= function.__globals__
+                closure |= _closure_values(function)
+        return self._resolved_text(tree, globals_, closure, constants)
 
-    def _base(self, base: type) -> str:
+    def _base_class(self, base: type) -> str:
+        """Return a base class as Python; add it if it is one of ours."""
         if base.__module__.startswith("torch.nn."):
             return f"nn.{base.__name__}"
         if base is object:
             return "object"
-        if base.__name__ not in self.bundle.definitions:
+        if base.__name__ not in self.source.definitions:
             constants: dict[str, Any] = {}
-            text = self.define_class(base, constants)
+            text = self.class_text(base, constants)
             if constants:
-                raise UntraceableError(f"its base {base.__name__} takes constants from around it")
-            self.bundle.definitions[base.__name__] = text
+                raise UntraceableError(f"its base class {base.__name__} uses values from outside the class")
+            self.source.definitions[base.__name__] = text
         return base.__name__
 
-    def define_function(self, function: FunctionType) -> None:
-        if function.__name__ in self.bundle.definitions:
+    def add_function(self, function: FunctionType) -> None:
+        if function.__name__ in self.source.definitions:
             return
-        self.bundle.definitions[function.__name__] = ""  # it may call itself
+        self.source.definitions[function.__name__] = ""  # it may call itself
         constants: dict[str, Any] = {}
-        text = self._closed(_parsed(function), function.__globals__, _closure(function), constants)
+        text = self._resolved_text(_syntax_tree(function), function.__globals__, _closure_values(function), constants)
         if constants:
-            raise UntraceableError(f"{function.__name__} takes {', '.join(constants)} from around it")
-        del self.bundle.definitions[function.__name__]
-        self.bundle.definitions[function.__name__] = text
+            raise UntraceableError(f"{function.__name__} uses {', '.join(constants)} from outside the function")
+        del self.source.definitions[function.__name__]
+        self.source.definitions[function.__name__] = text
 
-    def _closed(
-        self, tree: ast.AST, around: Mapping[str, Any], closure: Mapping[str, Any], constants: dict[str, Any]
+    def _resolved_text(
+        self, tree: ast.AST, globals_: Mapping[str, Any], closure: Mapping[str, Any], constants: dict[str, Any]
     ) -> str:
-        """Return the source with every name in it provided for: imported, defined, or among `constants`."""
-        local = Localiser()
-        tree = ast.fix_missing_locations(local.visit(tree))
-        around = {**around, **local.modules}
-        while flat := Flattener({**around, **closure}).apply(tree):
-            around = {**around, **flat}
+        """Return the source of a tree after every name that it uses was imported, defined or added to `constants`."""
+        remover = AnnotationAndImportRemover()
+        tree = ast.fix_missing_locations(remover.visit(tree))
+        globals_ = {**globals_, **remover.imported}
+        while objects := ModulePrefixRemover({**globals_, **closure}).apply(tree):
+            globals_ = {**globals_, **objects}
         for name in sorted(free_names(tree)):
             if name in vars(builtins):
                 continue
             if isinstance(closure.get(name), LayerType):
-                self._layer_type(name, closure[name], tree, constants)
+                self._add_layer_type(name, closure[name], tree, constants)
             elif name in closure:
-                self._provide(name, closure[name], constants)
-            elif name in around:
-                self._provide(name, around[name], None)
+                self._add_value(name, closure[name], constants)
+            elif name in globals_:
+                self._add_value(name, globals_[name], None)
         return ast.unparse(tree)
 
-    def _layer_type(self, name: str, layer_type: LayerType, tree: ast.AST, constants: dict[str, Any]) -> None:
-        """Define a class with the methods of a layer type that the source uses, directly or through each other."""
+    def _add_layer_type(self, name: str, layer_type: LayerType, tree: ast.AST, constants: dict[str, Any]) -> None:
+        """Add a class with the methods of a layer type that the tree calls, directly or through other methods."""
         methods: dict[str, str] = {}
-        wanted = _attributes_of(name, tree)
-        while wanted:
-            method = wanted.pop()
+        pending = _attributes_of(name, tree)
+        while pending:
+            method = pending.pop()
             function = getattr(type(layer_type), method)
-            parsed = _parsed(function)
-            wanted += [n for n in _attributes_of("self", parsed) if n not in methods and n != method]
-            methods[method] = self._closed(parsed, function.__globals__, _closure(function), constants)
-        inside = textwrap.indent("\n\n".join(methods.values()), "    ")
-        self.bundle.definitions[type(layer_type).__name__] = f"class {type(layer_type).__name__}:\n{inside}\n"
+            method_tree = _syntax_tree(function)
+            pending += [n for n in _attributes_of("self", method_tree) if n not in methods and n != method]
+            methods[method] = self._resolved_text(
+                method_tree, function.__globals__, _closure_values(function), constants
+            )
+        body = textwrap.indent("\n\n".join(methods.values()), "    ")
+        self.source.definitions[type(layer_type).__name__] = f"class {type(layer_type).__name__}:\n{body}\n"
         constants[name] = layer_type
 
-    def _provide(self, name: str, value: Any, constants: dict[str, Any] | None) -> None:
-        """`constants` is None for a name of a module, which can stand beside what uses it."""
+    def _add_value(self, name: str, value: Any, constants: dict[str, Any] | None) -> None:
+        """Import or define a name. `constants` is None for a name of a module, which is defined once for the file."""
         if isinstance(value, ModuleType):
-            if value.__name__.split(".")[0] in OURS:
+            if _is_from_our_packages(value.__name__):
                 raise UntraceableError(f"it uses the module {value.__name__} as a whole")
-            self.bundle.imports.add(_import(value.__name__, name))
+            self.source.imports.add(_module_import(value.__name__, name))
         elif isinstance(value, type) and issubclass(value, Message):
-            self.kinds[name] = value
-            self.bundle.definitions[name] = f'{name} = "{value.__name__}"\n'
-        elif isinstance(value, FunctionType) and value.__module__.split(".")[0] in OURS:
-            self.define_function(value)
-        elif isinstance(value, type) and value.__module__.split(".")[0] in OURS:
-            self._base(value)
+            self.message_types[name] = value
+            self.source.definitions[name] = f'{name} = "{value.__name__}"\n'
+        elif isinstance(value, FunctionType) and _is_from_our_packages(value.__module__):
+            self.add_function(value)
+        elif isinstance(value, type) and _is_from_our_packages(value.__module__):
+            self._base_class(value)
         elif isinstance(value, (type, FunctionType)) or callable(value):
-            self.bundle.imports.add(_import_from(value, name))
-        elif constants is None and _is_plain(value):
-            self.bundle.definitions[name] = f"{name} = {literal(value)}\n"
-        elif constants is not None and _can_be_written(value):
+            self.source.imports.add(_object_import(value, name))
+        elif constants is None and _is_constant(value):
+            self.source.definitions[name] = f"{name} = {python_literal(value)}\n"
+        elif constants is not None and _can_be_argument(value):
             constants[name] = value
         else:
             raise UntraceableError(f"it holds {name}, a {type(value).__name__}")
 
     def constant(self, value: Any) -> str:
-        """Return a value as Python; layers and messages as the stubs in `snippets`."""
+        """Return a value as Python; layers and messages as the classes in `source_snippets`.
+
+        Raises UntraceableError if the value has no such form.
+        """
         if isinstance(value, Layer):
-            self.bundle.stubs = True
-            named = {kind.__name__: value.get(kind) for kind in self.kinds.values()}
-            inside = [f"{name}={self.constant(message)}" for name, message in named.items()]
-            return f"LayerParameters({', '.join([repr(value.name), repr(value.type), *inside])})"
+            self.source.needs_layer_parameters = True
+            messages = {class_.__name__: value.get(class_) for class_ in self.message_types.values()}
+            arguments = [f"{name}={self.constant(message)}" for name, message in messages.items()]
+            return f"LayerParameters({', '.join([repr(value.name), repr(value.type), *arguments])})"
         if isinstance(value, Message):
-            self.bundle.stubs = True
+            self.source.needs_layer_parameters = True
             fields = [f"{name}={self.constant(getattr(value, name))}" for name in type(value).fields]
-            known = repr(tuple(name for name, _ in value.set_fields()))
-            return f"Parameters({', '.join([known, *fields])})"
-        if _is_record(value):
-            self.bundle.stubs = True
+            set_names = repr(tuple(name for name, _ in value.set_fields()))
+            return f"Parameters({', '.join([set_names, *fields])})"
+        if _is_constant_dataclass(value):
+            self.source.needs_layer_parameters = True
             return f"Parameters({', '.join(f'{name}={self.constant(field)}' for name, field in vars(value).items())})"
         if isinstance(value, LayerType):
             return f"{type(value).__name__}()"
         if isinstance(value, dict):
             return f"{{{', '.join(f'{self.constant(k)}: {self.constant(v)}' for k, v in value.items())}}}"
-        if isinstance(value, (tuple, list)) and any(isinstance(one, Message) for one in value):
+        if isinstance(value, (tuple, list)) and any(isinstance(item, Message) for item in value):
             return f"({', '.join(map(self.constant, value))},)"
         try:
-            return literal(value)
+            return python_literal(value)
         except TypeError:
             raise UntraceableError(f"it holds a {type(value).__name__}") from None
 
 
 def _attributes_of(name: str, tree: ast.AST) -> list[str]:
-    """Return the attributes that are read of a name."""
-    reads = [node for node in ast.walk(tree) if isinstance(node, ast.Attribute)]
-    own = (node.attr for node in reads if isinstance(node.value, ast.Name) and node.value.id == name)
-    return list(dict.fromkeys(own))
+    """Return the attributes `x` of all expressions `name.x` in a tree."""
+    nodes = [node for node in ast.walk(tree) if isinstance(node, ast.Attribute)]
+    attributes = (node.attr for node in nodes if isinstance(node.value, ast.Name) and node.value.id == name)
+    return list(dict.fromkeys(attributes))
 
 
-def _is_plain(value: Any) -> bool:
+def _is_from_our_packages(module_name: str) -> bool:
+    return module_name.split(".")[0] in OUR_PACKAGES
+
+
+def _is_constant(value: Any) -> bool:
     if isinstance(value, (tuple, list)):
-        return all(map(_is_plain, value))
+        return all(map(_is_constant, value))
     return value is None or isinstance(value, (int, float, str, torch.dtype)) or value is math.inf
 
 
-def _can_be_written(value: Any) -> bool:
-    return isinstance(value, (Layer, Message)) or _is_plain(value) or _is_record(value)
+def _can_be_argument(value: Any) -> bool:
+    return isinstance(value, (Layer, Message)) or _is_constant(value) or _is_constant_dataclass(value)
 
 
-def _is_record(value: Any) -> bool:
-    """Whether a value is a data class of ours that only holds constants; what uses it may not call its methods."""
-    ours = is_dataclass(value) and not isinstance(value, (type, Layer)) and type(value).__module__.split(".")[0] in OURS
-    return ours and all(map(_is_plain, vars(value).values()))
+def _is_constant_dataclass(value: Any) -> bool:
+    """Whether a value is an instance of a dataclass of ours with constant fields. Its methods are not written."""
+    if not is_dataclass(value) or isinstance(value, (type, Layer)):
+        return False
+    return _is_from_our_packages(type(value).__module__) and all(map(_is_constant, vars(value).values()))
 
 
-def _parsed(kind: Callable[..., Any] | type) -> ast.AST:
+def _syntax_tree(definition: Callable[..., Any] | type) -> ast.AST:
     try:
-        source = textwrap.dedent(inspect.getsource(kind))
+        source = textwrap.dedent(inspect.getsource(definition))
     except (OSError, TypeError):
-        raise UntraceableError(f"the source of {kind.__name__} cannot be found") from None
+        raise UntraceableError(f"the source of {definition.__name__} cannot be found") from None
     return ast.parse(source).body[0]
 
 
-def _closure(function: FunctionType) -> dict[str, Any]:
+def _closure_values(function: FunctionType) -> dict[str, Any]:
     cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
-    return {name: cell.cell_contents for name, cell in cells if name != "__class__" and _is_full(cell)}
+    return {name: cell.cell_contents for name, cell in cells if name != "__class__" and _is_filled(cell)}
 
 
-def _is_full(cell: Any) -> bool:
+def _is_filled(cell: Any) -> bool:
     try:
         return cell.cell_contents is not ...
-    except ValueError:  # filled later than now
+    except ValueError:  # the variable has no value yet
         return False
 
 
-def _import(module: str, name: str) -> str:
+def _module_import(module: str, name: str) -> str:
+    """Return the statement that imports a module as `name`."""
     if module == name:
         return f"import {module}"
     parent, _, last = module.rpartition(".")
@@ -243,8 +271,9 @@ def _import(module: str, name: str) -> str:
     return f"import {module} as {name}"
 
 
-def _import_from(value: Any, name: str) -> str:
-    module, own = getattr(value, "__module__", ""), getattr(value, "__name__", "")
-    if not module or module.split(".")[0] in OURS or not own:
+def _object_import(value: Any, name: str) -> str:
+    """Return the statement that imports a class or function as `name`."""
+    module, own_name = getattr(value, "__module__", ""), getattr(value, "__name__", "")
+    if not module or _is_from_our_packages(module) or not own_name:
         raise UntraceableError(f"it uses {name}, which cannot be imported")
-    return f"from {module} import {own}" + ("" if own == name else f" as {name}")
+    return f"from {module} import {own_name}" + ("" if own_name == name else f" as {name}")

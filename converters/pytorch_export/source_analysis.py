@@ -1,4 +1,4 @@
-"""Python source taken apart: what a definition needs from around it, and what of ours is to be taken out of it."""
+"""Analysis of Python source: free names of a definition, and removal of annotations and of our own imports."""
 
 from __future__ import annotations
 
@@ -10,31 +10,31 @@ from typing import Any
 
 from converters.pytorch_export.call_trace import UntraceableError
 
-OURS = ("prototxt_gen", "converters", "__main__")
+OUR_PACKAGES = ("prototxt_gen", "converters", "__main__")
 """Packages that a written model.py must not import."""
 
 
-class Localiser(ast.NodeTransformer):
-    """Takes annotations and imports of ours out of the source; `modules` are what those imports named."""
+class AnnotationAndImportRemover(ast.NodeTransformer):
+    """Removes annotations and imports of our packages; `imported` holds the objects of these imports by name."""
 
     def __init__(self) -> None:
-        self.modules: dict[str, Any] = {}
+        self.imported: dict[str, Any] = {}
 
     def visit_ImportFrom(self, node: ast.ImportFrom) -> ast.AST | None:
-        if node.module is None or node.module.split(".")[0] not in OURS:
+        if node.module is None or node.module.split(".")[0] not in OUR_PACKAGES:
             return node
         module = __import__(node.module, fromlist=[alias.name for alias in node.names])
         for alias in node.names:
-            self.modules[alias.asname or alias.name] = getattr(module, alias.name)
+            self.imported[alias.asname or alias.name] = getattr(module, alias.name)
         return None
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
         node.returns = None
         for argument in [*node.args.args, *node.args.kwonlyargs, *node.args.posonlyargs]:
             argument.annotation = None
-        for rest in (node.args.vararg, node.args.kwarg):
-            if rest is not None:
-                rest.annotation = None
+        for starred in (node.args.vararg, node.args.kwarg):
+            if starred is not None:
+                starred.annotation = None
         self.generic_visit(node)
         node.body = node.body or [ast.Pass()]
         return node
@@ -44,46 +44,51 @@ class Localiser(ast.NodeTransformer):
         return ast.Assign([node.target], node.value) if node.value is not None else None
 
 
-class Flattener(ast.NodeTransformer):
-    """Writes `module.name` of our modules as `name`."""
+class ModulePrefixRemover(ast.NodeTransformer):
+    """Replaces `module.name` by `name` where the module is one of ours; `objects` holds these objects by name.
 
-    def __init__(self, around: Mapping[str, Any]) -> None:
-        self.around = around
-        self.found: dict[str, Any] = {}
+    `variables`: the values of names that the source can use.
+    """
+
+    def __init__(self, variables: Mapping[str, Any]) -> None:
+        self.variables = variables
+        self.objects: dict[str, Any] = {}
 
     def apply(self, tree: ast.AST) -> dict[str, Any]:
+        """Change the tree; return `objects`. Raises UntraceableError if a name would then have two meanings."""
         bound = set(bound_names(tree))
         self.visit(tree)
-        if clash := bound & set(self.found):
+        if clash := bound & set(self.objects):
             raise UntraceableError(f"{min(clash)} is the name of two things in its source")
-        return self.found
+        return self.objects
 
     def visit_Attribute(self, node: ast.Attribute) -> ast.AST:
         self.generic_visit(node)
-        value = self.around.get(node.value.id) if isinstance(node.value, ast.Name) else None
-        if isinstance(value, ModuleType) and value.__name__.split(".")[0] in OURS:
-            self.found[node.attr] = getattr(value, node.attr)
+        value = self.variables.get(node.value.id) if isinstance(node.value, ast.Name) else None
+        if isinstance(value, ModuleType) and value.__name__.split(".")[0] in OUR_PACKAGES:
+            self.objects[node.attr] = getattr(value, node.attr)
             return ast.copy_location(ast.Name(node.attr, node.ctx), node)
         return node
 
 
 def free_names(tree: ast.AST) -> set[str]:
-    """Return the names that the source of a definition takes from around it, each scope by Python's own rules."""
+    """Return the names that a definition uses but does not define itself, by Python's scoping rules."""
     table = symtable.symtable(ast.unparse(tree), "source", "exec")
     defined = {getattr(tree, "name", "")}
-    return set(_globals_of(table)) - defined
+    return set(_global_names(table)) - defined
 
 
-def _globals_of(table: symtable.SymbolTable) -> Iterator[str]:
+def _global_names(table: symtable.SymbolTable) -> Iterator[str]:
     inner = table.get_type() != "module"
     for symbol in table.get_symbols():
         if symbol.is_referenced() and (symbol.is_global() if inner else not symbol.is_assigned()):
             yield symbol.get_name()
     for child in table.get_children():
-        yield from _globals_of(child)
+        yield from _global_names(child)
 
 
 def bound_names(tree: ast.AST) -> Iterator[str]:
+    """Yield all names that are assigned, defined or imported anywhere in a tree."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
             yield node.id

@@ -1,14 +1,17 @@
-"""Small pieces of Python that a written model.py may need beside its classes."""
+"""Functions and classes that are copied into a model.py if its code needs them.
+
+Their names and arguments are part of the output format.
+"""
 
 from __future__ import annotations
 
-CHECK = '''def checked(name, blob, shape):
-    """Refuse a blob of other sizes than the file was written for; None stands for any."""
+CHECK_SHAPE = '''def checked(name, blob, shape):
+    """Raise ValueError if a blob has another shape than the net accepts; None means any size."""
     if len(shape) != blob.dim() or any(want not in (None, have) for want, have in zip(shape, blob.shape)):
         raise ValueError(f"{name} is {tuple(blob.shape)}; this net takes {shape}, None being any size")
 '''
-HOLDING = '''def holding(module, parameters, buffers=None, **attributes):
-    """Return a module that holds zeros of these shapes until `load` fills them."""
+ADD_TENSORS = '''def holding(module, parameters, buffers=None, **attributes):
+    """Return the module with parameters and buffers of these shapes added; they are zeros until `load` sets them."""
     for path, shape in parameters.items():
         place, name = within(module, path)
         place.register_parameter(name, nn.Parameter(torch.zeros(shape)))
@@ -22,7 +25,7 @@ HOLDING = '''def holding(module, parameters, buffers=None, **attributes):
 
 
 def within(module, path):
-    """Return the module that a dotted path leads into, made where it is not there, and the path's last name."""
+    """Return the inner module that a dotted path begins with, created if missing, and the last part of the path."""
     *way, name = path.split(".")
     for part in way:
         if not hasattr(module, part):
@@ -30,8 +33,11 @@ def within(module, path):
         module = getattr(module, part)
     return module, name
 '''
-LOAD = '''def load(path=None):
-    """Return the net with its weights, in eval mode. `path`: model.safetensors, or its folder; this one unless told."""
+LOAD_WEIGHTS = '''def load(path=None):
+    """Return the net with its weights, in eval mode.
+
+    `path`: model.safetensors or its folder. Default: the folder of this file.
+    """
     from safetensors.torch import load_file
 
     file = Path(path) if path is not None else Path(__file__).parent
@@ -39,8 +45,8 @@ LOAD = '''def load(path=None):
     net.load_state_dict(load_file(file / "model.safetensors" if file.is_dir() else file))
     return net.eval()
 '''
-STUBS = '''class Parameters:
-    """The parameters of a layer as its prototxt has them, with defaults."""
+LAYER_PARAMETERS = '''class Parameters:
+    """The parameters of a layer as in its prototxt, with defaults."""
 
     def __init__(self, set_fields=(), **fields):
         self.__dict__.update(fields, set_fields=set_fields)

@@ -1,4 +1,4 @@
-"""Sizes that remember which tensor they are a size of."""
+"""Symbolic sizes: integers that keep the expression they were computed by, such as `x.shape[0] * 2`."""
 
 from __future__ import annotations
 
@@ -8,107 +8,115 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class Name:
-    """A tensor in a trace: an input, something the module holds (`held`), or a call's result."""
+class TensorName:
+    """The name of a tensor in a trace.
+
+    `is_attribute`: it is a parameter, buffer or constant of the module, and not an input or the result of a call.
+    """
 
     text: str
-    held: bool = False
+    is_attribute: bool = False
 
 
 @dataclass(frozen=True)
-class Size:
-    """A whole number made of sizes of tensors: `text` is Python, `{}` where the names of `tensors` go."""
+class SizeExpression:
+    """An integer computed from shapes of tensors.
+
+    `text` is a Python expression with `{}` in place of the names of `tensors`.
+    """
 
     text: str
-    tensors: tuple[Name, ...]
+    tensors: tuple[TensorName, ...]
 
 
-class Dim(int):
-    """A size that remembers where it comes from; what is computed of it by + - * // % does too."""
+class SymbolicSize(int):
+    """An int that keeps its expression. Results of + - * // % are symbolic too."""
 
-    size: Size
-    asked: Callable[[], None]
+    expression: SizeExpression
+    on_use: Callable[[], None]
 
     @classmethod
-    def of(cls, value: int, size: Size, asked: Callable[[], None]) -> Dim:
-        """`asked` is called when the program goes by what the size is."""
-        made = cls(value)
-        made.size, made.asked = size, asked
-        return made
+    def of(cls, value: int, expression: SizeExpression, on_use: Callable[[], None]) -> SymbolicSize:
+        """Return a symbolic size. `on_use` is called when the program uses the number itself, as in a comparison."""
+        size = cls(value)
+        size.expression, size.on_use = expression, on_use
+        return size
 
-    def _with(self, other: object, operator: str, turned: bool = False) -> Any:
+    def _combine(self, other: object, operator: str, reflected: bool = False) -> Any:
         if not isinstance(other, int) or isinstance(other, bool):
             return NotImplemented
-        one, two = (other, self) if turned else (self, other)
+        left, right = (other, self) if reflected else (self, other)
         value = {"+": int.__add__, "-": int.__sub__, "*": int.__mul__, "//": int.__floordiv__, "%": int.__mod__}[
             operator
-        ](int(one), int(two))
-        (a, x), (b, y) = (_parts(one), _parts(two))
-        return Dim.of(value, Size(f"({a} {operator} {b})", (*x, *y)), self.asked)
+        ](int(left), int(right))
+        (left_text, left_tensors), (right_text, right_tensors) = _text_and_tensors(left), _text_and_tensors(right)
+        expression = SizeExpression(f"({left_text} {operator} {right_text})", (*left_tensors, *right_tensors))
+        return SymbolicSize.of(value, expression, self.on_use)
 
     def __add__(self, other: object) -> Any:
-        return self._with(other, "+")
+        return self._combine(other, "+")
 
     def __radd__(self, other: object) -> Any:
-        return self._with(other, "+", turned=True)
+        return self._combine(other, "+", reflected=True)
 
     def __sub__(self, other: object) -> Any:
-        return self._with(other, "-")
+        return self._combine(other, "-")
 
     def __rsub__(self, other: object) -> Any:
-        return self._with(other, "-", turned=True)
+        return self._combine(other, "-", reflected=True)
 
     def __mul__(self, other: object) -> Any:
-        return self._with(other, "*")
+        return self._combine(other, "*")
 
     def __rmul__(self, other: object) -> Any:
-        return self._with(other, "*", turned=True)
+        return self._combine(other, "*", reflected=True)
 
     def __floordiv__(self, other: object) -> Any:
-        return self._with(other, "//")
+        return self._combine(other, "//")
 
     def __rfloordiv__(self, other: object) -> Any:
-        return self._with(other, "//", turned=True)
+        return self._combine(other, "//", reflected=True)
 
     def __mod__(self, other: object) -> Any:
-        return self._with(other, "%")
+        return self._combine(other, "%")
 
     def __neg__(self) -> Any:
-        return Dim.of(-int(self), Size(f"(-{self.size.text})", self.size.tensors), self.asked)
+        expression = SizeExpression(f"(-{self.expression.text})", self.expression.tensors)
+        return SymbolicSize.of(-int(self), expression, self.on_use)
 
     def __eq__(self, other: object) -> bool:
-        self.asked()
+        self.on_use()
         return int(self) == other
 
     def __lt__(self, other: int) -> bool:
-        self.asked()
+        self.on_use()
         return int(self) < other
 
     def __le__(self, other: int) -> bool:
-        self.asked()
+        self.on_use()
         return int(self) <= other
 
     def __gt__(self, other: int) -> bool:
-        self.asked()
+        self.on_use()
         return int(self) > other
 
     def __ge__(self, other: int) -> bool:
-        self.asked()
+        self.on_use()
         return int(self) >= other
 
     def __bool__(self) -> bool:
-        self.asked()
+        self.on_use()
         return int(self) != 0
 
     __hash__ = int.__hash__
 
 
-def _parts(value: int) -> tuple[str, tuple[Name, ...]]:
-    return (value.size.text, value.size.tensors) if isinstance(value, Dim) else (str(value), ())
+def _text_and_tensors(value: int) -> tuple[str, tuple[TensorName, ...]]:
+    return (value.expression.text, value.expression.tensors) if isinstance(value, SymbolicSize) else (str(value), ())
 
 
-class Dims(tuple[int, ...]):
-    """A shape whose sizes may be Dims; `numel` as torch.Size has it."""
+class SymbolicShape(tuple[int, ...]):
+    """A shape whose sizes may be symbolic. It has `numel`, as torch.Size has."""
 
     __slots__ = ()
 

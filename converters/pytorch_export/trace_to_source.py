@@ -1,4 +1,4 @@
-"""A trace as Python: one statement for each call, or one expression where a result is used but once."""
+"""Writing a trace as Python statements. A result that is used only once becomes part of a larger expression."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from converters.pytorch_export.call_trace import Call, Trace, used_names
-from converters.pytorch_export.symbolic_sizes import Name, Size
+from converters.pytorch_export.call_trace import CallTrace, TorchCall, used_names
+from converters.pytorch_export.symbolic_sizes import SizeExpression, TensorName
 
 _OPERATORS = {
     "mul": "*",
@@ -32,126 +32,140 @@ _OPERATORS = {
     "__floordiv__": "//",
     "remainder": "%",
 }
-_TURNED = {"__rsub__": "-", "__rdiv__": "/", "__rtruediv__": "/", "__rpow__": "**", "__radd__": "+", "__rmul__": "*"}
-_LONGEST = 96
-Line = str
+_REFLECTED_OPERATORS = {
+    "__rsub__": "-",
+    "__rdiv__": "/",
+    "__rtruediv__": "/",
+    "__rpow__": "**",
+    "__radd__": "+",
+    "__rmul__": "*",
+}
+_MAX_EXPRESSION_LENGTH = 96
 
 
-class Writer:
-    """Writes the calls of one trace. `names` gives the Python of inputs; what the module holds is under `home`."""
+class TraceWriter:
+    """Writes the calls of one trace as Python.
 
-    def __init__(self, trace: Trace, names: Mapping[str, str], home: str, taken: set[str]) -> None:
-        self.trace, self.home, self.taken = trace, home, taken
-        self.texts: dict[str, str] = dict(names)
-        """The expression that each tensor is, by name."""
-        self.lines: list[Line] = []
-        self.uses = Counter(n.text for call in trace.calls for n in used_names((call.arguments, call.keywords)))
-        self.uses.update(name.text for name in trace.outputs)
-        self.sized = {n.text for call in trace.calls for n in _sized((call.arguments, call.keywords))}
-        self.plain = not any(call.in_place for call in trace.calls)
+    `inputs`: the expression of each input, by name. `module_name`: the expression of the module, such as "self.conv1".
+    `used_variables`: variable names that are not free; new ones are added.
+    """
 
-    def write(self) -> tuple[list[Line], list[str]]:
+    def __init__(self, trace: CallTrace, inputs: Mapping[str, str], module_name: str, used_variables: set[str]) -> None:
+        self.trace, self.module_name, self.used_variables = trace, module_name, used_variables
+        self.expressions: dict[str, str] = dict(inputs)
+        """The expression of each tensor, by name."""
+        self.lines: list[str] = []
+        arguments = [(call.arguments, call.keywords) for call in trace.calls]
+        self.uses = Counter(name.text for name in [*used_names(arguments), *trace.outputs])
+        self.needs_name = {name.text for name in _tensors_with_used_shape(arguments)}
+        self.can_reorder = not any(call.is_in_place for call in trace.calls)
+
+    def write(self) -> tuple[list[str], list[str]]:
         """Return the statements, and the expression of each output."""
         for call in self.trace.calls:
-            self._call(call)
+            self._write_call(call)
         return self.lines, [self.text(name) for name in self.trace.outputs]
 
     def text(self, value: Any) -> str:
-        """Return an argument as Python."""
-        if isinstance(value, Name):
-            return f"{self.home}.{value.text}" if value.held else self.texts[value.text]
-        if isinstance(value, Size):
-            return bare(value.text.format(*(self.text(name) for name in value.tensors)))
+        """Return the argument of a call as Python."""
+        if isinstance(value, TensorName):
+            return f"{self.module_name}.{value.text}" if value.is_attribute else self.expressions[value.text]
+        if isinstance(value, SizeExpression):
+            return without_outer_parentheses(value.text.format(*(self.text(name) for name in value.tensors)))
         if isinstance(value, slice):
             return _slice_text([self.text(part) for part in (value.start, value.stop, value.step)])
         if isinstance(value, (tuple, list)):
             inside = ", ".join(map(self.text, value))
             return f"[{inside}]" if isinstance(value, list) else f"({inside},)" if len(value) == 1 else f"({inside})"
-        return literal(value, device=self._device())
+        return python_literal(value, device=self._device_text())
 
-    def _device(self) -> str:
-        found = next(iter(self.trace.inputs), None)
-        return f"{self.texts[found.text]}.device" if found else "None"
+    def _device_text(self) -> str:
+        first = next(iter(self.trace.inputs), None)
+        return f"{self.expressions[first.text]}.device" if first else "None"
 
-    def _call(self, call: Call) -> None:
-        expression = self._expression(call)
-        if call.in_place:
+    def _write_call(self, call: TorchCall) -> None:
+        expression = self._call_expression(call)
+        if call.is_in_place:
             self.lines.append(expression)
             return
-        named = [name for name in call.results if name is not None and self.uses[name.text]]
-        if not named:
-            return
-        if call.single:
-            self._bind(named[0], expression)
-        else:
-            self._unpack(call, expression)
-
-    def _unpack(self, call: Call, expression: str) -> None:
         used = [name for name in call.results if name is not None and self.uses[name.text]]
+        if not used:
+            return
+        if call.returns_tensor:
+            self._bind(used[0], expression)
+        else:
+            self._unpack(call, used, expression)
+
+    def _unpack(self, call: TorchCall, used: Sequence[TensorName], expression: str) -> None:
+        """Assign the used results of a call that returns a tuple."""
         if len(used) == 1:
             self._bind(used[0], f"{expression}[{call.results.index(used[0])}]")
             return
-        targets = [self._variable(name) if name in used and name else "_" for name in call.results]
+        targets = [self._new_variable(name) if name in used and name else "_" for name in call.results]
         self.lines.append(f"{', '.join(targets)} = {expression}")
 
-    def _bind(self, name: Name, expression: str) -> None:
-        once = self.uses[name.text] == 1 and name.text not in self.sized
-        if self.plain and once and len(expression) <= _LONGEST:
-            self.texts[name.text] = expression
+    def _bind(self, name: TensorName, expression: str) -> None:
+        """Keep a result as an expression if it is used once and short, else assign it to a variable."""
+        is_used_once = self.uses[name.text] == 1 and name.text not in self.needs_name
+        if self.can_reorder and is_used_once and len(expression) <= _MAX_EXPRESSION_LENGTH:
+            self.expressions[name.text] = expression
         else:
-            self.lines.append(f"{self._variable(name)} = {bare(expression)}")
+            self.lines.append(f"{self._new_variable(name)} = {without_outer_parentheses(expression)}")
 
-    def _variable(self, name: Name) -> str:
-        found = next(v for v in (f"y{index}" for index in range(len(self.taken) + 1)) if v not in self.taken)
-        self.taken.add(found)
-        self.texts[name.text] = found
-        return found
+    def _new_variable(self, name: TensorName) -> str:
+        candidates = (f"y{index}" for index in range(len(self.used_variables) + 1))
+        variable = next(candidate for candidate in candidates if candidate not in self.used_variables)
+        self.used_variables.add(variable)
+        self.expressions[name.text] = variable
+        return variable
 
-    def _expression(self, call: Call) -> str:
+    def _call_expression(self, call: TorchCall) -> str:
         module, _, method = call.function.rpartition(".")
-        texts = [self.text(one) for one in call.arguments]
-        defaults = _defaults(call.function)
-        said = {key: value for key, value in call.keywords.items() if key not in defaults or defaults[key] != value}
-        named = [f"{key}={self.text(value)}" for key, value in said.items()]
+        texts = [self.text(argument) for argument in call.arguments]
+        defaults = _default_arguments(call.function)
+        changed = {key: value for key, value in call.keywords.items() if key not in defaults or defaults[key] != value}
+        keywords = [f"{key}={self.text(value)}" for key, value in changed.items()]
         if module != "torch.Tensor":
             short = module.replace("torch.nn.functional", "F")
-            return f"{short}.{method}({', '.join([*map(bare, texts), *named])})"
-        if method in _OPERATORS and len(texts) == 2 and not named:
+            return f"{short}.{method}({', '.join([*map(without_outer_parentheses, texts), *keywords])})"
+        if method in _OPERATORS and len(texts) == 2 and not keywords:
             return f"({texts[0]} {_OPERATORS[method]} {texts[1]})"
-        if method in _TURNED and len(texts) == 2:
-            return f"({texts[1]} {_TURNED[method]} {texts[0]})"
+        if method in _REFLECTED_OPERATORS and len(texts) == 2:
+            return f"({texts[1]} {_REFLECTED_OPERATORS[method]} {texts[0]})"
         if method == "neg":
             return f"(-{texts[0]})"
         if method in ("__getitem__", "__setitem__"):
-            item = f"{texts[0]}[{_index(call.arguments[1], texts[1])}]"
-            return item if method == "__getitem__" else f"{item} = {bare(texts[2])}"
-        return f"{texts[0]}.{method}({', '.join([*map(bare, texts[1:]), *named])})"
+            item = f"{texts[0]}[{_index_text(call.arguments[1], texts[1])}]"
+            return item if method == "__getitem__" else f"{item} = {without_outer_parentheses(texts[2])}"
+        return f"{texts[0]}.{method}({', '.join([*map(without_outer_parentheses, texts[1:]), *keywords])})"
 
 
 @cache
-def _defaults(function: str) -> dict[str, Any]:
-    """Return the defaults of a function of torch.nn.functional that is written in Python."""
+def _default_arguments(function: str) -> dict[str, Any]:
+    """Return the default arguments of a torch.nn.functional function; empty for other and built-in functions."""
     if not function.startswith("torch.nn.functional."):
         return {}
     try:
-        known = inspect.signature(getattr(functional, function.rsplit(".", 1)[-1])).parameters
+        parameters = inspect.signature(getattr(functional, function.rsplit(".", 1)[-1])).parameters
     except (ValueError, TypeError, AttributeError):
         return {}
-    return {name: p.default for name, p in known.items() if p.default is not inspect.Parameter.empty}
+    return {name: p.default for name, p in parameters.items() if p.default is not inspect.Parameter.empty}
 
 
-def _sized(value: Any) -> list[Name]:
-    """Return the tensors whose shape an argument asks for: these need a name."""
-    if isinstance(value, Size):
+def _tensors_with_used_shape(value: Any) -> list[TensorName]:
+    """Return the tensors whose shapes an argument uses; they need a variable."""
+    if isinstance(value, SizeExpression):
         return list(value.tensors)
     if isinstance(value, dict):
-        return _sized(tuple(value.values()))
+        return _tensors_with_used_shape(tuple(value.values()))
     if isinstance(value, slice):
-        return _sized((value.start, value.stop, value.step))
-    return [name for one in value for name in _sized(one)] if isinstance(value, (tuple, list)) else []
+        return _tensors_with_used_shape((value.start, value.stop, value.step))
+    parts = value if isinstance(value, (tuple, list)) else ()
+    return [name for part in parts for name in _tensors_with_used_shape(part)]
 
 
-def _index(value: Any, text: str) -> str:
+def _index_text(value: Any, text: str) -> str:
+    """Return the text of an index; a tuple is written without its parentheses."""
     return text[1:-1].rstrip(",") if isinstance(value, tuple) and len(value) > 1 else text
 
 
@@ -160,21 +174,24 @@ def _slice_text(parts: Sequence[str]) -> str:
     return f"{start}:{stop}" + (f":{step}" if step else "")
 
 
-def bare(expression: str) -> str:
-    """Return an expression without parentheses around all of it."""
+def without_outer_parentheses(expression: str) -> str:
+    """Return an expression without the parentheses that enclose all of it, unless it is a tuple."""
     if not (expression.startswith("(") and expression.endswith(")")):
         return expression
     depth = 0
     for index, character in enumerate(expression):
         depth += (character == "(") - (character == ")")
         if depth == 0:
-            whole = index == len(expression) - 1 and len(expression) > 2 and "," not in expression
-            return expression[1:-1] if whole else expression
+            encloses_all = index == len(expression) - 1 and len(expression) > 2 and "," not in expression
+            return expression[1:-1] if encloses_all else expression
     return expression
 
 
-def literal(value: Any, device: str = "None") -> str:
-    """Return a constant as Python; TypeError where it is none."""
+def python_literal(value: Any, device: str = "None") -> str:
+    """Return a constant as Python. Raises TypeError if the value has no such form.
+
+    `device`: the expression for a torch.device.
+    """
     if isinstance(value, torch.device):
         return device
     if isinstance(value, (torch.dtype, torch.memory_format, torch.layout)):
@@ -186,6 +203,6 @@ def literal(value: Any, device: str = "None") -> str:
     if isinstance(value, float):
         return repr(float(value)) if math.isfinite(value) else f'float("{value}")'
     if isinstance(value, (tuple, list)):
-        inside = ", ".join(literal(one) for one in value)
+        inside = ", ".join(map(python_literal, value))
         return f"[{inside}]" if isinstance(value, list) else f"({inside},)" if len(value) == 1 else f"({inside})"
-    raise TypeError(f"{type(value).__name__} is no constant")
+    raise TypeError(f"{type(value).__name__} is not a constant")

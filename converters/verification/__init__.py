@@ -1,1 +1,1 @@
-"""Running a net in every runtime and comparing each blob."""
+"""Running one net in several runtimes (Caffe, PyTorch, ONNX Runtime, OpenCV) and comparing every blob."""

@@ -1,4 +1,4 @@
-"""A verification in words: for people a table, for programs plain data."""
+"""A verification report as table rows, as sentences, and as a dict for JSON."""
 
 from __future__ import annotations
 
@@ -6,41 +6,42 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from converters.verification.blob_comparison import Comparison
-from converters.verification.verify import Outcome, Report
+from converters.verification.blob_comparison import BlobComparison
+from converters.verification.verify import RuntimeOutcome, VerificationReport
 from prototxt_gen.common.errors import PrototxtGenError
 
 
-def rows(report: Report) -> list[tuple[str, ...]]:
-    """Return a row for each blob: layer, type, blob, and the error in each runtime that was compared."""
-    found: dict[str, dict[str, Comparison]] = {}
-    for outcome in report.compared:
-        for one in outcome.comparisons:
-            found.setdefault(one.blob, {})[outcome.runtime] = one
-    made = []
-    for blob, by_runtime in found.items():
-        any_one = next(iter(by_runtime.values()))
-        cells = [_cell(by_runtime.get(outcome.runtime)) for outcome in report.compared]
-        made.append((any_one.layer, any_one.type, blob, f"{any_one.tolerance:.0e}", *cells))
-    return made
-
-
-def columns(report: Report) -> tuple[str, ...]:
-    """Return the headings that go with `rows`."""
+def table_columns(report: VerificationReport) -> tuple[str, ...]:
+    """Return the column headings of `table_rows`."""
     return ("layer", "type", "blob", "tolerance", *(outcome.runtime for outcome in report.compared))
 
 
-def _cell(one: Comparison | None) -> str:
-    if one is None:
+def table_rows(report: VerificationReport) -> list[tuple[str, ...]]:
+    """Return one row per blob: layer, type, blob, tolerance, and the error in each compared runtime."""
+    by_blob: dict[str, dict[str, BlobComparison]] = {}
+    for outcome in report.compared:
+        for comparison in outcome.comparisons:
+            by_blob.setdefault(comparison.blob, {})[outcome.runtime] = comparison
+    rows = []
+    for blob, by_runtime in by_blob.items():
+        first = next(iter(by_runtime.values()))
+        cells = [_error_cell(by_runtime.get(outcome.runtime)) for outcome in report.compared]
+        rows.append((first.layer, first.type, blob, f"{first.tolerance:.0e}", *cells))
+    return rows
+
+
+def _error_cell(comparison: BlobComparison | None) -> str:
+    """Return the error, with " *" if it is excused and " DIFFERS" if the blob differs."""
+    if comparison is None:
         return "-"
-    mark = " *" if one.excused else "" if one.ok else " DIFFERS"
-    return f"{one.error:.1e}{mark}" if math.isfinite(one.error) else f"inf{mark}"
+    mark = " *" if comparison.excused else "" if comparison.ok else " DIFFERS"
+    return f"{comparison.error:.1e}{mark}" if math.isfinite(comparison.error) else f"inf{mark}"
 
 
-def sentences(report: Report) -> Iterator[str]:
-    """Yield what is to be said beside the table: what did not run, and where the first difference is."""
+def summary_sentences(report: VerificationReport) -> Iterator[str]:
+    """Yield a sentence per runtime, which says whether it ran and where it first differs, and the overall result."""
     for outcome in report.outcomes:
-        yield _sentence(report, outcome)
+        yield _outcome_sentence(report, outcome)
     if not report.reference:
         yield "NOT VERIFIED: no runtime ran"
     elif not report.compared:
@@ -51,7 +52,7 @@ def sentences(report: Report) -> Iterator[str]:
         yield "NOT VERIFIED: the runtimes differ"
 
 
-def _sentence(report: Report, outcome: Outcome) -> str:
+def _outcome_sentence(report: VerificationReport, outcome: RuntimeOutcome) -> str:
     if outcome.state != "ran":
         return f"{outcome.runtime}: {outcome.state}: {outcome.reason}"
     if outcome.runtime == report.reference:
@@ -60,66 +61,70 @@ def _sentence(report: Report, outcome: Outcome) -> str:
         return f"{outcome.runtime}: ran, but shares no blob with the reference"
     first = outcome.first_diverging
     if first is None:
-        excused = [one for one in outcome.comparisons if one.excused]
-        if not excused:
-            return f"{outcome.runtime}: {len(outcome.comparisons)} blobs agree"
-        agreeing, example = len(outcome.comparisons) - len(excused), excused[0]
-        return (
-            f"{outcome.runtime}: {agreeing} blobs agree; {len(excused)} differ by no fault of a layer's, first "
-            f"{example.blob!r} by {example.error:.1e} ({example.note})"
-        )
-    detail = f" ({first.note})" if first.note else ""
+        return _agreement_sentence(outcome)
+    note = f" ({first.note})" if first.note else ""
     return (
         f"{outcome.runtime}: DIFFERS, first at layer {first.layer!r} ({first.type}), blob {first.blob!r}: "
-        f"{first.error:.1e} where {first.tolerance:.0e} is allowed{detail}"
+        f"{first.error:.1e} where {first.tolerance:.0e} is allowed{note}"
     )
 
 
-def as_data(report: Report) -> dict[str, Any]:
-    """Return the report as plain data; an infinite error is None."""
+def _agreement_sentence(outcome: RuntimeOutcome) -> str:
+    excused = [comparison for comparison in outcome.comparisons if comparison.excused]
+    if not excused:
+        return f"{outcome.runtime}: {len(outcome.comparisons)} blobs agree"
+    agreeing, first = len(outcome.comparisons) - len(excused), excused[0]
+    return (
+        f"{outcome.runtime}: {agreeing} blobs agree; {len(excused)} differ without an error in their layers, the "
+        f"first is {first.blob!r} by {first.error:.1e} ({first.note})"
+    )
+
+
+def as_dict(report: VerificationReport) -> dict[str, Any]:
+    """Return the report as a dict for JSON; an infinite error becomes None."""
     return {
         "net": report.net,
         "layers": report.layers,
         "reference": report.reference or None,
         "verified": report.verified,
-        "worst_error": _number(report.worst),
-        "runtimes": [_outcome_data(outcome) for outcome in report.outcomes],
+        "worst_error": _finite_or_none(report.worst),
+        "runtimes": [_outcome_dict(outcome) for outcome in report.outcomes],
     }
 
 
-def _outcome_data(outcome: Outcome) -> dict[str, Any]:
+def _outcome_dict(outcome: RuntimeOutcome) -> dict[str, Any]:
     first = outcome.first_diverging
     return {
         "runtime": outcome.runtime,
         "state": outcome.state,
         "reason": outcome.reason or None,
         "first_diverging": first.blob if first else None,
-        "blobs": [_comparison_data(one) for one in outcome.comparisons],
+        "blobs": [_comparison_dict(comparison) for comparison in outcome.comparisons],
     }
 
 
-def _comparison_data(one: Comparison) -> dict[str, Any]:
+def _comparison_dict(comparison: BlobComparison) -> dict[str, Any]:
     return {
-        "blob": one.blob,
-        "layer": one.layer,
-        "type": one.type,
-        "error": _number(one.error),
-        "tolerance": one.tolerance,
-        "ok": one.ok,
-        "excused": one.excused,
-        "note": one.note or None,
+        "blob": comparison.blob,
+        "layer": comparison.layer,
+        "type": comparison.type,
+        "error": _finite_or_none(comparison.error),
+        "tolerance": comparison.tolerance,
+        "ok": comparison.ok,
+        "excused": comparison.excused,
+        "note": comparison.note or None,
     }
 
 
-def _number(value: float) -> float | None:
+def _finite_or_none(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
 class NotVerifiedError(PrototxtGenError):
-    """What was converted does not compute what the net does; `report` says where they differ first."""
+    """A converted model does not compute the same as the net, or could not be run; `report` has the details."""
 
-    def __init__(self, report: Report) -> None:
-        differs = any(not one.ok for one in report.compared)
-        what = "the conversion is wrong" if differs else "the conversion could not be verified"
-        super().__init__("\n  ".join([f"{report.net}: {what}, nothing is written", *sentences(report)]))
+    def __init__(self, report: VerificationReport) -> None:
+        differs = any(not outcome.ok for outcome in report.compared)
+        problem = "the conversion is wrong" if differs else "the conversion could not be verified"
+        super().__init__("\n  ".join([f"{report.net}: {problem}, nothing is written", *summary_sentences(report)]))
         self.report = report

@@ -1,4 +1,4 @@
-"""Verify: the same inputs through every runtime there is, blob by blob, in the order the net makes them."""
+"""Verification: run a net on the same inputs in several runtimes, and compare every blob with the first runtime's."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from converters.common.net_with_weights import Subject
-from converters.verification.blob_comparison import Comparison, Rounding, compare, difference
+from converters.common.net_with_weights import NetWithWeights
+from converters.verification.blob_comparison import BlobComparison, RoundingEffect, compare_blobs, difference
 from converters.verification.runtimes import RUNTIMES, Blobs, Runtime
 from prototxt_gen.common.errors import PrototxtGenError, RuntimeMissingError
 
@@ -17,111 +17,139 @@ Array = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What became of one runtime: `ran`, `not run` (missing) or `cannot` (refused), and why."""
+class RuntimeOutcome:
+    """The outcome of one runtime.
+
+    `state`: "ran", "not run" (it is not installed) or "cannot" (it refused the net); `reason` says why it did not run.
+    `comparisons`: its blobs compared with those of the reference, in the order of the net's layers.
+    """
 
     runtime: str
     state: str
     reason: str = ""
-    comparisons: tuple[Comparison, ...] = ()
+    comparisons: tuple[BlobComparison, ...] = ()
 
     @property
     def ok(self) -> bool:
-        return all(one.ok for one in self.comparisons)
+        """Whether all compared blobs agree with the reference."""
+        return all(comparison.ok for comparison in self.comparisons)
 
     @property
-    def worst(self) -> Comparison | None:
-        """The comparison nearest to, or farthest beyond, its tolerance."""
-        return max(self.comparisons, key=lambda one: (not one.ok, one.error / one.tolerance), default=None)
+    def worst(self) -> BlobComparison | None:
+        """The comparison with the largest error relative to its tolerance; those that are not ok come first."""
+        return max(self.comparisons, key=lambda c: (not c.ok, c.error / c.tolerance), default=None)
 
     @property
-    def first_diverging(self) -> Comparison | None:
-        return next((one for one in self.comparisons if not one.ok), None)
+    def first_diverging(self) -> BlobComparison | None:
+        """The first blob, in the order of the net's layers, that differs from the reference."""
+        return next((comparison for comparison in self.comparisons if not comparison.ok), None)
 
 
 @dataclass(frozen=True)
-class Report:
-    """`verified`: at least two runtimes ran, all that were `needed` among them, and all that ran agree."""
+class VerificationReport:
+    """The outcome of every runtime.
+
+    `net`: file or name of the net. `layers`: its number of layers. `reference`: the runtime that all others are
+    compared with; empty if none ran. `required`: runtimes that must have run for the net to count as verified.
+    """
 
     net: str
     layers: int
     reference: str
-    outcomes: tuple[Outcome, ...] = ()
-    needed: frozenset[str] = frozenset()
+    outcomes: tuple[RuntimeOutcome, ...] = ()
+    required: frozenset[str] = frozenset()
 
     @property
-    def compared(self) -> list[Outcome]:
-        return [one for one in self.outcomes if one.state == "ran" and one.runtime != self.reference]
+    def compared(self) -> list[RuntimeOutcome]:
+        """The runtimes that ran, without the reference."""
+        return [outcome for outcome in self.outcomes if outcome.state == "ran" and outcome.runtime != self.reference]
 
     @property
     def verified(self) -> bool:
-        ran = {one.runtime for one in self.compared}
-        return bool(ran) and self.needed <= ran and all(one.ok and one.comparisons for one in self.compared)
+        """Whether at least two runtimes ran, all required ones among them, and all of them agree."""
+        ran = {outcome.runtime for outcome in self.compared}
+        all_agree = all(outcome.ok and outcome.comparisons for outcome in self.compared)
+        return bool(ran) and self.required <= ran and all_agree
 
     @property
     def worst(self) -> float:
-        """The largest error of all."""
-        return max((c.error for one in self.compared for c in one.comparisons), default=0.0)
+        """The largest relative error of any blob in any runtime."""
+        return max((c.error for outcome in self.compared for c in outcome.comparisons), default=0.0)
 
 
 def verify(
-    subject: Subject,
+    model: NetWithWeights,
     inputs: Mapping[str, Array],
     against: Sequence[str] = tuple(RUNTIMES),
     others: Mapping[str, Runtime] | None = None,
-) -> Report:
-    """Run the runtimes named, in the order of RUNTIMES, then `others`; compare all with the first that ran."""
+) -> VerificationReport:
+    """Run a net in several runtimes and compare all blobs with those of the first runtime that ran.
+
+    `inputs`: float32 arrays by blob name. `against`: names from RUNTIMES; they run in the order of RUNTIMES. `others`:
+    further runtimes by name, such as a converted file; all of them are required for the net to count as verified.
+    Raises PrototxtGenError if a name is not in RUNTIMES. A runtime that is missing or fails raises no error.
+    """
     unknown = [name for name in against if name not in RUNTIMES]
     if unknown:
         raise PrototxtGenError(f"there is no runtime {unknown[0]!r}; there are {', '.join(RUNTIMES)}")
-    runs = {name: run for name, run in RUNTIMES.items() if name in against} | dict(others or {})
-    made: dict[str, Blobs] = {}
-    states: dict[str, Outcome] = {}
-    for name, run in runs.items():
-        states[name] = _attempt(name, run, subject, inputs, made)
-    return _report(Rounding(subject, inputs), states, made, list(others or {}))
+    runtimes = {name: run for name, run in RUNTIMES.items() if name in against} | dict(others or {})
+    blobs: dict[str, Blobs] = {}
+    outcomes = {name: _run(name, run, model, inputs, blobs) for name, run in runtimes.items()}
+    return _report(RoundingEffect(model, inputs), outcomes, blobs, list(others or {}))
 
 
-def _attempt(name: str, run: Runtime, subject: Subject, inputs: Mapping[str, Array], made: dict[str, Blobs]) -> Outcome:
+def _run(
+    name: str, run: Runtime, model: NetWithWeights, inputs: Mapping[str, Array], blobs: dict[str, Blobs]
+) -> RuntimeOutcome:
+    """Run one runtime and store its blobs in `blobs`."""
     try:
-        made[name] = run(subject, inputs)
+        blobs[name] = run(model, inputs)
     except RuntimeMissingError as error:
-        return Outcome(name, "not run", str(error))
+        return RuntimeOutcome(name, "not run", str(error))
     except PrototxtGenError as error:
-        return Outcome(name, "cannot", str(error))
-    return Outcome(name, "ran")
+        return RuntimeOutcome(name, "cannot", str(error))
+    return RuntimeOutcome(name, "ran")
 
 
 def _report(
-    rounding: Rounding, states: Mapping[str, Outcome], made: Mapping[str, Blobs], needed: Collection[str]
-) -> Report:
-    reference = next(iter(made), "")
-    agreed: dict[str, Blobs] = {}
-    outcomes = []
-    for name, outcome in states.items():
-        if name in made and name != reference:
-            found = compare(made[reference], made[name], rounding)
-            outcome = Outcome(name, "ran", "", tuple(_second_look(found, made[name], agreed)))
+    rounding: RoundingEffect,
+    outcomes: Mapping[str, RuntimeOutcome],
+    blobs: Mapping[str, Blobs],
+    required: Collection[str],
+) -> VerificationReport:
+    reference = next(iter(blobs), "")
+    agreeing: dict[str, Blobs] = {}
+    compared_outcomes = []
+    for name, outcome in outcomes.items():
+        if name in blobs and name != reference:
+            comparisons = compare_blobs(blobs[reference], blobs[name], rounding)
+            outcome = RuntimeOutcome(name, "ran", "", tuple(_with_excuses(comparisons, blobs[name], agreeing)))
             if outcome.ok:
-                agreed[name] = made[name]
-        outcomes.append(outcome)
-    net = rounding.subject.net
-    return Report(net.source or net.name, len(net.layers), reference, tuple(outcomes), frozenset(needed))
+                agreeing[name] = blobs[name]
+        compared_outcomes.append(outcome)
+    net = rounding.model.net
+    name = net.source or net.name
+    return VerificationReport(name, len(net.layers), reference, tuple(compared_outcomes), frozenset(required))
 
 
-def _second_look(found: Sequence[Comparison], blobs: Blobs, agreed: Mapping[str, Blobs]) -> Iterator[Comparison]:
-    """Yield the comparisons; one that differs, of a runtime that shows only outputs, is held against the others too.
+def _with_excuses(
+    comparisons: Sequence[BlobComparison], blobs: Blobs, agreeing: Mapping[str, Blobs]
+) -> Iterator[BlobComparison]:
+    """Yield the comparisons; one that differs is excused if the blob equals that of a runtime that was found to agree.
 
-    A deep net may carry rounding beyond the tolerance. Which layer does so shows only where every blob does: in a
-    runtime that was found to agree, layer by layer.
+    In a deep net rounding can add up beyond the tolerance. Only a runtime that returns every blob shows which layer
+    causes that; a converted file often returns the outputs only.
     """
-    for one in found:
-        yield next((_excused(one, name) for name, other in agreed.items() if _agrees(one, other, blobs)), one)
+    for comparison in comparisons:
+        excuses = (_excused(comparison, name) for name, other in agreeing.items() if _equals(comparison, other, blobs))
+        yield next(excuses, comparison)
 
 
-def _agrees(one: Comparison, agreed: Blobs, blobs: Blobs) -> bool:
-    return not one.ok and one.blob in agreed and difference(agreed[one.blob], blobs[one.blob])[0] <= one.tolerance
+def _equals(comparison: BlobComparison, agreeing: Blobs, blobs: Blobs) -> bool:
+    blob = comparison.blob
+    return not comparison.ok and blob in agreeing and difference(agreeing[blob], blobs[blob])[0] <= comparison.tolerance
 
 
-def _excused(one: Comparison, runtime: str) -> Comparison:
-    return replace(one, note=f"rounding carried on, as in {runtime}, with which it agrees", excused=True)
+def _excused(comparison: BlobComparison, runtime: str) -> BlobComparison:
+    note = f"accumulated rounding, the same as in {runtime}, which agrees layer by layer"
+    return replace(comparison, note=note, excused=True)

@@ -14,7 +14,7 @@ from prototxt_gen.cli.output import echo_json
 from prototxt_gen.common.printable import safe
 
 if TYPE_CHECKING:
-    from converters.common.net_with_weights import Subject
+    from converters.common.net_with_weights import NetWithWeights
     from prototxt_gen.evaluate.classification import Sight
 
 
@@ -71,7 +71,7 @@ def classify(
     echo_json([one.as_data(count) for one in seen]) if as_json else _echo(seen, count)
 
 
-def _refuse_old_top(top: str, subject: Subject) -> None:
+def _refuse_old_top(top: str, subject: NetWithWeights) -> None:
     """Raise an error for `--top 5`, the old spelling of `--count 5`, unless the net has a blob of that name."""
     if top.isdecimal() and top not in subject.last_values():
         raise click.UsageError(f"--top is the blob with the scores; for the number of classes write --count {top}")

@@ -51,7 +51,7 @@ def bn(
     in BVLC Caffe; folded, no such layers, computed by the layers before them. The output is run and compared with the
     input; it is not written if they differ.
     """
-    from converters.caffemodel_export.rewrite_bn import write_form
+    from converters.caffemodel_export.rewrite_bn import write_bn_form
 
     load_plugins(given["plugins"])
     if weights is None:
@@ -59,7 +59,7 @@ def bn(
     whole = read_all_phases(net)
     how = reading_from_options(whole, given)
     statistic = statistic_name(to_statistic) or ""
-    done = write_form(whole, weights, output, form, how, to_dialect or FORK_OF_FORM[form], statistic, force)
+    done = write_bn_form(whole, weights, output, form, how, to_dialect or FORK_OF_FORM[form], statistic, force)
     echo_notes(done.remarks)
     for path in done.files:
         click.echo(path)

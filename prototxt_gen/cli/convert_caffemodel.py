@@ -54,19 +54,19 @@ def caffemodel(
     .safetensors, or a state_dict in .pt or .pth. Or it is a .caffemodel or .h5 of any age: it is written in the
     current format, and with --net for another fork.
     """
-    from converters.caffemodel_export.write_caffemodel import Asked, write_back
-    from converters.common.net_with_weights import Reading
+    from converters.caffemodel_export.write_caffemodel import CaffemodelOptions, write_caffemodel
+    from converters.common.net_with_weights import ReadOptions
 
     load_plugins(plugins)
     read = read_all_phases(net) if net else None
-    how = Reading(
+    how = ReadOptions(
         shapes=shapes_from_options(read, None, shapes) if read else {},
         dialect=dialect,
-        statistic=statistic_name(statistic),
-        ignored=ignored,
+        bn_statistic=statistic_name(statistic),
+        ignore_fields=ignored,
     )
-    asked = Asked(how, to_dialect, statistic_name(to_statistic))
-    done = write_back(model, output, read, asked, write_net, force)
+    asked = CaffemodelOptions(how, to_dialect, statistic_name(to_statistic))
+    done = write_caffemodel(model, output, read, asked, write_net, force)
     echo_notes(done.remarks)
     for path in done.files:
         click.echo(path)

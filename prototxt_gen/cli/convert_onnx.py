@@ -46,4 +46,4 @@ def onnx(
 
     out = output or (given["weights"] or given["net"]).with_suffix(".onnx")
     chosen = {"fold_bn": not no_fold, "dynamic_size": dynamic_size} | ({"opset": opset} if opset else {})
-    echo_conversion(write_onnx(read_subject(**given), out, force=force, verified=not no_verify, **chosen))
+    echo_conversion(write_onnx(read_subject(**given), out, force=force, verify_output=not no_verify, **chosen))

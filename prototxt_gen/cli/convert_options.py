@@ -14,9 +14,9 @@ from prototxt_gen.cli.read_net import read_all_phases, shapes_from_options
 from prototxt_gen.common.printable import safe_lines
 
 if TYPE_CHECKING:
-    from converters.common.net_with_weights import Reading, Subject
+    from converters.common.net_with_weights import NetWithWeights, ReadOptions
     from converters.common.preprocessing import Preprocessing
-    from converters.write_models import Conversion
+    from converters.write_models import ConversionResult
     from prototxt_gen.ir import Net
 
 
@@ -60,13 +60,13 @@ stored_preprocessing = preprocessing_options(
 )
 
 
-def read_subject(net: Path, weights: Path | None, **given: Any) -> Subject:
+def read_subject(net: Path, weights: Path | None, **given: Any) -> NetWithWeights:
     """Read NET and WEIGHTS as the options say. A net without learned blobs needs no weights."""
-    from converters.common.net_with_weights import open_subject
+    from converters.common.net_with_weights import read_net_with_weights
 
     load_plugins(given["plugins"])
     whole = read_all_phases(net)
-    made = open_subject(net, weights, reading_from_options(whole, given))
+    made = read_net_with_weights(net, weights, reading_from_options(whole, given))
     return _with_preprocessing(made, given)
 
 
@@ -78,19 +78,19 @@ def load_plugins(files: Iterable[Path]) -> None:
         plugins.load(file)
 
 
-def reading_from_options(net: Net, given: dict[str, Any]) -> Reading:
+def reading_from_options(net: Net, given: dict[str, Any]) -> ReadOptions:
     """Return how a net and its weights are read, from the values of `reading_options`."""
-    from converters.common.net_with_weights import Reading
+    from converters.common.net_with_weights import ReadOptions
 
-    return Reading(
+    return ReadOptions(
         phase=(given["phase"] or "TEST").upper(),
         stages=given["stages"],
         level=given["level"],
         shapes=shapes_from_options(net, None, given["shapes"]),
-        size=parse_dims(given["size"], "--input-size") if given["size"] else (),
+        input_size=parse_dims(given["size"], "--input-size") if given["size"] else (),
         dialect=given["dialect"],
-        statistic=statistic_name(given["statistic"]),
-        ignored=given["ignored"],
+        bn_statistic=statistic_name(given["statistic"]),
+        ignore_fields=given["ignored"],
     )
 
 
@@ -101,7 +101,7 @@ def statistic_name(choice: str | None) -> str | None:
 
 def preprocessing_from_options(found: Preprocessing, given: dict[str, Any]) -> Preprocessing:
     """Return the preprocessing of the net or model, with what the options give in its place."""
-    from converters.common.preprocessing import changed, read_mean
+    from converters.common.preprocessing import read_mean, with_overrides
 
     order = given.get("channel_order")
     changes = {
@@ -110,14 +110,14 @@ def preprocessing_from_options(found: Preprocessing, given: dict[str, Any]) -> P
         "scale": given.get("scale"),
         "channel_order": order.upper() if order else None,
     }
-    return changed(found, changes)
+    return with_overrides(found, changes)
 
 
-def _with_preprocessing(made: Subject, given: dict[str, Any]) -> Subject:
+def _with_preprocessing(made: NetWithWeights, given: dict[str, Any]) -> NetWithWeights:
     from dataclasses import replace
 
     found = preprocessing_from_options(made.preprocessing, given)
-    images = [value for value in made.sources if len(made.analysis.shapes[value]) == 4]
+    images = [value for value in made.input_values if len(made.analysis.shapes[value]) == 4]
     if images:
         found.check_channels(made.analysis.shapes[images[0]][1])
     return replace(made, preprocessing=found)
@@ -129,12 +129,12 @@ def echo_notes(remarks: Iterable[str]) -> None:
         click.echo(f"note: {safe_lines(remark)}", err=True)
 
 
-def echo_conversion(done: Conversion) -> None:
+def echo_conversion(done: ConversionResult) -> None:
     """Print notes and the result of the verification on stderr, and the names of the files on stdout."""
-    from converters.verification.verification_report import sentences
+    from converters.verification.verification_report import summary_sentences
 
     echo_notes(done.remarks)
-    for sentence in sentences(done.report) if done.report else ["not verified (--no-verify)"]:
+    for sentence in summary_sentences(done.report) if done.report else ["not verified (--no-verify)"]:
         click.echo(safe_lines(sentence), err=True)
     for file in done.files:
         click.echo(file)

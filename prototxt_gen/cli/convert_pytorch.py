@@ -44,4 +44,4 @@ def pytorch(output: Path | None, form: str | None, no_verify: bool, force: bool,
     suffix = "" if form == "folder" else ".pt2"
     named = given["weights"] or given["net"]
     out = output or named.with_name(named.name.split(".")[0] + suffix)
-    echo_conversion(write_torch(read_subject(**given), out, form, force=force, verified=not no_verify))
+    echo_conversion(write_torch(read_subject(**given), out, form, force=force, verify_output=not no_verify))

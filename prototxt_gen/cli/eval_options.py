@@ -23,7 +23,7 @@ from prototxt_gen.cli.renamed_options import replaced_option
 from prototxt_gen.common.errors import PrototxtGenError
 
 if TYPE_CHECKING:
-    from converters.common.net_with_weights import Subject
+    from converters.common.net_with_weights import NetWithWeights
     from converters.common.preprocessing import Preprocessing
     from prototxt_gen.data.data_set_reader import Dataset
     from prototxt_gen.evaluate.eval_data import Asked
@@ -70,7 +70,7 @@ class OpenedModel:
     input: tuple[int, ...]
     preprocessing: Preprocessing
     own: OwnData | None = None
-    subject: Subject | None = None
+    subject: NetWithWeights | None = None
     predictor: Predictor | None = None
 
 

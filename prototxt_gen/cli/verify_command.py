@@ -16,9 +16,9 @@ from prototxt_gen.cli.table import echo_table
 from prototxt_gen.common.printable import safe, safe_lines
 
 if TYPE_CHECKING:
-    from converters.common.net_with_weights import Subject
+    from converters.common.net_with_weights import NetWithWeights
     from converters.verification.runtimes import Runtime
-    from converters.verification.verify import Report
+    from converters.verification.verify import VerificationReport
 
 
 @click.command(
@@ -52,20 +52,20 @@ def verify(against: str, model: Path | None, file: Path | None, seed: int, as_js
     from converters.verification.verify import verify as run
 
     made = read_subject(**given)
-    arrays = _inputs_from(made, file) if file else comparison_inputs.seeded(made, seed)
+    arrays = _inputs_from(made, file) if file else comparison_inputs.seeded_inputs(made, seed)
     names = [name.strip() for name in against.split(",") if name.strip()]
     found = run(made, arrays, names, _model_runtime(model))
-    echo_json(verification_report.as_data(found)) if as_json else _echo(made, found)
+    echo_json(verification_report.as_dict(found)) if as_json else _echo(made, found)
     if not found.verified:
         raise click.exceptions.Exit(1)
 
 
-def _inputs_from(made: Subject, file: Path) -> dict[str, Any]:
-    from converters.common.loading_errors import opening
+def _inputs_from(made: NetWithWeights, file: Path) -> dict[str, Any]:
+    from converters.common.loading_errors import translate_loading_errors
     from converters.verification import comparison_inputs
 
-    with opening(file, "an image, or arrays that NumPy wrote"):
-        return comparison_inputs.given(made, file)
+    with translate_loading_errors(file, "an image, or arrays that NumPy wrote"):
+        return comparison_inputs.inputs_from_file(made, file)
 
 
 def _model_runtime(model: Path | None) -> dict[str, Runtime]:
@@ -73,21 +73,21 @@ def _model_runtime(model: Path | None) -> dict[str, Runtime]:
     return {model.name: lambda subject, arrays: _run(subject, model, arrays)} if model else {}
 
 
-def _run(subject: Subject, model: Path, arrays: Mapping[str, Any]) -> dict[str, Any]:
-    from converters.common.loading_errors import opening
-    from converters.verification.runtimes import run_onnx_of
+def _run(subject: NetWithWeights, model: Path, arrays: Mapping[str, Any]) -> dict[str, Any]:
+    from converters.common.loading_errors import translate_loading_errors
+    from converters.verification.runtimes import run_onnx_export
 
-    with opening(model):
-        return run_onnx_of(subject, model, arrays)
+    with translate_loading_errors(model):
+        return run_onnx_export(subject, model, arrays)
 
 
-def _echo(made: Subject, found: Report) -> None:
+def _echo(made: NetWithWeights, found: VerificationReport) -> None:
     from converters.verification import verification_report
 
     echo_notes(made.remarks)
-    columns = verification_report.columns(found)
+    columns = verification_report.table_columns(found)
     if found.compared:
-        echo_table(columns, [tuple(map(safe, row)) for row in verification_report.rows(found)], right=columns[3:])
+        echo_table(columns, [tuple(map(safe, row)) for row in verification_report.table_rows(found)], right=columns[3:])
         click.echo()
-    for sentence in verification_report.sentences(found):
+    for sentence in verification_report.summary_sentences(found):
         click.echo(safe_lines(sentence))

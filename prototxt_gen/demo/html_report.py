@@ -20,7 +20,7 @@ from prototxt_gen.net.render import render
 from prototxt_gen.train import metrics_csv
 
 if TYPE_CHECKING:
-    from converters.verification.verify import Outcome, Report
+    from converters.verification.verify import RuntimeOutcome, VerificationReport
     from prototxt_gen.evaluate.scores import Evaluation
 
 BLUE, ORANGE, GREEN = "#2f6fd0", "#e8590c", "#2b8a3e"
@@ -47,7 +47,7 @@ def html_text(story: Story, templates: str = "") -> str:
     return render("report.html.j2", templates, **_context(story, story.trained, story.verification, ran[0].evaluation))
 
 
-def _context(story: Story, trained: Trained, verification: Report, found: Evaluation) -> dict[str, Any]:
+def _context(story: Story, trained: Trained, verification: VerificationReport, found: Evaluation) -> dict[str, Any]:
     net = read(story.net / "deploy.prototxt")
     analysis = analyse(net)
     rows = list(metrics_csv.read_metrics(trained.folder / "metrics.csv"))
@@ -156,12 +156,12 @@ def _confused(label: int, counts: np.ndarray[Any, Any], names: Sequence[str]) ->
     return {"name": names[label], "right": f"{shares[label]:.1%}", "cells": cells}
 
 
-def verification_rows(report: Report) -> list[dict[str, Any]]:
+def verification_rows(report: VerificationReport) -> list[dict[str, Any]]:
     """Return a row for each runtime: what became of it, and its largest error."""
     return [_runtime(report, outcome) for outcome in report.outcomes]
 
 
-def _runtime(report: Report, outcome: Outcome) -> dict[str, Any]:
+def _runtime(report: VerificationReport, outcome: RuntimeOutcome) -> dict[str, Any]:
     reference = outcome.runtime == report.reference
     worst = outcome.worst
     return {
@@ -176,7 +176,7 @@ def _runtime(report: Report, outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def blob_table(report: Report) -> dict[str, Any]:
+def blob_table(report: VerificationReport) -> dict[str, Any]:
     """Return every blob with its error in every runtime, those that did not run included."""
     found: dict[str, dict[str, str]] = {}
     types: dict[str, str] = {}

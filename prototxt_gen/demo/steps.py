@@ -22,8 +22,8 @@ from prototxt_gen.evaluate.scores import Evaluation, Samples
 from prototxt_gen.models import model
 
 if TYPE_CHECKING:
-    from converters.common.net_with_weights import Subject
-    from converters.verification.verify import Report
+    from converters.common.net_with_weights import NetWithWeights
+    from converters.verification.verify import VerificationReport
     from prototxt_gen.evaluate.attention_maps import Seen
 
 Array = npt.NDArray[Any]
@@ -86,7 +86,7 @@ class Story:
     zoo: Sequence[Member] = ()
     trained: Trained | None = None
     formats: Sequence[Format] = ()
-    verification: Report | None = None
+    verification: VerificationReport | None = None
     seen: Sequence[Seen] = ()
     mistakes: Sequence[Seen] = ()
     seconds: dict[str, float] = field(default_factory=dict)
@@ -173,17 +173,17 @@ def train(net: Path, backend: str, force: bool) -> Trained:
     return Trained(out, weights_of_state(outcome.state), outcome.iteration, time.monotonic() - started)
 
 
-def subject_of(net: Path, trained: Trained) -> Subject:
+def subject_of(net: Path, trained: Trained) -> NetWithWeights:
     """Read the deploy net with its weights; the preprocessing is that of the train_val's test data."""
-    from converters import read_subject
-    from converters.common.preprocessing import told_by
+    from converters import read_net_with_weights
+    from converters.common.preprocessing import preprocessing_of_net
     from prototxt_gen.net.prototxt_reader import read
 
-    told = told_by(read(net / "train_val.prototxt").at("TEST"))
-    return read_subject(net / "deploy.prototxt", trained.weights, preprocessing=told)
+    told = preprocessing_of_net(read(net / "train_val.prototxt").at("TEST"))
+    return read_net_with_weights(net / "deploy.prototxt", trained.weights, preprocessing=told)
 
 
-def convert(subject: Subject, folder: Path, force: bool) -> dict[str, Path]:
+def convert(subject: NetWithWeights, folder: Path, force: bool) -> dict[str, Path]:
     """Convert to ONNX and PyTorch; either is verified before it is there."""
     from converters.write_models import write_onnx, write_torch
 
@@ -193,34 +193,38 @@ def convert(subject: Subject, folder: Path, force: bool) -> dict[str, Path]:
     return {"ONNX": onnx, "PyTorch": torch}
 
 
-def test_samples(net: Path, sets: Sets, subject: Subject) -> Samples:
+def test_samples(net: Path, sets: Sets, subject: NetWithWeights) -> Samples:
     """Return the test images as the net takes them."""
     from prototxt_gen.evaluate.eval_data import Asked, recipe_for
 
     dataset = open_dataset(sets.test)
-    shape = subject.analysis.shapes[subject.sources[0]][1:]
+    shape = subject.analysis.shapes[subject.input_values[0]][1:]
     return Samples(dataset, recipe_for(shape, subject.preprocessing, None, Asked(), dataset), shape)
 
 
-def verify(subject: Subject, converted: Mapping[str, Path], samples: Samples) -> Report:
+def verify(subject: NetWithWeights, converted: Mapping[str, Path], samples: Samples) -> VerificationReport:
     """Run a real test image through every runtime and both converted files, and compare all blobs."""
     from converters.pytorch_export import output_files as torch_file
-    from converters.verification.runtimes import run_onnx_of
+    from converters.verification.runtimes import run_onnx_export
     from converters.verification.verify import verify as compare
 
-    def run_folder(subject: Subject, inputs: Mapping[str, Array]) -> dict[str, Array]:
+    def run_folder(subject: NetWithWeights, inputs: Mapping[str, Array]) -> dict[str, Array]:
         return torch_file.run_module(subject, torch_file.load_folder(converted["PyTorch"]), inputs)
 
-    def run_model(subject: Subject, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        return run_onnx_of(subject, converted["ONNX"], inputs)
+    def run_model(subject: NetWithWeights, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        return run_onnx_export(subject, converted["ONNX"], inputs)
 
-    fed = {subject.sources[0].blob: samples.one(0)[0]}
+    fed = {subject.input_values[0].blob: samples.one(0)[0]}
     others = {"model.onnx": run_model, "pytorch/model.py": run_folder}
     return compare(subject, fed, ("pycaffe", "torch", "onnx"), others)
 
 
 def evaluate_all(
-    subject: Subject, trained: Trained, converted: Mapping[str, Path], samples: Samples, progress: Progress | None
+    subject: NetWithWeights,
+    trained: Trained,
+    converted: Mapping[str, Path],
+    samples: Samples,
+    progress: Progress | None,
 ) -> list[Format]:
     """Evaluate the caffemodel, in real Caffe where it is installed and in PyTorch, and both converted files."""
     from prototxt_gen.evaluate.converted_predictors import open_converted
@@ -263,7 +267,9 @@ def differing(formats: Sequence[Format]) -> int:
     return int(sum(np.any([one != found[0] for one in found[1:]], axis=0))) if len(found) > 1 else 0
 
 
-def looks(subject: Subject, samples: Samples, found: Evaluation, names: Sequence[str]) -> tuple[list[Seen], list[Seen]]:
+def looks(
+    subject: NetWithWeights, samples: Samples, found: Evaluation, names: Sequence[str]
+) -> tuple[list[Seen], list[Seen]]:
     """Return masks over a test image of each class, the first that is right if one is, and the surest mistakes."""
     right = found.labels == found.predicted
     of_class = [np.flatnonzero(found.labels == label) for label in range(found.classes)]
@@ -277,7 +283,7 @@ def looks(subject: Subject, samples: Samples, found: Evaluation, names: Sequence
 
 
 def _seen(
-    subject: Subject, samples: Samples, found: Evaluation, names: Sequence[str], indices: Sequence[int]
+    subject: NetWithWeights, samples: Samples, found: Evaluation, names: Sequence[str], indices: Sequence[int]
 ) -> list[Seen]:
     from prototxt_gen.evaluate.attention_maps import PATTERN, Seen
     from prototxt_gen.evaluate.classification import masks_in

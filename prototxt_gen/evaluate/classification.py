@@ -18,7 +18,7 @@ from prototxt_gen.evaluate.image_preprocessing import Recipe
 from prototxt_gen.evaluate.predictors import image_input, predictor
 
 if TYPE_CHECKING:
-    from converters.common.net_with_weights import Subject
+    from converters.common.net_with_weights import NetWithWeights
 
 Array = npt.NDArray[Any]
 
@@ -56,7 +56,7 @@ class Sight:
 
 
 def classify(
-    subject: Subject,
+    subject: NetWithWeights,
     recipe: Recipe,
     paths: Iterable[Path],
     names: Sequence[str] = (),
@@ -83,7 +83,7 @@ def classify(
     return seen
 
 
-def masks_in(subject: Subject, batch: Array, pattern: str) -> list[list[Mask]]:
+def masks_in(subject: NetWithWeights, batch: Array, pattern: str) -> list[list[Mask]]:
     """Return the masks for each image of a batch N×C×H×W."""
     need("torch")
     import torch

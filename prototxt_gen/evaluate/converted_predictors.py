@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from converters.common.loading_errors import opening
-from converters.common.preprocessing import KEY, Preprocessing
+from converters.common.loading_errors import translate_loading_errors
+from converters.common.preprocessing import METADATA_KEY, Preprocessing
 from prototxt_gen.analysis import analyse
 from prototxt_gen.common.errors import PrototxtGenError, UnsupportedError
 from prototxt_gen.common.optional_packages import need
@@ -36,7 +36,7 @@ def open_converted(path: Path, output: str = "") -> tuple[Predictor, Preprocessi
     """
     if not path.exists():
         raise PrototxtGenError(f"{path} does not exist")
-    with opening(path):
+    with translate_loading_errors(path):
         return _open(path, output)
 
 
@@ -55,9 +55,9 @@ def _open_torch(path: Path) -> tuple[Predictor, Preprocessing]:
 
     from converters.pytorch_export import output_files as torch_file
 
-    metadata: dict[str, str] = dict.fromkeys((PROTOTXT_KEY, KEY), "")
+    metadata: dict[str, str] = dict.fromkeys((PROTOTXT_KEY, METADATA_KEY), "")
     if path.is_dir():
-        metadata = torch_file.checked_metadata(path / "model.safetensors")
+        metadata = torch_file.read_safetensors_metadata(path / "model.safetensors")
         module = torch_file.load_folder(path)
     else:
         module = torch.export.load(path, extra_files=metadata).module()
@@ -77,7 +77,7 @@ def _input_of(path: Path, metadata: Mapping[str, str]) -> Shape:
 
 def preprocessing_from(metadata: Mapping[str, str]) -> Preprocessing:
     """Return the preprocessing that a file carries (see `Preprocessing.metadata`)."""
-    found: dict[str, Any] = json.loads(metadata.get(KEY) or "{}")
+    found: dict[str, Any] = json.loads(metadata.get(METADATA_KEY) or "{}")
     image = found.get("mean_image")
     mean_image = None
     if image:

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from converters.common.loading_errors import opening
+from converters.common.loading_errors import translate_loading_errors
 from prototxt_gen.common.errors import NetError, PrototxtGenError, RuntimeMissingError, UnsupportedError, nearest
 from prototxt_gen.common.optional_packages import need
 from prototxt_gen.ir import Shape, Value, show
 from prototxt_gen.net.lowering_checks import results
 
 if TYPE_CHECKING:
-    from converters.common.net_with_weights import Subject
+    from converters.common.net_with_weights import NetWithWeights
 
 Array = npt.NDArray[Any]
 
@@ -43,16 +43,16 @@ class Predictor(Protocol):
         ...
 
 
-def image_input(subject: Subject) -> Value:
+def image_input(subject: NetWithWeights) -> Value:
     """Return the net's only input, N×C×H×W; UnsupportedError where it has others, or another shape."""
-    found = subject.sources
+    found = subject.input_values
     shapes = ", ".join(f"{value.blob} {show(subject.analysis.shapes[value])}" for value in found)
     if len(found) != 1 or len(subject.analysis.shapes[found[0]]) != 4:
         raise UnsupportedError(f"{subject.net.name}: it takes {shapes or 'nothing'}; a net that takes images is needed")
     return found[0]
 
 
-def score_output(subject: Subject, blob: str = "") -> Value:
+def score_output(subject: NetWithWeights, blob: str = "") -> Value:
     """Return the output that holds the scores: the one named, else the last."""
     outputs = {value.blob: value for value in results(subject.net)}
     if blob and blob not in outputs:
@@ -67,7 +67,7 @@ class TorchPredictor:
 
     name = "torch"
 
-    def __init__(self, subject: Subject, output: str = "", gpu: int | None = None) -> None:
+    def __init__(self, subject: NetWithWeights, output: str = "", gpu: int | None = None) -> None:
         need("torch")
         import torch
 
@@ -116,9 +116,9 @@ class OnnxPredictor:
     name = "onnx"
 
     def __init__(self, path: Path, output: str = "") -> None:
-        from converters.verification.runtimes import onnx_session
+        from converters.verification.runtimes import open_onnx_session
 
-        self.session, self.path = onnx_session(path), path
+        self.session, self.path = open_onnx_session(path), path
         inputs, outputs = self.session.get_inputs(), [one.name for one in self.session.get_outputs()]
         if len(inputs) != 1 or len(inputs[0].shape) != 4 or not all(isinstance(d, int) for d in inputs[0].shape[1:]):
             shapes = ", ".join(f"{one.name} {one.shape}" for one in inputs)
@@ -138,7 +138,7 @@ class OnnxPredictor:
     def _run(self, batch: Array) -> Array:
         missing = max(0, self.fixed - len(batch))
         filled = np.concatenate([batch, np.repeat(batch[-1:], missing, 0)]) if missing else batch
-        with opening(self.path):
+        with translate_loading_errors(self.path):
             (made,) = self.session.run([self.output], {self.feed: np.ascontiguousarray(filled)})
         return _rows(made, len(filled), self.name)
 
@@ -151,7 +151,7 @@ class CaffePredictor:
 
     name = "pycaffe"
 
-    def __init__(self, subject: Subject, output: str = "") -> None:
+    def __init__(self, subject: NetWithWeights, output: str = "") -> None:
         if find_spec("caffe") is None:
             raise RuntimeMissingError("real Caffe is not installed: prototxt-gen caffe install")
         from prototxt_gen.real_caffe.child_process import ChildProcess
@@ -168,18 +168,18 @@ class CaffePredictor:
             self._stack.close()
             raise
 
-    def _start(self, subject: Subject, data: str, output: str) -> None:
+    def _start(self, subject: NetWithWeights, data: str, output: str) -> None:
         """Load the files as they are, where Caffe can read them, else the same net written anew."""
-        from converters.verification.run_real_caffe import written_anew
+        from converters.verification.run_real_caffe import write_caffe_files
 
         names = {"input": data, "output": output}
-        if subject.as_filed and subject.prototxt is not None and subject.caffemodel is not None:
+        if subject.matches_files and subject.prototxt is not None and subject.caffemodel is not None:
             try:
                 self.child.request("start", net=str(subject.prototxt), weights=str(subject.caffemodel), **names)
                 return
             except PrototxtGenError:
                 pass  # a fork's file: the same net, written for this Caffe, may do
-        net, weights = written_anew(subject, self.place)
+        net, weights = write_caffe_files(subject, self.place)
         self.child.request("start", net=str(net), weights=str(weights), **names)
 
     def __call__(self, batch: Array) -> Array:
@@ -192,36 +192,36 @@ class CaffePredictor:
         self._stack.close()
 
 
-def _torch(subject: Subject, output: str, gpu: int | None) -> Predictor:
+def _torch(subject: NetWithWeights, output: str, gpu: int | None) -> Predictor:
     return TorchPredictor(subject, output, gpu)
 
 
-def _onnx(subject: Subject, output: str, gpu: int | None) -> Predictor:
+def _onnx(subject: NetWithWeights, output: str, gpu: int | None) -> Predictor:
     """Convert, and run what was converted."""
     need("onnx", "onnxruntime")
-    from converters.onnx_export.onnx_writer import save
-    from converters.write_models import lower_onnx
+    from converters.onnx_export.onnx_writer import save_onnx
+    from converters.write_models import convert_to_onnx
 
     image_input(subject)
     wanted = score_output(subject, output).blob
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
-        save(lower_onnx(subject), path)
+        save_onnx(convert_to_onnx(subject), path)
         return OnnxPredictor(path, wanted)
 
 
-def _pycaffe(subject: Subject, output: str, gpu: int | None) -> Predictor:
+def _pycaffe(subject: NetWithWeights, output: str, gpu: int | None) -> Predictor:
     return CaffePredictor(subject, output)
 
 
-BACKENDS: dict[str, Callable[[Subject, str, int | None], Predictor]] = {
+BACKENDS: dict[str, Callable[[NetWithWeights, str, int | None], Predictor]] = {
     "torch": _torch,
     "onnx": _onnx,
     "pycaffe": _pycaffe,
 }
 
 
-def predictor(backend: str, subject: Subject, output: str = "", gpu: int | None = None) -> Predictor:
+def predictor(backend: str, subject: NetWithWeights, output: str = "", gpu: int | None = None) -> Predictor:
     """Return a net in a runtime. RuntimeMissingError where it is not installed, UnsupportedError where it cannot."""
     if backend not in BACKENDS:
         raise PrototxtGenError(f"there is no backend {backend!r}; there are {', '.join(BACKENDS)}")

@@ -131,8 +131,8 @@ def test_choices_are_those_of_the_code() -> None:
 
 
 def test_choices_are_those_of_heavy_modules() -> None:
-    from converters.caffemodel_export.rewrite_bn import FORMS
-    from converters.write_models import FORMATS
+    from converters.caffemodel_export.rewrite_bn import BN_FORMS
+    from converters.write_models import PYTORCH_FORMATS
     from prototxt_gen.cli.convert_pytorch import FORMATS as SHOWN_FORMATS
     from prototxt_gen.cli.eval_options import RUNTIMES
     from prototxt_gen.data.source_detection import DATA_SET_KINDS, SOURCE_KINDS
@@ -140,8 +140,8 @@ def test_choices_are_those_of_heavy_modules() -> None:
     from prototxt_gen.train.backend import BACKENDS
 
     assert (options.SOURCE_KINDS, options.STORED_KINDS) == (SOURCE_KINDS, DATA_SET_KINDS)
-    assert tuple(FORK_OF_FORM) == FORMS
-    assert tuple(SHOWN_FORMATS.choices) == FORMATS
+    assert tuple(FORK_OF_FORM) == BN_FORMS
+    assert tuple(SHOWN_FORMATS.choices) == PYTORCH_FORMATS
     assert tuple(options.BACKEND.choices) == tuple(BACKENDS)
     assert tuple(RUNTIMES.choices) == tuple(PREDICTORS)
 

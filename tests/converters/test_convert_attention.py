@@ -1,4 +1,4 @@
-"""The four Residual Attention nets, weights written by real Caffe: every blob in PyTorch and ONNX as Caffe has it."""
+"""The four Residual Attention nets with weights written by real Caffe: PyTorch and ONNX compute the same blobs."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from converters import read_subject
-from converters.verification.comparison_inputs import seeded
+from converters import read_net_with_weights
+from converters.verification.comparison_inputs import seeded_inputs
 from converters.verification.verify import verify
 from prototxt_gen import analyse, build, net_text
 from prototxt_gen.schema.dialect import dialect
@@ -16,28 +16,28 @@ from tests.support.caffe_support import caffe_or_skip
 from tests.support.sane_weights import sane_weights
 
 SIZE = 96
-"""The published nets take 224 pixels; their heads' pooling follows."""
+"""Image height and width. The published nets use 224; the pooling at the end is adapted."""
 
 
 @pytest.mark.caffe
 @pytest.mark.parametrize("name", ["attention-56", "attention-92", "attentionnext-56", "attentionnext-92"])
-def test_every_blob_is_caffes(name: str, tmp_path: Path) -> None:
+def test_every_blob_equals_that_of_caffe(name: str, tmp_path: Path) -> None:
     caffe = caffe_or_skip()
     net = build(name, input_size=SIZE)
     analysis = analyse(net)
     weights = sane_weights(analysis)
-    prototxt, model = tmp_path / "net.prototxt", tmp_path / "net.caffemodel"
+    prototxt, caffemodel = tmp_path / "net.prototxt", tmp_path / "net.caffemodel"
     prototxt.write_text(net_text(net))
-    made = caffe.Net(str(prototxt), caffe.TEST)
+    caffe_net = caffe.Net(str(prototxt), caffe.TEST)
     for row in analysis.rows:
-        for blob, role in zip(made.params.get(row.layer.name, ()), row.blobs, strict=False):
+        for blob, role in zip(caffe_net.params.get(row.layer.name, ()), row.blobs, strict=False):
             blob.data[...] = weights.of(row.layer.name)[role].reshape(blob.data.shape)
-    made.save(str(model))
-    one = read_subject(prototxt, model)
-    assert "inverse_std" in one.weights.of("conv1/bn"), "the fork is told by its numbers"
-    found = verify(one, seeded(one), ("pycaffe", "torch", "onnx"))
-    assert found.reference == "pycaffe" and found.verified
-    assert found.worst <= 1e-4 and not any(c.excused for o in found.compared for c in o.comparisons)
+    caffe_net.save(str(caffemodel))
+    model = read_net_with_weights(prototxt, caffemodel)
+    assert "inverse_std" in model.weights.of("conv1/bn"), "the fork is detected from its field numbers"
+    report = verify(model, seeded_inputs(model), ("pycaffe", "torch", "onnx"))
+    assert report.reference == "pycaffe" and report.verified
+    assert report.worst <= 1e-4 and not any(c.excused for o in report.compared for c in o.comparisons)
 
 
 @pytest.mark.caffe
@@ -46,18 +46,21 @@ def test_every_blob_is_caffes(name: str, tmp_path: Path) -> None:
     ("fork", "statistic"),
     [("buptwangfei", "inverse_std"), ("happynear", "variance"), ("yjxiong", "variance"), ("pspnet", "variance")],
 )
-def test_each_forks_numbers_and_meaning(fork: str, statistic: str, name: str, tmp_path: Path) -> None:
-    """In every fork's field numbers, BN's fourth blob in its meaning; happynear's engines differ, and so it is told."""
+def test_weights_of_each_fork_are_read(fork: str, statistic: str, name: str, tmp_path: Path) -> None:
+    """Weights in every fork's field numbers, with the BN statistic of the fork.
+
+    For happynear it has to be given, as its two engines differ.
+    """
     caffe_or_skip()
     net = build(name, input_size=SIZE)
     analysis = analyse(net)
     weights = sane_weights(analysis)
-    meant = as_variance(weights, analysis) if statistic == "variance" else weights
-    prototxt, model = tmp_path / "net.prototxt", tmp_path / "net.caffemodel"
+    converted = as_variance(weights, analysis) if statistic == "variance" else weights
+    prototxt, caffemodel = tmp_path / "net.prototxt", tmp_path / "net.caffemodel"
     prototxt.write_text(net_text(net))
-    write(model, analysis, meant, dialect(fork))
-    one = read_subject(prototxt, model, bn_statistic=None if dialect(fork).bn_statistic else statistic)
-    assert statistic in one.weights.of("conv1/bn")
-    found = verify(one, seeded(one), ("pycaffe", "torch", "onnx"))
-    assert found.reference == "pycaffe" and found.verified
-    assert found.worst <= 1e-4 and not any(c.excused for o in found.compared for c in o.comparisons)
+    write(caffemodel, analysis, converted, dialect(fork))
+    model = read_net_with_weights(prototxt, caffemodel, bn_statistic=None if dialect(fork).bn_statistic else statistic)
+    assert statistic in model.weights.of("conv1/bn")
+    report = verify(model, seeded_inputs(model), ("pycaffe", "torch", "onnx"))
+    assert report.reference == "pycaffe" and report.verified
+    assert report.worst <= 1e-4 and not any(c.excused for o in report.compared for c in o.comparisons)

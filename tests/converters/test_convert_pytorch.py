@@ -1,4 +1,4 @@
-"""PyTorch as it is written: layers that share blobs share a tensor where both lay it out alike; and .pt2 files."""
+"""PyTorch exports: shared blobs, .pt2 files, inner modules, and modules that cannot be traced."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from converters import read_subject, to_torch
-from converters.pytorch_export.call_trace import UntraceableError, trace
+from converters import read_net_with_weights, to_torch
+from converters.pytorch_export.call_trace import UntraceableError, trace_calls
 from converters.pytorch_export.output_files import load_folder, run_module
 from converters.verification.blob_comparison import difference
-from converters.verification.comparison_inputs import seeded
-from converters.verification.runtimes import run_onnx, run_torch
+from converters.verification.comparison_inputs import seeded_inputs
+from converters.verification.runtimes import convert_and_run_onnx, run_torch
 from converters.write_models import write_torch
 from prototxt_gen import analyse, layers, parse_net
 from prototxt_gen.cli import cli
@@ -58,51 +58,51 @@ def files(folder: Path, text: str) -> tuple[Path, Path]:
 
 
 @pytest.mark.parametrize("text", [SIAMESE, AUTOENCODER])
-def test_each_form_has_the_numbers_read_last(text: str, tmp_path: Path) -> None:
-    """A file holds a copy for each layer that shares; they differ here, and the last one counts, as in Caffe."""
-    there = files(tmp_path, text)
-    one = read_subject(*there)
-    to_torch(*there, tmp_path / "made")
-    inputs, output = seeded(one), one.net.outputs[-1].blob
-    expected = run_torch(one, inputs)[output]
-    assert difference(expected, run_onnx(one, inputs)[output])[0] < 1e-6
-    assert difference(expected, run_module(one, load_folder(tmp_path / "made"), inputs)[output])[0] < 1e-6
+def test_shared_blobs_have_the_numbers_of_the_last_layer(text: str, tmp_path: Path) -> None:
+    """The file has a copy of the blob for each layer that shares it; as in Caffe, the last one counts."""
+    paths = files(tmp_path, text)
+    model = read_net_with_weights(*paths)
+    to_torch(*paths, tmp_path / "exported")
+    inputs, output = seeded_inputs(model), model.net.outputs[-1].blob
+    expected = run_torch(model, inputs)[output]
+    assert difference(expected, convert_and_run_onnx(model, inputs)[output])[0] < 1e-6
+    assert difference(expected, run_module(model, load_folder(tmp_path / "exported"), inputs)[output])[0] < 1e-6
 
 
-def test_the_folder_learns_shared_blobs_as_one(tmp_path: Path) -> None:
-    to_torch(*files(tmp_path, SIAMESE), tmp_path / "made")
-    made: Any = load_folder(tmp_path / "made")
-    assert made.left.conv.weight is made.right.conv.weight
-    assert made.left.conv.bias is made.right.conv.bias
-    assert made.ip[1].weight is made.ip_p[1].weight
+def test_shared_blobs_are_one_parameter_in_the_folder(tmp_path: Path) -> None:
+    to_torch(*files(tmp_path, SIAMESE), tmp_path / "exported")
+    module: Any = load_folder(tmp_path / "exported")
+    assert module.left.conv.weight is module.right.conv.weight
+    assert module.left.conv.bias is module.right.conv.bias
+    assert module.ip[1].weight is module.ip_p[1].weight
 
 
-def test_a_name_that_ends_in_pt2_asks_for_one(tmp_path: Path) -> None:
+def test_an_output_name_with_pt2_selects_the_pt2_format(tmp_path: Path) -> None:
     arguments = ["convert", "pytorch", *map(str, files(tmp_path, AUTOENCODER)), "-o", str(tmp_path / "it.pt2")]
-    made = CliRunner().invoke(cli, arguments)
-    assert made.exit_code == 0, made.output
+    result = CliRunner().invoke(cli, arguments)
+    assert result.exit_code == 0, result.output
     assert (tmp_path / "it.pt2").is_file()
 
 
-def test_a_pt2_of_what_sizes_itself_is_refused(tmp_path: Path) -> None:
-    """One sentence that names the layer, and the form that can."""
+def test_pt2_of_a_layer_sized_by_data_is_refused(tmp_path: Path) -> None:
+    """The error names the layer, and the format that supports it."""
     layer_type = layers.all_layer_types()["DetectionOutput"]
-    one = read_subject(parse_net(golden.prototxt(layer_type, layer_type.examples[0])), Weights({}))
-    with pytest.raises(UnsupportedError, match=r"\(DetectionOutput\) gives out .*; the folder form can"):
-        write_torch(one, tmp_path / "it.pt2", "pt2")
+    model = read_net_with_weights(parse_net(golden.prototxt(layer_type, layer_type.examples[0])), Weights({}))
+    with pytest.raises(UnsupportedError, match=r"\(DetectionOutput\) gives out .*; the folder format supports it"):
+        write_torch(model, tmp_path / "it.pt2", "pt2")
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(("shape", "axis"), [((2, 3), 1), ((3, 6, 6), 0), ((2, 3, 4, 6, 5), 2)])
-def test_a_module_within_a_module_is_written(shape: tuple[int, ...], axis: int, tmp_path: Path) -> None:
-    """Channels at other axes are seen by a stock convolution that a module of ours holds."""
+def test_a_torch_module_inside_our_module_is_written(shape: tuple[int, ...], axis: int, tmp_path: Path) -> None:
+    """A convolution along another channel axis is a module of torch.nn inside a module of ours."""
     kernel = "" if len(shape) == 2 else "kernel_size: 3"
     dims = " ".join(f"dim: {dim}" for dim in shape)
     text = f"""input: "data" input_shape {{ {dims} }}
 layer {{ name: "c" type: "Convolution" bottom: "data" top: "c"
   convolution_param {{ num_output: 2 axis: {axis} {kernel} }} }}"""
-    done = write_torch(read_subject(*files(tmp_path, text)), tmp_path / "net")
-    assert done.report is not None and done.report.verified
+    result = write_torch(read_net_with_weights(*files(tmp_path, text)), tmp_path / "net")
+    assert result.report is not None and result.report.verified
 
 
 @pytest.mark.parametrize("act", [
@@ -112,12 +112,12 @@ layer {{ name: "c" type: "Convolution" bottom: "data" top: "c"
     lambda x: torch.where(x > 0)[0].shape[0] * x,
     lambda x: torch.masked_select(x, x > 0).mean(),
 ])  # fmt: skip
-def test_what_goes_by_the_numbers_is_not_traced(act: Callable[[torch.Tensor], torch.Tensor]) -> None:
-    """A size that the numbers of one run have would be written down for all."""
+def test_shapes_that_depend_on_numbers_are_not_traced(act: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    """The trace would contain a size that is right for the numbers of one run only."""
 
     class Act(torch.nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return act(x)
 
     with pytest.raises(UntraceableError):
-        trace(Act(), [(2, 6)], ())
+        trace_calls(Act(), [(2, 6)], ())

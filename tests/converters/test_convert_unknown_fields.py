@@ -1,4 +1,4 @@
-"""Unknown fields in a conversion: what only a solver needs is left out and told; all else is refused."""
+"""Unknown fields in a conversion: those that only training uses are left out with a remark, others are refused."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from converters import read_subject
-from converters.verification.comparison_inputs import seeded
+from converters import read_net_with_weights
+from converters.verification.comparison_inputs import seeded_inputs
 from converters.verification.verify import verify
 from prototxt_gen import analyse, parse_net
 from prototxt_gen.cli import cli
@@ -23,6 +23,7 @@ CONV = "num_output: 2 kernel_size: 3"
 
 
 def net(inside: str = "", beside: str = "") -> str:
+    """Return a prototxt with text inside a convolution_param and beside it."""
     return (
         'name: "n" input: "data" input_shape { dim: 1 dim: 3 dim: 8 dim: 8 }\n'
         f'layer {{ name: "c" type: "Convolution" bottom: "data" top: "c" {beside} '
@@ -49,17 +50,17 @@ HARMLESS = {
 
 
 @pytest.mark.parametrize("path", HARMLESS)
-def test_what_only_training_needs_is_left_out_and_told(path: str, weights: Path, tmp_path: Path) -> None:
+def test_a_field_that_only_training_uses_is_left_out_with_a_remark(path: str, weights: Path, tmp_path: Path) -> None:
     file = tmp_path / "net.prototxt"
     file.write_text(HARMLESS[path])
-    one = read_subject(file, weights)
-    assert [remark for remark in one.remarks if path in remark and "left out" in remark]
-    assert not one.as_filed, "a Caffe that does not know the field refuses the file"
-    assert verify(one, seeded(one), ("pycaffe", "torch", "onnx")).verified
+    model = read_net_with_weights(file, weights)
+    assert [remark for remark in model.remarks if path in remark and "left out" in remark]
+    assert not model.matches_files, "Caffe refuses a file with a field that it lacks"
+    assert verify(model, seeded_inputs(model), ("pycaffe", "torch", "onnx")).verified
 
 
 @pytest.mark.parametrize("path", HARMLESS)
-def test_a_net_to_be_trained_is_refused_for_the_same(path: str) -> None:
+def test_the_same_field_is_refused_without_a_conversion(path: str) -> None:
     with pytest.raises(UnsupportedError, match=path):
         ready(parse_net(HARMLESS[path]).at("TEST"))
 
@@ -73,7 +74,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("path", REFUSED)
-def test_all_else_is_refused_with_the_remedy(path: str, weights: Path, tmp_path: Path) -> None:
+def test_any_other_field_is_refused_and_the_option_is_named(path: str, weights: Path, tmp_path: Path) -> None:
     file, out = tmp_path / "net.prototxt", tmp_path / "net.onnx"
     file.write_text(REFUSED[path])
     arguments = ["convert", "onnx", str(file), str(weights), "-o", str(out)]
@@ -85,20 +86,22 @@ def test_all_else_is_refused_with_the_remedy(path: str, weights: Path, tmp_path:
     assert CliRunner().invoke(cli, [*arguments, "--ignore-field", name]).exit_code == 0 and out.exists()
 
 
-def test_what_makes_constants_is_no_place_for_unknown_fields() -> None:
+def test_an_unknown_field_of_dummy_data_is_refused() -> None:
     text = net() + (
         'layer { name: "k" type: "DummyData" top: "k" dummy_data_param { shape { dim: 1 } mystery: 1 } }\n'
         'layer { name: "b" type: "Bias" bottom: "r" bottom: "k" top: "b" bias_param { axis: 0 } }\n'
     )
     analysis = analyse(parse_net(net()))
     with pytest.raises(UnsupportedError, match=r"dummy_data_param\.mystery is not understood"):
-        read_subject(parse_net(text), sane_weights(analysis))
+        read_net_with_weights(parse_net(text), sane_weights(analysis))
 
 
-def test_a_net_that_learns_nothing_needs_no_weights() -> None:
-    bare = parse_net(
+def test_a_net_without_learned_blobs_needs_no_weights() -> None:
+    net_without_weights = parse_net(
         'name: "n" input: "x" input_shape { dim: 2 } layer { name: "r" type: "ReLU" bottom: "x" top: "r" }'
     )
-    assert verify(read_subject(bare, None), {"x": np.array([-1, 2], "float32")}, ("torch", "onnx")).verified
+    assert verify(
+        read_net_with_weights(net_without_weights, None), {"x": np.array([-1, 2], "float32")}, ("torch", "onnx")
+    ).verified
     with pytest.raises(WeightsError, match=r"n: it needs weights, for layer 'c' \(Convolution\)"):
-        read_subject(parse_net(net()), None)
+        read_net_with_weights(parse_net(net()), None)

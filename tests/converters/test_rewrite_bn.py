@@ -1,4 +1,4 @@
-"""Batch normalisation in its forms, in every fork's numbers, and the way back to Caffe."""
+"""Rewriting batch normalisation, writing it for every fork, and getting a .caffemodel back from exports."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from converters import read_subject
+from converters import read_net_with_weights
 from converters.verification.blob_comparison import difference
-from converters.verification.comparison_inputs import seeded
+from converters.verification.comparison_inputs import seeded_inputs
 from converters.verification.runtimes import run_torch
 from converters.verification.verify import verify
 from converters.write_models import write_onnx, write_torch
@@ -44,15 +44,17 @@ PAIR = (
 FORKS = [name for name, fork in DIALECTS.items() if fork.number("bn_param") is not None]
 
 
-def written(folder: Path, text: str, fork: str = "prototxt-gen", statistic: str = "inverse_std") -> tuple[Path, Path]:
+def write_files(
+    folder: Path, text: str, fork: str = "prototxt-gen", statistic: str = "inverse_std"
+) -> tuple[Path, Path]:
     net = parse_net(text, "net.prototxt")
     analysis = analyse(net.at("TEST"))
     folder.mkdir(exist_ok=True)
-    prototxt, model = folder / "net.prototxt", folder / "net.caffemodel"
+    prototxt, caffemodel = folder / "net.prototxt", folder / "net.caffemodel"
     prototxt.write_text(net_text(net))
-    meaning = as_variance if statistic == "variance" else as_inverse_std
-    write(model, analysis, meaning(sane_weights(analysis), analysis), dialect(fork))
-    return prototxt, model
+    convert_statistic = as_variance if statistic == "variance" else as_inverse_std
+    write(caffemodel, analysis, convert_statistic(sane_weights(analysis), analysis), dialect(fork))
+    return prototxt, caffemodel
 
 
 def convert(*arguments: Any) -> Any:
@@ -62,73 +64,75 @@ def convert(*arguments: Any) -> Any:
 @pytest.mark.parametrize("text", [MERGED, PAIR], ids=["merged", "pair"])
 def test_splitting_and_merging_compute_the_same(text: str) -> None:
     net = parse_net(text, "net.prototxt").at("TEST")
-    one = read_subject(net, sane_weights(analyse(net)))
-    inputs = seeded(one)
-    wanted = run_torch(one, inputs)["ip"]
+    model = read_net_with_weights(net, sane_weights(analyse(net)))
+    inputs = seeded_inputs(model)
+    wanted = run_torch(model, inputs)["ip"]
     for change, gone in ((split, {"BN"}), (merge, {"BatchNorm", "Scale"})):
-        made, weights = change(one.net, one.weights)
+        made, weights = change(model.net, model.weights)
         assert not gone & {layer.type for layer in made.layers}
-        assert difference(wanted, run_torch(read_subject(made, weights), inputs)["ip"])[0] < 1e-5
+        assert difference(wanted, run_torch(read_net_with_weights(made, weights), inputs)["ip"])[0] < 1e-5
 
 
-def test_scale_is_merged_only_where_it_alone_takes_the_normalised_blob() -> None:
+def test_scale_is_merged_only_if_nothing_else_uses_the_normalised_blob() -> None:
     text = (
         PAIR.replace('top: "conv" batch_norm_param', 'top: "n" batch_norm_param')
         .replace('bottom: "conv" top: "conv" scale_param', 'bottom: "n" top: "s" scale_param')
         .replace(TAIL, 'layer { name: "e" type: "Eltwise" bottom: "n" bottom: "s" top: "e" }\n')
     )
     net = parse_net(text, "net.prototxt").at("TEST")
-    one = read_subject(net, sane_weights(analyse(net)))
-    made, weights = merge(one.net, one.weights)
+    model = read_net_with_weights(net, sane_weights(analyse(net)))
+    made, weights = merge(model.net, model.weights)
     assert [layer.type for layer in made.layers] == ["Convolution", "BN", "Scale", "Eltwise"]
-    inputs = seeded(one)
-    wanted, got = (run_torch(each, inputs)["e"] for each in (one, read_subject(made, weights)))
+    inputs = seeded_inputs(model)
+    wanted, got = (run_torch(each, inputs)["e"] for each in (model, read_net_with_weights(made, weights)))
     assert difference(wanted, got)[0] < 1e-5
 
 
-def test_an_inverse_std_no_variance_gives_survives_splitting() -> None:
+def test_splitting_keeps_an_inverse_std_that_no_variance_gives() -> None:
     net = parse_net(MERGED, "net.prototxt").at("TEST")
     weights = sane_weights(analyse(net))
     blobs = {name: dict(roles) for name, roles in weights.blobs.items()}
     blobs["bn"]["inverse_std"] = np.full_like(blobs["bn"]["inverse_std"], 1000.0)  # above 1/sqrt(eps)
-    one = read_subject(net, replace(weights, blobs=blobs))
-    made, found = split(one.net, one.weights)
-    inputs = seeded(one)
-    wanted, got = (run_torch(each, inputs)["ip"] for each in (one, read_subject(made, found)))
+    model = read_net_with_weights(net, replace(weights, blobs=blobs))
+    made, found = split(model.net, model.weights)
+    inputs = seeded_inputs(model)
+    wanted, got = (run_torch(each, inputs)["ip"] for each in (model, read_net_with_weights(made, found)))
     assert difference(wanted, got)[0] < 1e-4
 
 
 @pytest.mark.parametrize("form", ["merged", "batchnorm-scale", "folded"])
 @pytest.mark.parametrize("text", [MERGED, PAIR], ids=["from merged", "from a pair"])
-def test_the_command_writes_nets_that_compute_the_same(text: str, form: str, tmp_path: Path) -> None:
-    prototxt, model = written(tmp_path / "in", text)
-    done = convert("bn", prototxt, model, "-o", tmp_path / "out", "--to", form)
+def test_convert_bn_writes_nets_that_compute_the_same(text: str, form: str, tmp_path: Path) -> None:
+    prototxt, caffemodel = write_files(tmp_path / "in", text)
+    done = convert("bn", prototxt, caffemodel, "-o", tmp_path / "out", "--to", form)
     assert done.exit_code == 0, done.output
-    before, after = read_subject(prototxt, model), read_subject(*(tmp_path / "out" / f.name for f in (prototxt, model)))
-    inputs = seeded(before)
+    before = read_net_with_weights(prototxt, caffemodel)
+    after = read_net_with_weights(*(tmp_path / "out" / file.name for file in (prototxt, caffemodel)))
+    inputs = seeded_inputs(before)
     assert difference(run_torch(before, inputs)["ip"], run_torch(after, inputs)["ip"])[0] < 1e-5
 
 
 @pytest.mark.parametrize("statistic", ["inverse-std", "variance"])
 @pytest.mark.parametrize("fork", FORKS)
-def test_any_forks_numbers_and_meaning(fork: str, statistic: str, tmp_path: Path) -> None:
-    prototxt, model = written(tmp_path / "in", MERGED)
+def test_weights_can_be_written_for_any_fork_with_either_statistic(fork: str, statistic: str, tmp_path: Path) -> None:
+    prototxt, caffemodel = write_files(tmp_path / "in", MERGED)
     arguments = ["--to", "merged", "--to-dialect", fork, "--to-statistic", statistic]
-    done = convert("bn", prototxt, model, "-o", tmp_path / "out", *arguments)
+    done = convert("bn", prototxt, caffemodel, "-o", tmp_path / "out", *arguments)
     assert done.exit_code == 0, done.output
-    before = read_subject(prototxt, model)
-    meaning = statistic.replace("-", "_")
-    after = read_subject(tmp_path / "out" / "net.prototxt", tmp_path / "out" / "net.caffemodel", bn_statistic=meaning)
-    assert meaning in after.weights.of("bn")
-    inputs = seeded(before)
+    before = read_net_with_weights(prototxt, caffemodel)
+    bn_statistic = statistic.replace("-", "_")
+    files = (tmp_path / "out" / "net.prototxt", tmp_path / "out" / "net.caffemodel")
+    after = read_net_with_weights(*files, bn_statistic=bn_statistic)
+    assert bn_statistic in after.weights.of("bn")
+    inputs = seeded_inputs(before)
     assert difference(run_torch(before, inputs)["ip"], run_torch(after, inputs)["ip"])[0] < 1e-5
 
 
-def test_a_meaning_that_cannot_be_told_is_asked_for(tmp_path: Path) -> None:
-    prototxt, model = written(tmp_path / "in", MERGED, "happynear")
+def test_an_unknown_bn_statistic_has_to_be_given(tmp_path: Path) -> None:
+    prototxt, caffemodel = write_files(tmp_path / "in", MERGED, "happynear")
     with pytest.raises(PrototxtGenError, match="--bn-statistic"):
-        read_subject(prototxt, model)
-    read_subject(prototxt, model, bn_statistic="inverse_std")
+        read_net_with_weights(prototxt, caffemodel)
+    read_net_with_weights(prototxt, caffemodel, bn_statistic="inverse_std")
 
 
 @pytest.mark.caffe
@@ -136,23 +140,23 @@ def test_a_meaning_that_cannot_be_told_is_asked_for(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", [MERGED, PAIR], ids=["merged", "pair"])
 def test_real_caffe_computes_the_same(text: str, statistic: str, tmp_path: Path) -> None:
     caffe_or_skip()
-    files = written(tmp_path / "in", text, "prototxt-gen", statistic)
-    one = read_subject(*files, bn_statistic=statistic)
-    found = verify(one, seeded(one), ("pycaffe", "torch", "onnx"))
-    assert found.reference == "pycaffe" and found.verified and found.worst < 1e-5
+    files = write_files(tmp_path / "in", text, "prototxt-gen", statistic)
+    model = read_net_with_weights(*files, bn_statistic=statistic)
+    report = verify(model, seeded_inputs(model), ("pycaffe", "torch", "onnx"))
+    assert report.reference == "pycaffe" and report.verified and report.worst < 1e-5
 
 
 @pytest.mark.parametrize("text", [MERGED, PAIR], ids=["merged", "pair"])
 @pytest.mark.parametrize("kind", ["folder", "safetensors", "state_dict", "onnx", "onnx folded"])
-def test_back_to_caffe(kind: str, text: str, tmp_path: Path) -> None:
-    files = written(tmp_path / "in", text)
-    one = read_subject(*files)
+def test_an_export_is_converted_back_to_a_caffemodel(kind: str, text: str, tmp_path: Path) -> None:
+    files = write_files(tmp_path / "in", text)
+    model = read_net_with_weights(*files)
     if kind.startswith("onnx"):
         source = tmp_path / "m.onnx"
-        write_onnx(one, source, fold_bn=kind != "onnx")
+        write_onnx(model, source, fold_bn=kind != "onnx")
     else:
-        source = tmp_path / "made"
-        write_torch(one, source)
+        source = tmp_path / "exported"
+        write_torch(model, source)
     if kind == "safetensors":
         source = source / "model.safetensors"
     if kind == "state_dict":
@@ -166,15 +170,15 @@ def test_back_to_caffe(kind: str, text: str, tmp_path: Path) -> None:
     done = convert("caffemodel", source, "-o", tmp_path / "back.caffemodel", *net, "--to-dialect", "prototxt-gen")
     assert done.exit_code == 0, done.output
     prototxt = files[0] if kind == "state_dict" else tmp_path / "back.prototxt"
-    back = read_subject(prototxt, tmp_path / "back.caffemodel")
-    inputs = seeded(one)
-    assert difference(run_torch(one, inputs)["ip"], run_torch(back, inputs)["ip"])[0] < 1e-5
+    back = read_net_with_weights(prototxt, tmp_path / "back.caffemodel")
+    inputs = seeded_inputs(model)
+    assert difference(run_torch(model, inputs)["ip"], run_torch(back, inputs)["ip"])[0] < 1e-5
 
 
-def test_a_state_dict_that_does_not_fit_is_told(tmp_path: Path) -> None:
+def test_a_state_dict_that_does_not_fit_is_refused(tmp_path: Path) -> None:
     import torch
 
-    files = written(tmp_path / "in", PAIR)
+    files = write_files(tmp_path / "in", PAIR)
     torch.save({"conv.weight": torch.zeros(4, 3, 5, 5)}, tmp_path / "m.pt")
     done = convert("caffemodel", tmp_path / "m.pt", "-o", tmp_path / "b.caffemodel", "--net", files[0])
     assert done.exit_code == 1
@@ -182,11 +186,11 @@ def test_a_state_dict_that_does_not_fit_is_told(tmp_path: Path) -> None:
     assert not (tmp_path / "b.caffemodel").exists()
 
 
-def test_an_onnx_of_others_is_refused(tmp_path: Path) -> None:
+def test_an_onnx_model_of_another_converter_is_refused(tmp_path: Path) -> None:
     import onnx
 
-    files = written(tmp_path / "in", PAIR)
-    write_onnx(read_subject(*files), tmp_path / "m.onnx")
+    files = write_files(tmp_path / "in", PAIR)
+    write_onnx(read_net_with_weights(*files), tmp_path / "m.onnx")
     model = onnx.load(tmp_path / "m.onnx")
     del model.metadata_props[:]
     onnx.save(model, tmp_path / "other.onnx")

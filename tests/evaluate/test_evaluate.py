@@ -112,13 +112,13 @@ def test_real_caffe_agrees(place: Path) -> None:
 
 
 def test_ten_crops_are_averaged(place: Path) -> None:
-    from converters import read_subject
+    from converters import read_net_with_weights
     from prototxt_gen.data.data_set_reader import open_dataset
     from prototxt_gen.evaluate.image_preprocessing import CaffeRecipe
     from prototxt_gen.evaluate.predictors import predictor
     from prototxt_gen.evaluate.scores import Samples, evaluate
 
-    subject = read_subject(place / "deploy.prototxt", place / "net.caffemodel")
+    subject = read_net_with_weights(place / "deploy.prototxt", place / "net.caffemodel")
     samples = Samples(open_dataset(place / "set.npz"), CaffeRecipe((12, 12), shorter=14, crops=10), (3, 12, 12))
     predict = predictor("torch", subject)
     found = evaluate(predict, samples, batch=25)

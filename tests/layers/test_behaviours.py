@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from converters.common.net_with_weights import Reading, Subject, open_subject
+from converters.common.net_with_weights import NetWithWeights, ReadOptions, read_net_with_weights
 from converters.onnx_export import onnx_writer
-from converters.onnx_export.net_to_onnx import OnnxNet, lower
+from converters.onnx_export.net_to_onnx import OnnxNet, lower_to_onnx
 from converters.verification.runtimes import run_onnx_file
 from prototxt_gen import weights
 from prototxt_gen.analysis import Analysis
@@ -104,12 +104,12 @@ class BehaviourCase:
     def weights(self, analysis: Analysis) -> Weights:
         return weights.read(self.model, analysis, self.behaviour.dialect, self.behaviour.statistic)
 
-    def subject(self) -> Subject:
+    def subject(self) -> NetWithWeights:
         behaviour = self.behaviour
-        how = Reading(
-            stages=behaviour.stages, level=behaviour.level, dialect=behaviour.dialect, statistic=behaviour.statistic
+        how = ReadOptions(
+            stages=behaviour.stages, level=behaviour.level, dialect=behaviour.dialect, bn_statistic=behaviour.statistic
         )
-        return open_subject(self.folder / "net.prototxt", self.model, how)
+        return read_net_with_weights(self.folder / "net.prototxt", self.model, how)
 
     def compare(self, got: Blobs, wanted: Blobs, what: str) -> None:
         for name in got.keys() & wanted.keys() if self.behaviour.caffe_layers else got:
@@ -185,9 +185,9 @@ def check_onnx(case: BehaviourCase, folder: Path) -> None:
     subject = case.subject()
     inputs, wanted = case.inputs(), case.blobs()
     assert inputs is not None and wanted is not None
-    plain = run(lower(subject.analysis, subject.weights, fold_bn=False), inputs, folder / "plain.onnx", every=True)
+    plain = run(lower_to_onnx(subject.analysis, subject.weights, fold_bn=False), inputs, folder / "plain.onnx", every=True)
     case.compare(plain, wanted, "ONNX")
-    folded = lower(subject.analysis, subject.weights)
+    folded = lower_to_onnx(subject.analysis, subject.weights)
     outputs = run(folded, inputs, folder / "folded.onnx")
     assert set(outputs) >= set(case.outputs()) - set(inputs)
     case.compare(outputs, wanted, "ONNX, folded")
@@ -217,7 +217,7 @@ def fits(shape: Sequence[int], dims: Sequence[int | str]) -> bool:
 
 def run(net: OnnxNet, inputs: Blobs, path: Path, every: bool = False) -> Blobs:
     """Save, load and run the model; return blobs by Caffe's names, without the inputs."""
-    onnx_writer.save(net, path)
+    onnx_writer.save_onnx(net, path)
     fed = {name: inputs[name] for name in net.inputs}
     results = run_onnx_file(path, fed, list(net.names.values()) if every else ())
     last = {value.blob: name for value, name in net.names.items()}

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from converters.common.net_with_weights import Reading, open_subject
+from converters.common.net_with_weights import ReadOptions, read_net_with_weights
 from converters.verification.runtimes import run_onnx_file
 from converters.verification.verify import verify
 from converters.write_models import write_onnx, write_torch
@@ -37,13 +37,13 @@ def net(folder: Path, param_str: str, anchors: int, images: int = 1) -> Path:
 
 @pytest.mark.parametrize("case", CASES)
 def test_regions_match_the_python_layer(case: str, tmp_path: Path) -> None:
-    subject = open_subject(net(tmp_path, CASES[case], ANCHORS[case]), Weights({}))
+    subject = read_net_with_weights(net(tmp_path, CASES[case], ANCHORS[case]), Weights({}))
     with np.load(GOLDEN) as stored:
         record = {name.partition("/")[2]: stored[name] for name in stored.files if name.startswith(case)}
     inputs = {name: record[name] for name in ("score", "move", "info")}
     report = verify(subject, inputs, ("torch", "onnx"), {"python": lambda *_: record})
     assert report.verified, report
-    write_onnx(subject, tmp_path / "m.onnx", verified=False)
+    write_onnx(subject, tmp_path / "m.onnx", verify_output=False)
     made = run_onnx_file(tmp_path / "m.onnx", inputs)
     for name in ("rois", "scores"):
         np.testing.assert_allclose(made[name], record[name], rtol=1e-4, atol=1e-4)
@@ -62,7 +62,7 @@ def test_assumed_configuration_is_reported() -> None:
 
 
 def test_param_str_overrides_the_assumed_configuration(tmp_path: Path) -> None:
-    subject = open_subject(net(tmp_path, "{'feat_stride': 16, 'RPN_POST_NMS_TOP_N': 7}", 9), Weights({}))
+    subject = read_net_with_weights(net(tmp_path, "{'feat_stride': 16, 'RPN_POST_NMS_TOP_N': 7}", 9), Weights({}))
     assert subject.analysis.rows[-1].tops == ((7, 5), (7, 1))
     assert "RPN_NMS_THRESH 0.7" in subject.remarks[-1]
 
@@ -80,7 +80,7 @@ def test_wrong_bottoms_and_parameters_are_refused(
     param_str: str, anchors: int, images: int, words: str, tmp_path: Path
 ) -> None:
     with pytest.raises(NetError, match=words):
-        open_subject(net(tmp_path, param_str, anchors, images), Weights({}), Reading())
+        read_net_with_weights(net(tmp_path, param_str, anchors, images), Weights({}), ReadOptions())
 
 
 def test_roi_pooling_of_no_region_returns_an_empty_blob(tmp_path: Path) -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from converters import read_subject
-from converters.onnx_export.net_to_onnx import lower
+from converters import read_net_with_weights
+from converters.onnx_export.net_to_onnx import lower_to_onnx
 from converters.pytorch_export.output_files import load_folder
 from converters.write_models import write_torch
 from prototxt_gen import layers, parse_net
@@ -88,16 +88,16 @@ def test_pooling_with_dynamic_size_has_caffes_windows(window: str) -> None:
     import onnxruntime
     import torch
 
-    one = read_subject(parse_net(POOLED.format("dim: 10 dim: 10", window)), Weights({}))
+    one = read_net_with_weights(parse_net(POOLED.format("dim: 10 dim: 10", window)), Weights({}))
     try:
-        model = lower(one.analysis, one.weights, dynamic_size=True).model().SerializeToString()
+        model = lower_to_onnx(one.analysis, one.weights, dynamic_size=True).model().SerializeToString()
     except UnsupportedError as error:
         assert "pool: AVE" in window and "cannot be left open: layer 'pool'" in str(error)
         return
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
     for high, wide in ((11, 12), (12, 13), (13, 9), (9, 8)):
         x = RNG.standard_normal((1, 2, high, wide)).astype("float32")
-        there = read_subject(parse_net(POOLED.format(f"dim: {high} dim: {wide}", window)), Weights({}))
+        there = read_net_with_weights(parse_net(POOLED.format(f"dim: {high} dim: {wide}", window)), Weights({}))
         wanted = TorchNet(there.analysis)(torch.from_numpy(x))
         assert tuple(wanted.shape) == there.analysis.shapes[there.net.layers[-1].tops[0]]
         np.testing.assert_allclose(session.run(None, {"data": x})[0], wanted.numpy(), rtol=1e-5, atol=1e-6)
@@ -107,9 +107,10 @@ def test_same_padding_has_no_dynamic_size(tmp_path: Path) -> None:
     """SAME pads even and odd sizes differently, so a model for an even size must not accept an odd one."""
     import torch
 
-    one = read_subject(parse_net(POOLED.format("dim: 10 dim: 10", "kernel_size: 3 stride: 2 pad_type: 1")), Weights({}))
+    text = POOLED.format("dim: 10 dim: 10", "kernel_size: 3 stride: 2 pad_type: 1")
+    one = read_net_with_weights(parse_net(text), Weights({}))
     with pytest.raises(UnsupportedError, match="cannot be left open: layer 'pool'"):
-        lower(one.analysis, one.weights, dynamic_size=True)
+        lower_to_onnx(one.analysis, one.weights, dynamic_size=True)
     done = write_torch(one, tmp_path / "net")
     assert any("the size is fixed: layer 'pool'" in remark for remark in done.remarks)
     with pytest.raises(ValueError, match="this net takes"):

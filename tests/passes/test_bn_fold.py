@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from converters import read_subject
-from converters.onnx_export.net_to_onnx import lower
+from converters import read_net_with_weights
+from converters.onnx_export.net_to_onnx import lower_to_onnx
 from converters.verification.blob_comparison import difference
-from converters.verification.comparison_inputs import seeded
+from converters.verification.comparison_inputs import seeded_inputs
 from converters.verification.runtimes import run_onnx_net, run_torch
 from prototxt_gen import analyse, parse_net
 from prototxt_gen.passes.bn_fold import fold
@@ -60,7 +60,7 @@ KEPT = {
 
 def subject(layers: str) -> Any:
     net = parse_net(INPUT + layers, "folding.prototxt").at("TEST")
-    return read_subject(net, sane_weights(analyse(net)))
+    return read_net_with_weights(net, sane_weights(analyse(net)))
 
 
 @pytest.mark.parametrize("name", FOLDS)
@@ -70,11 +70,11 @@ def test_folds_and_computes_the_same(name: str) -> None:
     folded, weights = fold(one.analysis, one.weights)
     types = [layer.type for layer in folded.net.layers]
     assert not {"BatchNorm", "BN", "Scale", "Bias"} & set(types), types
-    inputs = seeded(one)
+    inputs = seeded_inputs(one)
     output = one.net.outputs[-1].blob
     wanted = run_torch(one, inputs)[output]
-    assert difference(wanted, run_torch(read_subject(folded.net, weights), inputs)[output])[0] < 1e-5
-    assert difference(wanted, run_onnx_net(lower(one.analysis, one.weights), inputs)[output])[0] < 1e-5
+    assert difference(wanted, run_torch(read_net_with_weights(folded.net, weights), inputs)[output])[0] < 1e-5
+    assert difference(wanted, run_onnx_net(lower_to_onnx(one.analysis, one.weights), inputs)[output])[0] < 1e-5
 
 
 @pytest.mark.parametrize("name", KEPT)

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from converters import read_subject
+from converters import read_net_with_weights
 from converters.verification.blob_comparison import difference
-from converters.verification.comparison_inputs import seeded
+from converters.verification.comparison_inputs import seeded_inputs
 from converters.verification.runtimes import run_torch
 from prototxt_gen import analyse, caffemodel, parse_net
 from prototxt_gen.cli import cli
@@ -115,8 +115,9 @@ def test_a_blob_that_is_another_after_merging_is_no_fault(tmp_path: Path) -> Non
     write(files[1], analysis, sane_weights(analysis), dialect("bvlc"))
     done = CliRunner().invoke(cli, ["convert", "bn", *map(str, files), "-o", str(tmp_path / "out"), "--to", "merged"])
     assert done.exit_code == 0, done.output
-    before, after = read_subject(*files), read_subject(*(tmp_path / "out" / file.name for file in files))
-    inputs = seeded(before)
+    before = read_net_with_weights(*files)
+    after = read_net_with_weights(*(tmp_path / "out" / file.name for file in files))
+    inputs = seeded_inputs(before)
     assert difference(run_torch(before, inputs)["s"], run_torch(after, inputs)["s"])[0] < 1e-5
 
 

@@ -19,6 +19,7 @@ SOURCES = ("prototxt_gen", "converters", "templates", "tests", "benchmarks", "ge
 FILES = ("setup.py", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE")
 BUILD = "from setuptools import build_meta as b; b.build_wheel('out'); b.build_sdist('out')"
 WITHOUT_CODE = {
+    "converters": {"py.typed"},
     "prototxt_gen": {"py.typed"},
     "prototxt_gen/templates": {path.name for path in (ROOT / "templates").iterdir()},
     "prototxt_gen/schema/forks": {path.name for path in (ROOT / "prototxt_gen/schema/forks").iterdir()},
