@@ -99,7 +99,7 @@ def test_changed_weights_arrive(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"c.bias": torch.zeros(4)}, "c.bias is superfluous: the net's layer has no such tensor"),
         ({"c.weight": torch.zeros(4, 3, 5, 5)}, "c.weight is (4, 3, 5, 5), the net has (4, 3, 3, 3)"),
@@ -149,10 +149,10 @@ def test_an_archive_that_unpacks_to_much_more_is_refused(member: str, folder: Pa
 
 
 @pytest.mark.parametrize(
-    ("what", "said"), [([1], "holds a list, not a state_dict"), (torch.nn.Linear(1, 1), "Unsupported global")]
+    ("content", "message"), [([1], "holds a list, not a state_dict"), (torch.nn.Linear(1, 1), "Unsupported global")]
 )
-def test_a_file_without_a_state_dict_is_refused(what: object, message: str, folder: Path) -> None:
-    torch.save(what, folder / "m.pt")
+def test_a_file_without_a_state_dict_is_refused(content: object, message: str, folder: Path) -> None:
+    torch.save(content, folder / "m.pt")
     result = to_caffemodel(folder / "m.pt", "--net", folder / "net.prototxt")
     assert result.exit_code == 1 and message in result.stderr and result.stderr.count("\n") == 1
 
