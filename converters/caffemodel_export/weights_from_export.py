@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 
 from converters.common.loading_errors import translate_loading_errors
+from converters.common.names import listed_names, valid_utf8
 from converters.common.net_with_weights import ReadOptions, read_net_with_weights
-from converters.common.state_dict import listed_names, read_tensors
-from converters.common.utf8 import valid_utf8
+from converters.common.state_dict import read_tensors
 from prototxt_gen.analysis import Analysis, Row
 from prototxt_gen.common.errors import PrototxtGenError, WeightsError
 from prototxt_gen.ir import Layer, Net, show

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from converters.common.names import listed_names
 from prototxt_gen.common.errors import WeightsError
 
-MAX_NAMES_SHOWN = 5
 _MAX_UNPACK_RATIO = 4
 """An archive may unpack to at most this many times the file's size. torch.save does not compress."""
 _MAX_MESSAGE_LENGTH = 200
@@ -63,12 +63,6 @@ def _first_sentence(error: Exception) -> str:
         return type(error).__name__
     line = lines[-1] if lines[0].startswith("Weights only load failed") else lines[0]
     return line.split(". ")[0].rstrip(".")[:_MAX_MESSAGE_LENGTH]
-
-
-def listed_names(names: Sequence[str]) -> str:
-    """Return the first names with commas between them, and how many more there are."""
-    more = f" and {len(names) - MAX_NAMES_SHOWN} more" if len(names) > MAX_NAMES_SHOWN else ""
-    return ", ".join(names[:MAX_NAMES_SHOWN]) + more
 
 
 def _checked_tensors(values: Mapping[Any, Any], path: Path) -> Mapping[str, Any]:

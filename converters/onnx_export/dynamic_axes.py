@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
+from converters.common.names import listed_names
 from converters.common.other_sizes import (
     at_other_image_sizes,
     batch_size,
@@ -26,7 +27,6 @@ OnnxShape = tuple[int | str, ...]
 LowerGraph = Callable[[Analysis], Graph]
 """A function that lowers the same net with other shapes."""
 _EXTRA_PIXELS = 32
-_MAX_NAMES_SHOWN = 5
 
 
 def dynamic_shapes(
@@ -123,19 +123,18 @@ def _has_same_array(arrays: Mapping[str, object], name: str, array: object) -> b
 
 
 def _listed_layers(names: Sequence[str]) -> str:
-    """Return the first layer names in quotes, and how many more there are."""
-    layer_names = list(dict.fromkeys(name.rsplit("/", 1)[0] for name in names))
-    more = f" and {len(layer_names) - _MAX_NAMES_SHOWN} more" if len(layer_names) > _MAX_NAMES_SHOWN else ""
-    return ", ".join(map(repr, layer_names[:_MAX_NAMES_SHOWN])) + more
+    """Return the layers of nodes and arrays, the first few in quotes, and how many more there are."""
+    layer_names = dict.fromkeys(name.rsplit("/", 1)[0] for name in names)
+    return listed_names([repr(name) for name in layer_names])
 
 
 def _values_sized_by_data(analysis: Analysis) -> list[Value]:
     """Return the values whose shape is known only when the net runs, and all values computed from them."""
-    found: dict[Value, None] = {}
+    values: dict[Value, None] = {}
     for layer in analysis.net.layers:
-        if _is_sized_by_data(layer) or any(value in found for value in layer.bottoms):
-            found.update(dict.fromkeys(layer.tops))
-    return list(found)
+        if _is_sized_by_data(layer) or any(value in values for value in layer.bottoms):
+            values.update(dict.fromkeys(layer.tops))
+    return list(values)
 
 
 def _is_sized_by_data(layer: Layer) -> bool:

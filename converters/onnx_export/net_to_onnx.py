@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 import onnx
 from onnx import helper
 
-from converters.common.utf8 import valid_utf8
+from converters.common.names import valid_utf8
 from converters.onnx_export.dynamic_axes import OnnxShape, dynamic_shapes
 from converters.onnx_export.onnx_graph import Graph
 from prototxt_gen import layers

@@ -108,16 +108,16 @@ class Graph:
         return self.ops(kind, *inputs, outputs=1, **attributes)[0]
 
 
-def has_same_numbers(one: Array, other: Array) -> bool:
+def has_same_numbers(array: Array, other: Array) -> bool:
     """Whether two arrays have the same numbers in the same order.
 
     They do if they share their memory or, for arrays that are not large, if their bytes are equal.
     """
-    if one.size != other.size or one.dtype != other.dtype:
+    if array.size != other.size or array.dtype != other.dtype:
         return False
-    if one.flags.c_contiguous and other.flags.c_contiguous and _memory_address(one) == _memory_address(other):
+    if array.flags.c_contiguous and other.flags.c_contiguous and _memory_address(array) == _memory_address(other):
         return True
-    return one.size <= _MAX_COMPARED_SIZE and one.tobytes() == other.tobytes()
+    return array.size <= _MAX_COMPARED_SIZE and array.tobytes() == other.tobytes()
 
 
 def _memory_address(array: Array) -> int:

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from converters.common.names import valid_utf8
 from converters.common.net_with_weights import NetWithWeights
 from converters.common.preprocessing import Preprocessing
-from converters.common.utf8 import valid_utf8
 from converters.pytorch_export.model_source import model_source
 from converters.pytorch_export.trace_to_source import python_literal
 from prototxt_gen.common.errors import PrototxtGenError, UnsupportedError
@@ -34,11 +34,11 @@ def write_folder(model: NetWithWeights, net: TorchNet, folder: Path) -> list[str
     source = model_source(model, net, preprocessing_constants(model.preprocessing))
     folder.mkdir(parents=True)
     (folder / "model.py").write_text(source.text, encoding="utf-8")
-    save_file(source.state, folder / "model.safetensors", metadata(model, net))
+    save_file(source.state, folder / "model.safetensors", weights_metadata(model, net))
     return source.remarks
 
 
-def metadata(model: NetWithWeights, net: TorchNet) -> dict[str, str]:
+def weights_metadata(model: NetWithWeights, net: TorchNet) -> dict[str, str]:
     """Return the metadata of the weights: prototxt and eps, which the way back to Caffe needs, and preprocessing."""
     from prototxt_gen.net.render import net_text
 
@@ -81,7 +81,7 @@ def write_pt2(model: NetWithWeights, net: TorchNet, path: Path) -> list[str]:
         if exported is None:
             remarks.append("the batch is fixed: torch.export finds that the net depends on it")
             exported = _export_with_fixed_batch(net, examples)
-    extra = {key: text for key, text in metadata(model, net).items() if key != "format"}
+    extra = {key: text for key, text in weights_metadata(model, net).items() if key != "format"}
     torch.export.save(exported, path, extra_files=extra)
     return remarks
 

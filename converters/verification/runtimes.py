@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from converters.common.names import valid_utf8
 from converters.common.net_with_weights import NetWithWeights
-from converters.common.utf8 import valid_utf8
 from prototxt_gen.common.errors import NetError, PrototxtGenError, RuntimeMissingError
 from prototxt_gen.common.optional_packages import need
 

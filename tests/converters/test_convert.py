@@ -257,13 +257,13 @@ def test_deep_nets_as_folder(name: str, tmp_path: Path) -> None:
     inputs = seeded_inputs(model)
     output = model.net.outputs[-1].blob
     assert "class AttentionA(nn.Module):" in (tmp_path / "exported" / "model.py").read_text(), "one module, one class"
-    made = run_module(model, load_folder(tmp_path / "exported"), inputs)
-    assert difference(run_torch(model, inputs)[output], made[output])[0] < 1e-6
+    outputs = run_module(model, load_folder(tmp_path / "exported"), inputs)
+    assert difference(run_torch(model, inputs)[output], outputs[output])[0] < 1e-6
 
 
 def test_the_convert_commands(files: tuple[Path, Path], tmp_path: Path) -> None:
     arguments = [str(path) for path in files]
-    for kind, out in (("onnx", "m.onnx"), ("pytorch", "made")):
+    for kind, out in (("onnx", "m.onnx"), ("pytorch", "exported")):
         result = CliRunner().invoke(cli, ["convert", kind, *arguments, "-o", str(tmp_path / out), "--mean", "1,2,3"])
         assert result.exit_code == 0, result.output
         assert str(tmp_path / out) in result.stdout and "verified:" in result.stderr
@@ -293,8 +293,8 @@ def test_a_layer_type_of_a_plugin_is_converted(tmp_path: Path) -> None:
     prototxt.write_text(text)
     arguments = ["convert", "onnx", str(prototxt), str(model), "-o", str(tmp_path / "m.onnx"), "--plugin", str(plugin)]
     code = "import sys; from prototxt_gen.cli import main; main()"
-    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    process = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
+    assert process.returncode == 0, process.stderr
     assert (tmp_path / "m.onnx").exists()
 
 

@@ -78,11 +78,11 @@ def test_any_other_field_is_refused_and_the_option_is_named(path: str, weights: 
     file, out = tmp_path / "net.prototxt", tmp_path / "net.onnx"
     file.write_text(REFUSED[path])
     arguments = ["convert", "onnx", str(file), str(weights), "-o", str(out)]
-    done = CliRunner().invoke(cli, arguments)
+    result = CliRunner().invoke(cli, arguments)
     name = path.split(".")[-1]
-    assert done.exit_code == 1 and not out.exists()
-    assert f"layer 'c' (Convolution): line 2: {path} is not understood" in done.stderr
-    assert f"--ignore-field {name}" in done.stderr and len(done.stderr.strip().splitlines()) == 1
+    assert result.exit_code == 1 and not out.exists()
+    assert f"layer 'c' (Convolution): line 2: {path} is not understood" in result.stderr
+    assert f"--ignore-field {name}" in result.stderr and len(result.stderr.strip().splitlines()) == 1
     assert CliRunner().invoke(cli, [*arguments, "--ignore-field", name]).exit_code == 0 and out.exists()
 
 

@@ -31,7 +31,7 @@ def test_a_model_is_converted_and_verified(name: str, tmp_path: Path) -> None:
     assert report.verified, report
     result = write_onnx(model, tmp_path / "m.onnx")
     assert result.report is not None and result.report.verified
-    result = write_torch(model, tmp_path / "made")
+    result = write_torch(model, tmp_path / "exported")
     assert result.report is not None and result.report.verified
 
 

@@ -67,10 +67,10 @@ def test_splitting_and_merging_compute_the_same(text: str) -> None:
     model = read_net_with_weights(net, sane_weights(analyse(net)))
     inputs = seeded_inputs(model)
     wanted = run_torch(model, inputs)["ip"]
-    for change, gone in ((split, {"BN"}), (merge, {"BatchNorm", "Scale"})):
-        made, weights = change(model.net, model.weights)
-        assert not gone & {layer.type for layer in made.layers}
-        assert difference(wanted, run_torch(read_net_with_weights(made, weights), inputs)["ip"])[0] < 1e-5
+    for change, removed_types in ((split, {"BN"}), (merge, {"BatchNorm", "Scale"})):
+        rewritten, weights = change(model.net, model.weights)
+        assert not removed_types & {layer.type for layer in rewritten.layers}
+        assert difference(wanted, run_torch(read_net_with_weights(rewritten, weights), inputs)["ip"])[0] < 1e-5
 
 
 def test_scale_is_merged_only_if_nothing_else_uses_the_normalised_blob() -> None:
@@ -81,11 +81,11 @@ def test_scale_is_merged_only_if_nothing_else_uses_the_normalised_blob() -> None
     )
     net = parse_net(text, "net.prototxt").at("TEST")
     model = read_net_with_weights(net, sane_weights(analyse(net)))
-    made, weights = merge(model.net, model.weights)
-    assert [layer.type for layer in made.layers] == ["Convolution", "BN", "Scale", "Eltwise"]
+    rewritten, weights = merge(model.net, model.weights)
+    assert [layer.type for layer in rewritten.layers] == ["Convolution", "BN", "Scale", "Eltwise"]
     inputs = seeded_inputs(model)
-    wanted, got = (run_torch(each, inputs)["e"] for each in (model, read_net_with_weights(made, weights)))
-    assert difference(wanted, got)[0] < 1e-5
+    wanted, actual = (run_torch(each, inputs)["e"] for each in (model, read_net_with_weights(rewritten, weights)))
+    assert difference(wanted, actual)[0] < 1e-5
 
 
 def test_splitting_keeps_an_inverse_std_that_no_variance_gives() -> None:
@@ -94,18 +94,20 @@ def test_splitting_keeps_an_inverse_std_that_no_variance_gives() -> None:
     blobs = {name: dict(roles) for name, roles in weights.blobs.items()}
     blobs["bn"]["inverse_std"] = np.full_like(blobs["bn"]["inverse_std"], 1000.0)  # above 1/sqrt(eps)
     model = read_net_with_weights(net, replace(weights, blobs=blobs))
-    made, found = split(model.net, model.weights)
+    rewritten, rewritten_weights = split(model.net, model.weights)
     inputs = seeded_inputs(model)
-    wanted, got = (run_torch(each, inputs)["ip"] for each in (model, read_net_with_weights(made, found)))
-    assert difference(wanted, got)[0] < 1e-4
+    wanted, actual = (
+        run_torch(each, inputs)["ip"] for each in (model, read_net_with_weights(rewritten, rewritten_weights))
+    )
+    assert difference(wanted, actual)[0] < 1e-4
 
 
 @pytest.mark.parametrize("form", ["merged", "batchnorm-scale", "folded"])
 @pytest.mark.parametrize("text", [MERGED, PAIR], ids=["from merged", "from a pair"])
 def test_convert_bn_writes_nets_that_compute_the_same(text: str, form: str, tmp_path: Path) -> None:
     prototxt, caffemodel = write_files(tmp_path / "in", text)
-    done = convert("bn", prototxt, caffemodel, "-o", tmp_path / "out", "--to", form)
-    assert done.exit_code == 0, done.output
+    result = convert("bn", prototxt, caffemodel, "-o", tmp_path / "out", "--to", form)
+    assert result.exit_code == 0, result.output
     before = read_net_with_weights(prototxt, caffemodel)
     after = read_net_with_weights(*(tmp_path / "out" / file.name for file in (prototxt, caffemodel)))
     inputs = seeded_inputs(before)
@@ -117,8 +119,8 @@ def test_convert_bn_writes_nets_that_compute_the_same(text: str, form: str, tmp_
 def test_weights_can_be_written_for_any_fork_with_either_statistic(fork: str, statistic: str, tmp_path: Path) -> None:
     prototxt, caffemodel = write_files(tmp_path / "in", MERGED)
     arguments = ["--to", "merged", "--to-dialect", fork, "--to-statistic", statistic]
-    done = convert("bn", prototxt, caffemodel, "-o", tmp_path / "out", *arguments)
-    assert done.exit_code == 0, done.output
+    result = convert("bn", prototxt, caffemodel, "-o", tmp_path / "out", *arguments)
+    assert result.exit_code == 0, result.output
     before = read_net_with_weights(prototxt, caffemodel)
     bn_statistic = statistic.replace("-", "_")
     files = (tmp_path / "out" / "net.prototxt", tmp_path / "out" / "net.caffemodel")
@@ -167,8 +169,8 @@ def test_an_export_is_converted_back_to_a_caffemodel(kind: str, text: str, tmp_p
         torch.save(load_folder(source).state_dict(), tmp_path / "m.pt")
         source = tmp_path / "m.pt"
     net = ["--net", files[0]] if kind == "state_dict" else ["--write-net", tmp_path / "back.prototxt"]
-    done = convert("caffemodel", source, "-o", tmp_path / "back.caffemodel", *net, "--to-dialect", "prototxt-gen")
-    assert done.exit_code == 0, done.output
+    result = convert("caffemodel", source, "-o", tmp_path / "back.caffemodel", *net, "--to-dialect", "prototxt-gen")
+    assert result.exit_code == 0, result.output
     prototxt = files[0] if kind == "state_dict" else tmp_path / "back.prototxt"
     back = read_net_with_weights(prototxt, tmp_path / "back.caffemodel")
     inputs = seeded_inputs(model)
@@ -180,9 +182,9 @@ def test_a_state_dict_that_does_not_fit_is_refused(tmp_path: Path) -> None:
 
     files = write_files(tmp_path / "in", PAIR)
     torch.save({"conv.weight": torch.zeros(4, 3, 5, 5)}, tmp_path / "m.pt")
-    done = convert("caffemodel", tmp_path / "m.pt", "-o", tmp_path / "b.caffemodel", "--net", files[0])
-    assert done.exit_code == 1
-    assert "conv.weight is (4, 3, 5, 5)" in done.stderr and "ip.1.weight is missing" in done.stderr
+    result = convert("caffemodel", tmp_path / "m.pt", "-o", tmp_path / "b.caffemodel", "--net", files[0])
+    assert result.exit_code == 1
+    assert "conv.weight is (4, 3, 5, 5)" in result.stderr and "ip.1.weight is missing" in result.stderr
     assert not (tmp_path / "b.caffemodel").exists()
 
 
@@ -194,5 +196,5 @@ def test_an_onnx_model_of_another_converter_is_refused(tmp_path: Path) -> None:
     model = onnx.load(tmp_path / "m.onnx")
     del model.metadata_props[:]
     onnx.save(model, tmp_path / "other.onnx")
-    done = convert("caffemodel", tmp_path / "other.onnx", "-o", tmp_path / "b.caffemodel", "--net", files[0])
-    assert done.exit_code == 1 and "not an ONNX model that prototxt-gen wrote" in done.stderr
+    result = convert("caffemodel", tmp_path / "other.onnx", "-o", tmp_path / "b.caffemodel", "--net", files[0])
+    assert result.exit_code == 1 and "not an ONNX model that prototxt-gen wrote" in result.stderr

@@ -43,10 +43,10 @@ def blobs(path: Path) -> dict[str, list[Array]]:
 def folder(tmp_path: Path) -> Path:
     """Return a folder with a net and its weights, which include a scale factor of 1 and a variance of 0."""
     analysis = analyse(parse_net(NET))
-    found = {name: dict(roles) for name, roles in sane_weights(analysis).blobs.items()}
-    found["n"]["factor"] = np.ones(1, "float32")
-    found["n"]["variance"][:2] = 0, 1e-20
-    write(tmp_path / "w.caffemodel", analysis, Weights(found), dialect("bvlc"))
+    actual = {name: dict(roles) for name, roles in sane_weights(analysis).blobs.items()}
+    actual["n"]["factor"] = np.ones(1, "float32")
+    actual["n"]["variance"][:2] = 0, 1e-20
+    write(tmp_path / "w.caffemodel", analysis, Weights(actual), dialect("bvlc"))
     (tmp_path / "net.prototxt").write_text(NET)
     return tmp_path
 
@@ -67,8 +67,8 @@ def test_unchanged_weights_are_equal_to_the_bit(folder: Path) -> None:
     wanted = blobs(folder / "w.caffemodel")
     for model in export(folder):
         assert to_caffemodel(model).exit_code == 0
-        found = blobs(model.parent / "back.caffemodel")
-        assert {name: [a.tobytes() for a in each] for name, each in found.items()} == {
+        actual = blobs(model.parent / "back.caffemodel")
+        assert {name: [a.tobytes() for a in each] for name, each in actual.items()} == {
             name: [a.tobytes() for a in each] for name, each in wanted.items()
         }
 
