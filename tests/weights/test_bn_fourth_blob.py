@@ -82,7 +82,7 @@ def test_a_meaning_that_is_not_the_forks_is_noted(tmp_path: Path) -> None:
     usual = ["convert", "caffemodel", files[0], "--net", files[1], "-o", files[2], "--force", "--to-dialect", "yjxiong"]
     assert not CliRunner().invoke(cli, usual).stderr
     noted = CliRunner().invoke(cli, [*usual, "--to-statistic", "inverse-std"]).stderr
-    assert noted.startswith("note: yjxiong takes the fourth blob") and "--bn-statistic inverse-std" in noted
+    assert noted.startswith("note: yjxiong reads the fourth blob") and "--bn-statistic inverse-std" in noted
 
 
 @pytest.mark.parametrize("forks", [["buptwangfei", "pspnet"], ["buptwangfei", "pspnet", "buptwangfei"]])
