@@ -185,7 +185,9 @@ def check_onnx(case: BehaviourCase, folder: Path) -> None:
     subject = case.subject()
     inputs, wanted = case.inputs(), case.blobs()
     assert inputs is not None and wanted is not None
-    plain = run(lower_to_onnx(subject.analysis, subject.weights, fold_bn=False), inputs, folder / "plain.onnx", every=True)
+    plain = run(
+        lower_to_onnx(subject.analysis, subject.weights, fold_bn=False), inputs, folder / "plain.onnx", every=True
+    )
     case.compare(plain, wanted, "ONNX")
     folded = lower_to_onnx(subject.analysis, subject.weights)
     outputs = run(folded, inputs, folder / "folded.onnx")
