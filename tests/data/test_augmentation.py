@@ -1,4 +1,4 @@
-"""Caffe's transformation against its formula, and the augmentation's geometry, colours and determinism."""
+"""Caffe's transformation against its formula; geometry, colours and reproducibility of the augmentation."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_scale_and_mean_in_caffes_order() -> None:
     np.testing.assert_array_equal(transform(IMAGE, Transform(mean_value=(10,)), "TEST"), IMAGE.astype(np.float32) - 10)
 
 
-def test_crops_in_the_middle_in_test_and_everywhere_in_train() -> None:
+def test_crops_are_central_in_test_and_random_in_train() -> None:
     params = Transform(crop_size=8)
     np.testing.assert_array_equal(transform(IMAGE, params, "TEST"), IMAGE[:, 1:9, 0:8])
     rng, seen = _rng(), set()
@@ -39,7 +39,7 @@ def test_crops_in_the_middle_in_test_and_everywhere_in_train() -> None:
 
 
 @pytest.mark.parametrize("phase", ["TRAIN", "TEST"])
-def test_mirror_is_a_coin_toss_in_both_phases(phase: str) -> None:
+def test_mirroring_is_random_in_both_phases(phase: str) -> None:
     rng, mirrored = _rng(), 0
     for _ in range(400):
         out = transform(IMAGE, Transform(mirror=True), phase, rng)
@@ -49,7 +49,7 @@ def test_mirror_is_a_coin_toss_in_both_phases(phase: str) -> None:
     assert 150 < mirrored < 250
 
 
-def test_a_mean_file_is_cropped_with_the_picture(tmp_path: Any) -> None:
+def test_mean_file_is_cropped_with_the_image(tmp_path: Any) -> None:
     from prototxt_gen.caffemodel import write_binaryproto
 
     mean = _rng().normal(100, 20, (1, *IMAGE.shape)).astype(np.float32)
@@ -72,7 +72,7 @@ def test_what_caffe_refuses_is_refused(fields: dict[str, Any], message: str) -> 
         transform(IMAGE, Transform(**fields), "TRAIN")
 
 
-def test_equal_numbers_give_equal_pictures_and_others_differ() -> None:
+def test_equal_seeds_give_equal_images_and_others_differ() -> None:
     picture = samples.picture(3, 300, 400).transpose(2, 0, 1)
     how = Augment(brightness=0.4, contrast=0.4, saturation=0.4)
     one, same, other = (augment(picture, how, "TRAIN", sample_rng(*key)) for key in ((1, 2, 3), (1, 2, 3), (1, 2, 4)))
@@ -93,7 +93,7 @@ def test_scale_draws_the_shorter_side_from_its_range(monkeypatch: pytest.MonkeyP
     assert all(top + height <= 300 and left + width <= 400 for top, left, height, width in boxes)
 
 
-def test_aspect_is_drawn_evenly_on_both_sides(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_aspect_is_drawn_uniformly_on_a_log_scale(monkeypatch: pytest.MonkeyPatch) -> None:
     boxes = _boxes(monkeypatch, Augment(shorter=(400, 400)), (3, 400, 400), 400)
     ratios = np.log([width / height for _, _, height, width in boxes])
     assert abs(ratios.mean()) < 0.03
@@ -102,7 +102,7 @@ def test_aspect_is_drawn_evenly_on_both_sides(monkeypatch: pytest.MonkeyPatch) -
     assert np.allclose(areas, 224**2, rtol=0.01)
 
 
-def test_area_draws_the_share_of_the_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_area_draws_the_share_of_the_image(monkeypatch: pytest.MonkeyPatch) -> None:
     boxes = _boxes(monkeypatch, Augment(shorter=None, area=(0.08, 1.0)), (3, 300, 400), 400)
     shares = np.array([height * width for _, _, height, width in boxes]) / (300 * 400)
     assert 0.075 < shares.min() < 0.12
@@ -111,7 +111,7 @@ def test_area_draws_the_share_of_the_picture(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def _boxes(monkeypatch: pytest.MonkeyPatch, how: Augment, shape: tuple[int, ...], count: int) -> list[Any]:
-    """Return the windows that `count` draws cut out."""
+    """Return the boxes that are cut out in `count` random augmentations."""
     boxes: list[Any] = []
     cut = augment_module._cut_and_resize
 
@@ -126,7 +126,7 @@ def _boxes(monkeypatch: pytest.MonkeyPatch, how: Augment, shape: tuple[int, ...]
     return boxes
 
 
-def test_test_pictures_are_the_middle_of_the_resized_one() -> None:
+def test_test_images_are_the_centre_of_the_resized_image() -> None:
     ramp = np.tile(np.arange(512, dtype=np.float32) / 2, (1, 384, 1))
     out = augment(ramp, Augment.from_mapping({"shorter": [256, 480], "crop": 224, "mirror": False}), "TEST", _rng())
     # shorter side 384 -> 256 leaves 512 -> 341.3; the middle 224 of that are 336 of the 512 columns, from 88 on
@@ -148,7 +148,7 @@ def test_cifar_pads_with_the_mean_and_shifts() -> None:
     assert augment(image[:, :28, :28], how, "TEST", _rng()).shape == (3, 32, 32)
 
 
-def test_half_of_the_pictures_are_mirrored() -> None:
+def test_half_of_the_images_are_mirrored() -> None:
     how = Augment(crop=0, shorter=None, lighting=0)
     turned = [bool((augment(IMAGE, how, "TRAIN", sample_rng(0, 1, n)) == IMAGE[:, :, ::-1]).all()) for n in range(400)]
     assert 150 < sum(turned) < 250
@@ -188,7 +188,7 @@ def test_brightness_contrast_and_saturation_do_what_they_say() -> None:
     ({"order": "hsv"}, "order is 'bgr' or 'rgb'"),
     ({"test_shorter": 100}, "test_shorter is smaller"),
 ])  # fmt: skip
-def test_recipes_that_make_no_sense_are_refused(fields: dict[str, Any], message: str) -> None:
+def test_contradictory_settings_are_refused(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(DataError, match=message):
         Augment(**fields)
 

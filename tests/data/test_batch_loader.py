@@ -1,4 +1,4 @@
-"""Batches depend on (seed, batch index) alone, whoever prepares them."""
+"""Batches depend only on (seed, batch index), with any number of worker processes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture
 def source(tmp_path: Path) -> str:
-    """Return an LMDB of 23 pictures 3 x 12 x 12, sample n with label n."""
+    """Return an LMDB of 23 images, 3 x 12 x 12; sample n has label n."""
     x = np.stack([samples.picture(n, 12, 12) for n in range(23)])
     np.savez(tmp_path / "a.npz", x=x, y=np.arange(23))
     return str(make(tmp_path / "a.npz", tmp_path / "lmdb").path)
@@ -46,7 +46,7 @@ def _equal(one: list[tuple[Any, Any]], other: list[tuple[Any, Any]]) -> bool:
     return all(np.array_equal(a[0], b[0]) and np.array_equal(a[1], b[1]) for a, b in pairs)
 
 
-def test_every_epoch_has_every_sample_once_in_another_order() -> None:
+def test_every_epoch_has_every_sample_once_in_a_new_order() -> None:
     orders = [[sample_index(epoch * 23 + n, 23, 4, True) for n in range(23)] for epoch in range(3)]
     assert all(sorted(order) == list(range(23)) for order in orders)
     assert orders[0] != orders[1] != orders[2]
@@ -63,7 +63,7 @@ def test_any_number_of_workers_gives_the_same_batches(source: str) -> None:
     assert not _equal(alone, _batches(source, 12, workers=0, seed=10))
 
 
-def test_seek_goes_anywhere_exactly(source: str) -> None:
+def test_seek_reaches_any_batch_exactly(source: str) -> None:
     whole = _batches(source, 12, workers=0)
     assert _equal(whole[7:], _batches(source, 5, start=7, workers=2))
     loader = BatchLoader(LoaderSpec(source, 5, seed=9, workers=2, augment=_augment()))
@@ -82,7 +82,7 @@ def _augment() -> Any:
     return Augment.from_mapping({"crop": 12, "pad": 2, "mirror": True, "lighting": 0.1})
 
 
-def test_test_phase_goes_through_in_order_without_chance(source: str) -> None:
+def test_test_phase_reads_in_order_without_randomness(source: str) -> None:
     one, other = (_batches(source, 5, phase="TEST", workers=workers, seed=workers) for workers in (0, 2))
     assert _equal(one, other)
     assert np.concatenate([labels for _, labels in one]).tolist() == [*range(23), 0, 1]
@@ -102,12 +102,12 @@ def test_specs_survive_json() -> None:
     ('{"source": "x", "batch_size": 1, "phase": "train"}', "phase is TRAIN or TEST"),
     ('{"source": "nowhere", "batch_size": 1}', "nowhere does not exist"),
 ])  # fmt: skip
-def test_wrong_specs_are_one_sentence(text: str, message: str) -> None:
+def test_errors_of_invalid_specs_are_one_sentence(text: str, message: str) -> None:
     with pytest.raises(DataError, match=message):
         BatchLoader(LoaderSpec.from_json(text))
 
 
-def test_a_fault_in_a_worker_is_told_as_it_is_and_the_loader_goes_on(tmp_path: Path) -> None:
+def test_error_in_a_worker_is_raised_and_the_loader_continues(tmp_path: Path) -> None:
     src = samples.class_folders(tmp_path / "src", each=5)
     (src / "dog" / "a 2.png").write_bytes(b"no")
     loader = BatchLoader(LoaderSpec(str(src), 2, "TEST", workers=2))
@@ -120,7 +120,7 @@ def test_a_fault_in_a_worker_is_told_as_it_is_and_the_loader_goes_on(tmp_path: P
     loader.close()
 
 
-def test_pictures_of_other_shapes_are_named(tmp_path: Path) -> None:
+def test_image_of_another_shape_is_named(tmp_path: Path) -> None:
     src = samples.class_folders(tmp_path / "src", ("a",))
     samples.write_picture(src / "a" / "b.png", samples.picture(1, 20, 20))
     with pytest.raises(DataError, match=r"sample 3 has shape \(3, 20, 20\) .*, the first \(3, 12, 16\)"):
@@ -131,7 +131,7 @@ def _plain(source: str) -> BatchLoader:
     return BatchLoader(LoaderSpec(source, 4, "TEST", workers=0))
 
 
-def test_a_killed_worker_is_an_error_and_no_deadlock(source: str) -> None:
+def test_killed_worker_is_an_error_and_no_deadlock(source: str) -> None:
     loader = BatchLoader(LoaderSpec(source, 5, workers=1))
     loader.next()
     assert loader._workers is not None
@@ -143,7 +143,7 @@ def test_a_killed_worker_is_an_error_and_no_deadlock(source: str) -> None:
 
 
 @pytest.mark.parametrize("place", ["before", "after"])
-def test_an_interrupt_while_waiting_shifts_nothing(source: str, monkeypatch: pytest.MonkeyPatch, place: str) -> None:
+def test_interrupt_while_waiting_loses_no_batch(source: str, monkeypatch: pytest.MonkeyPatch, place: str) -> None:
     whole = _batches(source, 8, workers=0)
     loader = BatchLoader(LoaderSpec(source, 5, seed=9, workers=2, augment=_augment()))
     loader.next()
@@ -199,7 +199,7 @@ def _alive(pid: int) -> bool:
         return False
 
 
-def test_too_little_memory_is_said_before_training(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_little_memory_is_reported_before_training(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(fd: int, start: int, size: int) -> None:
         raise OSError(28, "No space left on device")
 

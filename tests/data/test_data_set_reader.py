@@ -22,7 +22,7 @@ from tests.support import data_samples as samples
 
 @pytest.fixture
 def sets(tmp_path: Path) -> dict[str, Path]:
-    """Return one data set in every form: 40 pictures 3 x 6 x 5."""
+    """Return the same data set in every format: 40 images, 3 x 6 x 5."""
     samples.write_npz(tmp_path / "a.npz")
     return {
         "npz": tmp_path / "a.npz",
@@ -40,7 +40,7 @@ def _same(dataset: Dataset, x: Any, y: Any) -> None:
         assert label == y[index]
 
 
-def test_every_form_gives_the_same_samples(sets: dict[str, Path], tmp_path: Path) -> None:
+def test_every_format_gives_the_same_samples(sets: dict[str, Path], tmp_path: Path) -> None:
     with np.load(tmp_path / "a.npz") as stored:
         x, y = stored["x"], stored["y"]
     for form, path in sets.items():
@@ -67,7 +67,7 @@ def test_open_data_sets_work_in_other_processes(sets: dict[str, Path], method: s
 
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
-def test_a_child_after_a_fork_uses_its_own_handles(sets: dict[str, Path]) -> None:
+def test_forked_child_opens_its_own_files(sets: dict[str, Path]) -> None:
     dataset, other = open_dataset(sets["lmdb"]), open_dataset(sets["lmdb"])
     expected = (_sum(dataset), _sum(other))
     reading, writing = os.pipe()
@@ -80,7 +80,7 @@ def test_a_child_after_a_fork_uses_its_own_handles(sets: dict[str, Path]) -> Non
     assert _sum(dataset) == expected[0]
 
 
-def test_encoded_datums_obey_force_color_and_force_gray(tmp_path: Path) -> None:
+def test_force_color_and_force_gray_apply_to_encoded_datums(tmp_path: Path) -> None:
     samples.write_picture(tmp_path / "src" / "a" / "g.png", samples.picture(3)[..., :1])
     path = make(tmp_path / "src", tmp_path / "out", encoded="png", gray=True).path
     shapes = [open_dataset(path, color=color)[0][0].shape for color in (None, True, False)]
@@ -109,7 +109,7 @@ def test_hdf5_with_other_tops(tmp_path: Path) -> None:
         open_dataset(tmp_path / "a.h5")
 
 
-def test_a_moved_hdf5_set_is_found_and_a_lost_file_is_named(sets: dict[str, Path], tmp_path: Path) -> None:
+def test_moved_hdf5_set_is_found_and_a_missing_file_is_named(sets: dict[str, Path], tmp_path: Path) -> None:
     (tmp_path / "h5").rename(tmp_path / "moved")
     assert len(open_dataset(tmp_path / "moved" / "list.txt")) == 40
     (tmp_path / "moved" / "part_00002.h5").unlink()
@@ -120,7 +120,7 @@ def test_a_moved_hdf5_set_is_found_and_a_lost_file_is_named(sets: dict[str, Path
         open_dataset(tmp_path / "moved" / "list.txt")
 
 
-def test_bad_lmdbs_are_one_sentence(sets: dict[str, Path], tmp_path: Path) -> None:
+def test_errors_of_damaged_lmdbs_are_one_sentence(sets: dict[str, Path], tmp_path: Path) -> None:
     with lmdb.open(str(tmp_path / "bad")) as env, env.begin(write=True) as txn:
         txn.put(b"00000000_x", b"\x22\x7fabc")
     with pytest.raises(DataError, match=r"bad, key 00000000_x: .*damaged"):
@@ -152,7 +152,7 @@ def test_info_counts(sets: dict[str, Path]) -> None:
         assert found.bytes > 40 * 90
 
 
-def test_info_of_pictures_and_their_classes(tmp_path: Path) -> None:
+def test_info_of_images_and_their_classes(tmp_path: Path) -> None:
     src = samples.class_folders(tmp_path / "src")
     samples.write_picture(src / "dog" / "tall.jpg", samples.picture(1, 20, 10))
     for path in (src, make(src, tmp_path / "out", encoded="png").path):
@@ -162,7 +162,7 @@ def test_info_of_pictures_and_their_classes(tmp_path: Path) -> None:
     assert info(src).bytes == sum(file.stat().st_size for file in src.rglob("*.*"))
 
 
-def test_mean_of_every_form(sets: dict[str, Path], tmp_path: Path) -> None:
+def test_mean_of_every_format(sets: dict[str, Path], tmp_path: Path) -> None:
     from prototxt_gen.caffemodel import read_binaryproto
 
     with np.load(tmp_path / "a.npz") as stored:

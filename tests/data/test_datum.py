@@ -1,4 +1,4 @@
-"""The Datum message against protobuf's own encoder."""
+"""Encoding and decoding of Datum compared with protobuf."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_damaged_messages_are_refused(damage: bytes) -> None:
         datum.decode(damage)
 
 
-def test_arrays_come_back_and_wrong_sizes_are_named() -> None:
+def test_arrays_round_trip_and_wrong_sizes_are_refused() -> None:
     image = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
     np.testing.assert_array_equal(datum.decode(datum.encode(datum.from_array(image, 1))).array(), image)
     floats = image.astype(np.float64) / 7

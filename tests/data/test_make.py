@@ -1,4 +1,4 @@
-"""`make`: what is written, in Caffe's layout; interrupted, damaged, refused."""
+"""`make`: the written data sets, interrupted runs, damaged files, and refused arguments."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_an_lmdb_has_the_keys_and_datums_of_convert_imageset(tmp_path: Path) -> 
     assert sorted(file.name for file in tmp_path.iterdir()) == ["out", "src"]  # nothing half-made is left
 
 
-def test_encoded_keeps_the_file_itself_where_it_can(tmp_path: Path) -> None:
+def test_encoded_keeps_suitable_image_files_unchanged(tmp_path: Path) -> None:
     src = samples.class_folders(tmp_path / "src")
     file = src / "cat" / "a 0.png"
     made = make(src, tmp_path / "png", encoded="png")
@@ -53,7 +53,7 @@ def test_encoded_keeps_the_file_itself_where_it_can(tmp_path: Path) -> None:
     assert np.abs(jpg.array().astype(int) - samples.picture(0).transpose(2, 0, 1)).mean() < 12
 
 
-def test_encoded_grey_files_get_the_channels_asked_for(tmp_path: Path) -> None:
+def test_encoded_grey_files_get_the_requested_channels(tmp_path: Path) -> None:
     samples.write_picture(tmp_path / "src" / "a" / "x.png", samples.picture(1)[..., :1])
     assert _pairs(make(tmp_path / "src", tmp_path / "color", encoded="png").path)[0][1].array().shape == (3, 12, 16)
     assert _pairs(make(tmp_path / "src", tmp_path / "g", encoded="png", gray=True).path)[0][1].array().shape[0] == 1
@@ -104,7 +104,7 @@ def test_parts_divide_a_shuffled_set(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("to", ["lmdb", "hdf5"])
-def test_broken_pictures_are_all_named_and_may_be_mended_or_skipped(tmp_path: Path, to: str) -> None:
+def test_broken_images_are_all_named_and_can_be_repaired_or_skipped(tmp_path: Path, to: str) -> None:
     src = samples.class_folders(tmp_path / "src", each=20)
     whole = make(src, tmp_path / "whole", to, file_bytes=8 * 2304)
     bad = [src / "cat" / "a 9.png", src / "dog" / "a 3.png"]
@@ -123,7 +123,7 @@ def test_broken_pictures_are_all_named_and_may_be_mended_or_skipped(tmp_path: Pa
     assert _checksums(again) == _checksums(whole)
 
 
-def test_skipping_after_the_error_goes_on_from_there(tmp_path: Path) -> None:
+def test_skipping_after_the_error_continues_from_there(tmp_path: Path) -> None:
     src = samples.class_folders(tmp_path / "src")
     (src / "cat" / "a 0.png").write_bytes(b"no")
     with pytest.raises(DataError, match="1 of 6"):
@@ -149,7 +149,7 @@ make(sys.argv[1], sys.argv[2], sys.argv[3], shuffle_seed=3, file_bytes=8 * 360, 
 
 @pytest.mark.parametrize("to", ["lmdb", "hdf5"])
 @pytest.mark.parametrize("killed_at", [3, 21, 40])
-def test_a_killed_run_goes_on_where_it_stopped(
+def test_killed_run_continues_where_it_stopped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, to: str, killed_at: int
 ) -> None:
     monkeypatch.setattr(LmdbWriter.__init__, "__defaults__", (8,))
@@ -167,7 +167,7 @@ def test_a_killed_run_goes_on_where_it_stopped(
     assert all(np.array_equal(a[0], b[0]) and a[1] == b[1] for a, b in zip(ours, theirs, strict=True))
 
 
-def test_a_run_with_other_arguments_begins_anew(tmp_path: Path) -> None:
+def test_run_with_other_arguments_starts_again(tmp_path: Path) -> None:
     samples.write_npz(tmp_path / "a.npz")
 
     def stop(done: int, total: int) -> None:
@@ -181,7 +181,7 @@ def test_a_run_with_other_arguments_begins_anew(tmp_path: Path) -> None:
     assert (made.resumed_at, made.shapes) == (0, {"3x3x3": 40})
 
 
-def test_the_map_grows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lmdb_map_grows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("prototxt_gen.data.data_set_writers.LMDB_FIRST_MAP", 1 << 16)
     x, _ = samples.write_npz(tmp_path / "a.npz", 300, 40, 40)
     made = make(tmp_path / "a.npz", tmp_path / "out")
@@ -194,7 +194,7 @@ def test_long_names_fit_lmdbs_keys(tmp_path: Path) -> None:
     assert len(key) == 511
 
 
-def test_an_existing_set_is_replaced_only_when_forced_and_only_by_a_whole_one(tmp_path: Path) -> None:
+def test_existing_set_is_replaced_only_by_force_and_by_a_complete_one(tmp_path: Path) -> None:
     samples.write_npz(tmp_path / "a.npz")
     src = samples.class_folders(tmp_path / "src")
     make(src, tmp_path / "out")
@@ -210,7 +210,7 @@ def test_an_existing_set_is_replaced_only_when_forced_and_only_by_a_whole_one(tm
 
 
 @pytest.mark.parametrize("to", ["lmdb", "hdf5"])
-def test_a_fault_of_the_disk_is_found_on_reading_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, to: str) -> None:
+def test_disk_error_is_found_on_reading_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, to: str) -> None:
     samples.write_npz(tmp_path / "a.npz")
     writer = getattr(make_module, "LmdbWriter" if to == "lmdb" else "Hdf5Writer")
     honest = writer.write
@@ -226,7 +226,7 @@ def test_a_fault_of_the_disk_is_found_on_reading_back(tmp_path: Path, monkeypatc
     assert make(tmp_path / "a.npz", tmp_path / "out", to).count == 40
 
 
-def test_layer_type_on_the_disk_is_asked_for_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_disk_space_is_checked_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     samples.write_npz(tmp_path / "a.npz", 3000, 32, 32)
     usage = shutil.disk_usage(tmp_path)._replace(free=5 << 20)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
@@ -248,7 +248,7 @@ except DataError as error:
 
 
 @pytest.mark.parametrize("to", ["lmdb", "hdf5"])
-def test_a_disk_that_fills_up_loses_nothing(tmp_path: Path, to: str) -> None:
+def test_full_disk_loses_no_finished_chunk(tmp_path: Path, to: str) -> None:
     x, _ = samples.write_npz(tmp_path / "a.npz", 1000, 32, 32)
     command = [sys.executable, "-c", _LIMITED, str(tmp_path / "a.npz"), str(tmp_path / "out"), to]
     said = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
@@ -257,7 +257,7 @@ def test_a_disk_that_fills_up_loses_nothing(tmp_path: Path, to: str) -> None:
     np.testing.assert_array_equal(open_dataset(made.source)[999][0], x[999].transpose(2, 0, 1))
 
 
-def test_two_runs_do_not_write_one_set(tmp_path: Path) -> None:
+def test_two_runs_cannot_write_the_same_set(tmp_path: Path) -> None:
     samples.write_npz(tmp_path / "a.npz")
 
     def second(done: int, total: int) -> None:
@@ -276,13 +276,13 @@ def test_two_runs_do_not_write_one_set(tmp_path: Path) -> None:
     ({"part": (0.99, 0.995)}, "of 40 samples is none"),
     ({"split": "val"}, "no part 'val'"),
 ])  # fmt: skip
-def test_wrong_arguments_are_one_sentence(tmp_path: Path, how: dict[str, Any], message: str) -> None:
+def test_errors_of_invalid_arguments_are_one_sentence(tmp_path: Path, how: dict[str, Any], message: str) -> None:
     samples.write_npz(tmp_path / "a.npz")
     with pytest.raises(DataError, match=message):
         make(tmp_path / "a.npz", tmp_path / "out", **how)
 
 
-def test_hdf5_needs_one_shape_and_a_path_without_blanks(tmp_path: Path) -> None:
+def test_hdf5_needs_one_shape_and_a_path_without_spaces(tmp_path: Path) -> None:
     src = samples.class_folders(tmp_path / "src")
     samples.write_picture(src / "dog" / "wide.png", samples.picture(1, 12, 20))
     with pytest.raises(DataError, match=r"dog/wide.png is \(3, 12, 20\), the first \(3, 12, 16\)"):

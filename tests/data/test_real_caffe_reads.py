@@ -1,4 +1,4 @@
-"""Real Caffe reads what we write, and sees what our readers see; its Python layer is fed by our loader."""
+"""Real Caffe reads our data sets and sees the same samples as our readers; its Python layer uses our loader."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ np.savez(sys.argv[2], **found)
 
 
 def _run(folder: Path, layer: str, batches: int = 2, phase: str = "TEST", *more: str) -> list[tuple[Array, Array]]:
-    """Return the (data, label) that Caffe's layer gives, batch after batch. A child process: Caffe aborts on errors."""
+    """Return batches of Caffe's data layer, computed in a child process, because Caffe may abort on errors."""
     (folder / "net.prototxt").write_text(f'layer {{ name: "d" top: "data" top: "label" {layer} }}')
     command = [str(folder / "net.prototxt"), str(folder / "out.npz"), str(batches), phase, *more]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OPENBLAS_NUM_THREADS": "1"}
@@ -111,7 +111,7 @@ def test_imagedata_reads_the_same_list(tmp_path: Path, color: bool) -> None:
     (Transform(mean_value=(9.5,), scale=0.3, crop_size=8), "mean_value: 9.5 scale: 0.3 crop_size: 8"),
     (Transform(mean_file="MEAN", scale=2, crop_size=5), 'mean_file: "MEAN" scale: 2 crop_size: 5'),
 ])  # fmt: skip
-def test_the_transformation_is_caffes(tmp_path: Path, fields: Transform, text: str) -> None:
+def test_transformation_equals_caffe(tmp_path: Path, fields: Transform, text: str) -> None:
     path = make(samples.class_folders(tmp_path / "src"), tmp_path / "lmdb").path
     mean_file = str(tmp_path / "mean.binaryproto")
     mean(path, mean_file)
@@ -136,7 +136,7 @@ def test_random_crops_and_mirrors_of_caffe_are_among_ours(tmp_path: Path) -> Non
     assert len({batch[0].tobytes() for batch in theirs}) > 10
 
 
-def test_the_python_layer_gives_the_loaders_batches_and_seeks(tmp_path: Path) -> None:
+def test_python_layer_outputs_the_loaders_batches_and_seeks(tmp_path: Path) -> None:
     path = make(samples.class_folders(tmp_path / "src", each=4), tmp_path / "lmdb").path
     given = {"source": str(path), "batch_size": 3, "seed": 5, "workers": 2,
              "augment": {"crop": 10, "pad": 1, "mirror": True, "lighting": 0.1, "mean": [100]}}  # fmt: skip
@@ -149,7 +149,7 @@ def test_the_python_layer_gives_the_loaders_batches_and_seeks(tmp_path: Path) ->
         np.testing.assert_array_equal(label, ours[1])
 
 
-def test_a_wrong_param_str_is_told_in_our_words(tmp_path: Path) -> None:
+def test_invalid_param_str_is_reported_with_our_message(tmp_path: Path) -> None:
     layer = ('type: "Python" python_param { module: "prototxt_gen.data.caffe_layer" layer: "AugmentedData" '
              """param_str: '{"source": "x", "batchsize": 3}' }""")  # fmt: skip
     with pytest.raises(AssertionError, match="did you mean 'batch_size'"):

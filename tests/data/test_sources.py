@@ -1,4 +1,4 @@
-"""Every kind of source: what it holds, in which order, and what is said of a bad one."""
+"""Every kind of source: its samples, their order, and error messages for damaged ones."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_numbered_classes_are_ordered_by_number(tmp_path: Path) -> None:
     assert open_source(tmp_path).classes == ("2", "9", "10")
 
 
-def test_divided_folders_need_a_part(tmp_path: Path) -> None:
+def test_folders_with_several_splits_need_a_split(tmp_path: Path) -> None:
     samples.class_folders(tmp_path / "train")
     samples.class_folders(tmp_path / "val", each=1)
     with pytest.raises(DataError, match="several parts, train, val"):
@@ -46,7 +46,7 @@ def test_divided_folders_need_a_part(tmp_path: Path) -> None:
     assert (len(open_source(tmp_path, split="train")), len(open_source(tmp_path, split="val"))) == (6, 2)
 
 
-def test_lists_divide_at_the_last_blank(tmp_path: Path) -> None:
+def test_list_lines_are_split_at_the_last_space(tmp_path: Path) -> None:
     for name in ("a b.png", "c.png"):
         samples.write_picture(tmp_path / "pics" / name, samples.picture(1))
     listing = tmp_path / "list.txt"
@@ -111,7 +111,7 @@ def test_cifar100_has_coarse_and_fine_labels(tmp_path: Path) -> None:
     np.testing.assert_array_equal(fine[2].image.transpose(2, 0, 1).ravel(), records[2, 2:])
 
 
-def test_cifar_python_is_read_without_running_it(tmp_path: Path) -> None:
+def test_cifar_pickles_are_read_without_running_code(tmp_path: Path) -> None:
     planes, labels = samples.write_cifar10_python(tmp_path)
     source = open_source(tmp_path)
     np.testing.assert_array_equal(source[4].image.transpose(2, 0, 1), planes[4])
@@ -124,9 +124,7 @@ class _Attack:
 
 
 @pytest.mark.parametrize("protocol", [0, 2, 4, 5])
-def test_a_pickle_that_calls_anything_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, protocol: int
-) -> None:
+def test_pickle_that_calls_functions_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, protocol: int) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "data_batch_1").write_bytes(pickle.dumps({b"data": _Attack(), b"labels": [1]}, protocol))
     (tmp_path / "batches.meta").write_bytes(b"")
@@ -162,7 +160,7 @@ def test_damaged_idx_is_named(tmp_path: Path) -> None:
         read_idx(Path(__file__))
 
 
-def test_kinds_are_told_by_looking(tmp_path: Path) -> None:
+def test_kinds_are_detected(tmp_path: Path) -> None:
     (tmp_path / "a.tar.gz").write_bytes(b"x")
     (tmp_path / "noise").write_bytes(b"a\0b")
     with pytest.raises(DataError, match="unpack it"):
@@ -181,7 +179,7 @@ def _jpeg(image: np.ndarray) -> bytes:
     return cv2.imencode(".jpg", image)[1].tobytes()
 
 
-def test_cut_pictures_are_broken_and_trailing_bytes_are_not() -> None:
+def test_truncated_images_are_broken_and_trailing_bytes_are_not() -> None:
     image = samples.picture(1, 40, 30)
     png, jpg = cv2.imencode(".png", image)[1].tobytes(), _jpeg(image)
     for whole in (png, jpg):
@@ -193,7 +191,7 @@ def test_cut_pictures_are_broken_and_trailing_bytes_are_not() -> None:
                 images.decode(whole[:keep])
 
 
-def test_a_thumbnails_end_mark_does_not_hide_a_cut() -> None:
+def test_end_marker_of_a_thumbnail_does_not_hide_truncation() -> None:
     whole, thumbnail = _jpeg(samples.picture(1, 40, 30)), _jpeg(samples.picture(2, 8, 8))
     segment = b"\xff\xe1" + (len(thumbnail) + 2).to_bytes(2, "big") + thumbnail
     with_thumbnail = whole[:2] + segment + whole[2:]
@@ -203,7 +201,7 @@ def test_a_thumbnails_end_mark_does_not_hide_a_cut() -> None:
         images.decode(with_thumbnail[:-30])
 
 
-def test_sizes_of_grey_alpha_and_16_bit_pictures() -> None:
+def test_shapes_of_grey_alpha_and_16_bit_images() -> None:
     gray = samples.picture(1)[..., 0]
     assert images.shape_of_file(_jpeg(gray)) == (1, 12, 16)
     assert images.shape_of_file(cv2.imencode(".png", gray)[1].tobytes()) == (1, 12, 16)

@@ -21,12 +21,12 @@ from prototxt_gen.demo import demo_images, steps
 from prototxt_gen.demo.run_demo import Demo, as_data, run
 from prototxt_gen.models import GENERATED
 from prototxt_gen.net.solver import read_solver
-from tests.support.demo_support import ITERATIONS, TEST_IMAGES, told
+from tests.support.demo_support import ITERATIONS, TEST_IMAGES, small_demo_run
 from tests.support.evaluation_support import call, call_json
 
 
 def test_every_format_predicts_the_same_class_for_every_image() -> None:
-    _, story, _ = told()
+    _, story, _ = small_demo_run()
     ran = story.ran()
     assert {one.name for one in ran} == {"Caffe", "ONNX", "PyTorch"}
     for one in ran:
@@ -36,7 +36,7 @@ def test_every_format_predicts_the_same_class_for_every_image() -> None:
 
 
 def test_differing_counts_images_not_formats() -> None:
-    _, story, _ = told()
+    _, story, _ = small_demo_run()
     changed = [np.array(one.evaluation.predicted) for one in story.ran() if one.evaluation is not None]
     changed[0][3], changed[1][3], changed[1][7] = changed[0][3] + 1, changed[1][3] + 2, changed[1][7] + 1
     formats = [
@@ -48,7 +48,7 @@ def test_differing_counts_images_not_formats() -> None:
 
 
 def test_it_is_verified_with_converted_files_among_the_runtimes() -> None:
-    _, story, _ = told()
+    _, story, _ = small_demo_run()
     report = story.verification
     assert report is not None
     assert report.verified
@@ -58,7 +58,7 @@ def test_it_is_verified_with_converted_files_among_the_runtimes() -> None:
 
 
 def test_training_is_the_solvers() -> None:
-    _, story, _ = told()
+    _, story, _ = small_demo_run()
     assert story.trained is not None
     solver = read_solver(story.net / "solver.prototxt").params
     assert (solver.max_iter, solver.random_seed, solver.type) == (ITERATIONS, steps.SEED, "Nesterov")
@@ -70,7 +70,7 @@ def test_training_is_the_solvers() -> None:
 
 
 def test_numbers_are_on_the_disk() -> None:
-    asked, story, said = told()
+    asked, story, said = small_demo_run()
     found = json.loads((asked.out / "demo.json").read_text())
     assert found["formats"] == as_data(story)["formats"]
     assert (found["differing"], found["verified"]) == (0, True)
@@ -83,7 +83,7 @@ def test_its_commands_do_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     """The command lines that the report prints: eval of the converted model gives the report's own accuracy."""
     from prototxt_gen.demo.commands import commands
 
-    asked, story, _ = told()
+    asked, story, _ = small_demo_run()
     assert story.trained is not None
     monkeypatch.chdir(asked.out)
     lines = [line for line in commands(story, story.trained) if line.startswith("prototxt-gen")]
@@ -102,7 +102,7 @@ def test_its_commands_do_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_emit_as_printed_writes_the_demos_own_net(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     from prototxt_gen.demo.commands import commands
 
-    asked, story, _ = told()
+    asked, story, _ = small_demo_run()
     assert story.trained is not None
     lines = commands(story, story.trained)
     start = next(index for index, line in enumerate(lines) if line.startswith("prototxt-gen emit"))
@@ -115,7 +115,7 @@ def test_emit_as_printed_writes_the_demos_own_net(monkeypatch: pytest.MonkeyPatc
 
 
 def test_the_command_does_the_whole_zoo_and_prints_the_numbers(tmp_path: Path) -> None:
-    asked, _, _ = told()
+    asked, _, _ = small_demo_run()
     arguments = ("--minutes", 1 / steps.ITERATIONS_A_MINUTE, "--data", asked.data, "-o", tmp_path / "out")
     found = call_json("demo", *arguments)
     assert (found["iterations"], found["verified"]) == (1, True)  # of one step, near ties may go either way
@@ -123,7 +123,7 @@ def test_the_command_does_the_whole_zoo_and_prints_the_numbers(tmp_path: Path) -
 
 
 def test_an_earlier_demo_is_kept_unless_forced() -> None:
-    asked, _, _ = told()
+    asked, _, _ = small_demo_run()
     with pytest.raises(PrototxtGenError, match=r"report\.html.*there already; --force overwrites"):
         run(Demo(asked.out, asked.minutes, data=asked.data, say=lambda text: None))
 

@@ -16,7 +16,7 @@ from prototxt_gen.demo import html_report
 from prototxt_gen.demo.line_charts import Line, chart, smoothed, thinned, ticks
 from prototxt_gen.evaluate.scores import count
 from tests.support.browser import asked
-from tests.support.demo_support import told
+from tests.support.demo_support import small_demo_run
 
 VOID = {"meta", "img", "br", "input", "link", "line", "path", "circle"}
 NUMBERS = st.floats(-1e6, 1e6, allow_nan=False)
@@ -57,7 +57,7 @@ def test_a_cell_is_as_strong_as_its_share() -> None:
     table = html_report.confusion(count("x", scores, np.array([0, 0, 0, 0, 1])), ("a", "b"))
     assert [[cell["count"] for cell in row["cells"]] for row in table["rows"]] == [[2, 2], ["", 1]]
     assert [row["right"] for row in table["rows"]] == ["50.0%", "100.0%"]
-    assert table["rows"][0]["cells"][1]["told"] == "2 of 4: a taken for b"
+    assert table["rows"][0]["cells"][1]["small_demo_run"] == "2 of 4: a taken for b"
 
 
 class _Balanced(HTMLParser):
@@ -79,7 +79,7 @@ class _Balanced(HTMLParser):
 
 
 def test_the_page_is_complete_in_itself() -> None:
-    asked, *_ = told()
+    asked, *_ = small_demo_run()
     text = asked.report.read_text()
     parser = _Balanced()
     parser.feed(text)
@@ -92,7 +92,7 @@ def test_the_page_is_complete_in_itself() -> None:
 
 
 def test_the_page_tells_what_was_found() -> None:
-    asked, story, _ = told()
+    asked, story, _ = small_demo_run()
     text = asked.report.read_text()
     (first, *_) = story.ran()
     assert first.evaluation is not None
@@ -108,13 +108,13 @@ def test_the_page_tells_what_was_found() -> None:
 def test_a_demo_that_has_not_ended_has_no_report() -> None:
     from dataclasses import replace
 
-    _, story, _ = told()
+    _, story, _ = small_demo_run()
     with pytest.raises(PrototxtGenError, match="has not come to its end"):
         html_report.html_text(replace(story, trained=None))
 
 
 def test_a_browser_shows_it(tmp_path: Path) -> None:
-    demo, *_ = told()
+    demo, *_ = small_demo_run()
     found = asked(
         tmp_path / "report.html",
         demo.report.read_text(),

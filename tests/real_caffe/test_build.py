@@ -1,4 +1,4 @@
-"""Building a real Caffe: patches, cache, wheel, system packages, faults; and what the built one has and does."""
+"""Building of real Caffe: patches, cache, wheel, system packages, errors; and properties of the built Caffe."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache" / "prototxt-gen"
 
 
-def test_a_patch_is_applied_where_its_text_is_found_as_often_as_known(tmp_path: Path) -> None:
+def test_patch_is_applied_only_if_its_text_occurs_as_often_as_expected(tmp_path: Path) -> None:
     (tmp_path / "a.cpp").write_text("one two two", encoding="utf-8")
     (tmp_path / "old.h").write_text("stale", encoding="utf-8")
     patch.apply_patches(tmp_path, (patch.Patch("a.cpp", "two", "2", 2), patch.Patch("a.cpp", "one", "1")), ("old.h",))
@@ -39,7 +39,7 @@ def test_a_patch_is_applied_where_its_text_is_found_as_often_as_known(tmp_path: 
 
 
 @pytest.mark.parametrize("text", ["one", "one two", "two two two"])
-def test_other_sources_are_refused(text: str, tmp_path: Path) -> None:
+def test_unexpected_caffe_sources_are_refused(text: str, tmp_path: Path) -> None:
     (tmp_path / "a.cpp").write_text(text, encoding="utf-8")
     with pytest.raises(PrototxtGenError, match=r"a\.cpp: expected 'two' 2 times, found it \d times; these are not"):
         patch.apply_patches(tmp_path, (patch.Patch("a.cpp", "two", "2", 2),))
@@ -55,7 +55,7 @@ def test_a_cached_source_is_used_and_its_hash_is_checked(cache: Path) -> None:
         sources.fetch(sources.CAFFE)
 
 
-def test_what_pip_cannot_fetch_is_said_with_pips_words(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_download_shows_pips_message(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", "")
     with pytest.raises(PrototxtGenError, match=r"(?s)pip download failed:.*brocolli-caffe"):
@@ -63,7 +63,7 @@ def test_what_pip_cannot_fetch_is_said_with_pips_words(cache: Path, monkeypatch:
     assert not list((cache / "sources").iterdir())
 
 
-def test_the_key_follows_everything_the_wheel_depends_on(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wheel_key_depends_on_all_its_inputs(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     keys = [
         json.dumps(installer._facts(python, opencv))
         for python in (HERE, replace(HERE, version=(3, 99)))
@@ -76,7 +76,7 @@ def test_the_key_follows_everything_the_wheel_depends_on(cache: Path, monkeypatc
     assert len(set(keys)) == 6
 
 
-def test_the_overlays_hash_follows_its_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_overlay_hash_depends_on_its_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copytree(sources.OVERLAY, tmp_path / "overlay")
     monkeypatch.setattr(sources, "OVERLAY", tmp_path / "overlay")
     before = sources.overlay_hash()
@@ -99,7 +99,7 @@ def fake_build(tmp_path: Path) -> tuple[Path, build.Built]:
     return tmp_path / "root", build.Built(module, schema)
 
 
-def test_a_wheel_has_what_its_record_says(fake_build: tuple[Path, build.Built], tmp_path: Path) -> None:
+def test_wheel_content_matches_its_record(fake_build: tuple[Path, build.Built], tmp_path: Path) -> None:
     target = tmp_path / "wheels" / wheel.file_name("0123456789abcdef", HERE)
     wheel.pack(*fake_build, target, HERE, "0123456789abcdef", {"features": {"lmdb": True}})
     assert target.name == f"prototxt_gen_caffe-1.0.0+g0123456789-{HERE.tag}.whl"
@@ -114,13 +114,13 @@ def test_a_wheel_has_what_its_record_says(fake_build: tuple[Path, build.Built], 
         assert not [name for name in listed if name.endswith(".in")]
 
 
-def test_a_wheel_of_the_same_parts_is_the_same_file(fake_build: tuple[Path, build.Built], tmp_path: Path) -> None:
+def test_wheel_is_reproducible(fake_build: tuple[Path, build.Built], tmp_path: Path) -> None:
     for name in ("a.whl", "b.whl"):
         wheel.pack(*fake_build, tmp_path / name, HERE, "0123456789abcdef", {})
     assert (tmp_path / "a.whl").read_bytes() == (tmp_path / "b.whl").read_bytes()
 
 
-def test_missing_packages_are_named_with_the_line_that_installs_them(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_packages_are_named_with_the_apt_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shutil.which", lambda name: None if name == "protoc" else f"/usr/bin/{name}")
     monkeypatch.setattr(system_packages, "_has_header", lambda name: name not in ("lmdb.h", "opencv2/imgcodecs.hpp"))
     monkeypatch.setattr(system_packages, "_has_library", lambda name: True)
@@ -131,13 +131,13 @@ def test_missing_packages_are_named_with_the_line_that_installs_them(monkeypatch
     assert f"run 'sudo apt-get install -y --no-install-recommends {packages}'" in str(caught.value)
 
 
-def test_the_distributions_own_python_needs_its_headers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_system_python_needs_its_headers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     python = replace(HERE, system=True, version=(3, 12), includes=(tmp_path,))
     assert "python3.12-dev" in system_packages.find_missing(python).needed
     assert "python3.12-dev" not in system_packages.find_missing(replace(python, system=False)).needed
 
 
-def test_only_a_cpython_is_built_for(tmp_path: Path) -> None:
+def test_only_cpython_is_supported(tmp_path: Path) -> None:
     with pytest.raises(PrototxtGenError, match="does not run as a Python"):
         interpreter.inspect_interpreter(tmp_path / "python")
     other = tmp_path / "pypy"
@@ -147,7 +147,7 @@ def test_only_a_cpython_is_built_for(tmp_path: Path) -> None:
         interpreter.inspect_interpreter(other)
 
 
-def test_a_failed_build_says_the_first_errors_and_where_the_log_is(tmp_path: Path) -> None:
+def test_failed_build_reports_first_errors_and_log(tmp_path: Path) -> None:
     log, words = tmp_path / "build.log", tmp_path / "words"
     said = "[  7%] Building a.cpp.o\na.cpp:3:5: error: 'x' was not declared\nmake: *** [all] Error 2"
     words.write_text(said, encoding="utf-8")
@@ -159,13 +159,13 @@ def test_a_failed_build_says_the_first_errors_and_where_the_log_is(tmp_path: Pat
     assert log.read_text(encoding="utf-8").startswith("$ sh -c")
 
 
-def test_a_log_without_a_known_word_gives_its_end(tmp_path: Path) -> None:
+def test_log_without_known_errors_reports_its_last_lines(tmp_path: Path) -> None:
     (tmp_path / "log").write_text("\n".join(map(str, range(20))), encoding="utf-8")
     assert build.first_errors(tmp_path / "log").split() == [str(n) for n in range(12, 20)]
 
 
 @pytest.mark.parametrize(("gigabytes", "cores", "expected"), [(64, 4, 4), (3, 8, 3), (0, 8, 1)])
-def test_jobs_are_as_many_as_cores_and_memory_allow(
+def test_parallel_jobs_are_limited_by_cores_and_memory(
     gigabytes: int, cores: int, expected: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("os.sched_getaffinity", lambda process: set(range(cores)))
@@ -173,7 +173,7 @@ def test_jobs_are_as_many_as_cores_and_memory_allow(
     assert build.parallel_jobs() == expected
 
 
-def test_a_fault_of_the_installed_caffe_is_told(tmp_path: Path) -> None:
+def test_error_of_the_installed_caffe_is_reported(tmp_path: Path) -> None:
     fake = tmp_path / "python"
     fake.write_text(
         "#!/bin/sh\ncat > /dev/null\necho ImportError: libhdf5.so.103 is gone >&2\nexit 1\n", encoding="utf-8"
@@ -185,13 +185,13 @@ def test_a_fault_of_the_installed_caffe_is_told(tmp_path: Path) -> None:
     assert "libhdf5.so.103 is gone" in real_caffe.status(fake).problem
 
 
-def test_without_caffe_load_says_what_to_run(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_load_without_caffe_names_the_command_to_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "caffe", None)
     with pytest.raises(RuntimeMissingError, match="run 'prototxt-gen caffe install'"):
         real_caffe.load()
 
 
-def test_a_folder_named_caffe_is_no_caffe(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_folder_named_caffe_is_not_taken_for_caffe(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "caffe").mkdir()
     code = "from prototxt_gen import real_caffe; real_caffe.load()"
     path = os.pathsep.join([str(tmp_path), str(Path(real_caffe.__file__).parents[2])])
@@ -222,7 +222,7 @@ OURS = {"BN", "Interp", "Swish", "Clip", "Python", "Data", "HDF5Data", "HDF5Outp
 
 
 @pytest.mark.caffe
-def test_status_of_the_real_one() -> None:
+def test_status_of_the_installed_caffe() -> None:
     caffe_or_skip()
     found = real_caffe.status()
     assert (found.problem, found.version) == ("", "1.0.0")
@@ -235,20 +235,20 @@ def test_status_of_the_real_one() -> None:
 
 
 @pytest.mark.caffe
-def test_the_installed_caffe_is_that_of_this_checkout() -> None:
+def test_installed_caffe_matches_this_checkout() -> None:
     caffe_or_skip()
     assert real_caffe.status().built["overlay_sha256"] == sources.overlay_hash(), "run 'prototxt-gen caffe install'"
 
 
 @pytest.mark.caffe
-def test_the_self_test_passes() -> None:
+def test_selftest_passes() -> None:
     caffe_or_skip()
     assert selftest.run(Path(sys.executable)) == len(real_caffe.status().layers)
 
 
 @pytest.mark.caffe
-def test_its_schema_lives_beside_another_of_the_same_names() -> None:
-    """A module of protoc's kind registers caffe.NetParameter in protobuf's default pool; ours must not mind."""
+def test_schema_can_coexist_with_another_of_the_same_names() -> None:
+    """A module generated by protoc registers caffe.NetParameter in protobuf's default pool, which must not conflict."""
     caffe_or_skip()
     code = """
 from google.protobuf import descriptor_pb2, descriptor_pool
@@ -268,7 +268,7 @@ assert caffe_pb2.PoolingParameter.AVE == 1
 
 
 @pytest.mark.caffe
-def test_installing_again_takes_the_wheel_from_the_cache(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
+def test_second_install_uses_the_cached_wheel(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
     key = hashlib.sha256(
         json.dumps(installer._facts(HERE, system_packages.has_opencv()), sort_keys=True).encode()
     ).hexdigest()

@@ -1,4 +1,4 @@
-"""BN and Interp in real Caffe against NumPy: forward, gradients by differences of NumPy's, statistics, errors."""
+"""BN and Interp in real Caffe compared with NumPy: forward, numeric gradients, statistics, errors."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SHAPES = [(2, 3, 5, 7), (1, 4, 1, 3), (3, 1, 2, 2), (4, 3), (2, 2, 3, 1, 2)]
 
 @dataclass
 class Statistics:
-    """What normalises: the mean and inverse standard deviation of each channel."""
+    """Mean and inverse standard deviation of each channel."""
 
     mean: Array
     inverse_std: Array
@@ -35,7 +35,7 @@ def batch_statistics(x: Array) -> Statistics:
 
 
 def normalise(x: Array, slope: Array, bias: Array, moving: Statistics | None) -> Array:
-    """BN's forward pass, by the batch's own statistics where no moving ones are given."""
+    """Return BN's top, normalised by the given statistics or else by those of the batch."""
     used = moving or batch_statistics(x)
     normal = (x - per_channel(used.mean, x.ndim)) * per_channel(used.inverse_std, x.ndim)
     return normal * per_channel(slope, x.ndim) + per_channel(bias, x.ndim)
@@ -52,7 +52,7 @@ def bn_text(shape: tuple[int, ...], frozen: bool = False, in_place: bool = False
 
 
 def filled(net: Any, rng: np.random.Generator) -> list[Array]:
-    """Fill the four blobs with random numbers and return copies of them, one number a channel."""
+    """Fill BN's four blobs with random numbers and return copies, one number per channel."""
     for index, blob in enumerate(net.params["bn"]):
         low, high = (0.5, 1.5) if index in (0, 3) else (-1, 1)
         blob.data[...] = rng.uniform(low, high, blob.data.shape)
@@ -100,7 +100,7 @@ def test_bn(shape: tuple[int, ...], train: bool, frozen: bool, in_place: bool, t
             np.testing.assert_allclose(blob.diff.ravel(), 0 if frozen else times * wanted, rtol=2e-3, atol=2e-4)
 
 
-def test_bn_starts_as_its_fillers_say(tmp_path: Path) -> None:
+def test_bn_starts_with_its_fillers_values(tmp_path: Path) -> None:
     fillers = 'slope_filler { type: "constant" value: 2 } bias_filler { type: "constant" value: -1 }'
     text = bn_text((2, 3, 4, 4)).replace("bn_param {", f"bn_param {{ {fillers}")
     blobs = make_net(tmp_path, text).params["bn"]
@@ -140,7 +140,9 @@ WRITTEN = "param { lr_mult: 1 } param { lr_mult: 1 } param { lr_mult: 1 } param 
     [(False, "", (0, 1)), (True, "", ()), (True, WRITTEN, ()), (False, WRITTEN, (0, 1, 2, 3))],
     ids=["statistics are not decayed", "frozen", "frozen whatever is written", "as written"],
 )
-def test_what_the_solver_may_change(frozen: bool, specs: str, changed: tuple[int, ...], tmp_path: Path) -> None:
+def test_solver_changes_only_learned_bn_blobs(
+    frozen: bool, specs: str, changed: tuple[int, ...], tmp_path: Path
+) -> None:
     caffe, rng = caffe_or_skip(), np.random.default_rng(3)
     net_file, solver_file = tmp_path / "train.prototxt", tmp_path / "solver.prototxt"
     net_file.write_text(bn_text((4, 3), frozen, specs=specs) + LOSS, encoding="utf-8")
@@ -175,7 +177,7 @@ def test_wire_numbers_and_shapes_are_the_residual_attention_networks(tmp_path: P
 
 
 def interpolation(size: int, out: int, begin: int = 0, end: int = 0) -> Array:
-    """The out × size matrix of corner-aligned linear interpolation along one axis, `begin` and `end` cropped away."""
+    """Return the out × size matrix of linear interpolation along one axis, aligned at corners and cropped."""
     kept = size - begin - end
     matrix = np.zeros((out, size))
     for dest in range(out):
@@ -267,7 +269,7 @@ def test_interp_refuses(param: str, second: tuple[int, int] | None, why: str, tm
         make_net(tmp_path, interp_text((1, 1, 5, 5), param, second))
 
 
-def test_interp_gives_a_lent_size_no_gradient(tmp_path: Path) -> None:
+def test_interp_gives_its_size_bottom_no_gradient(tmp_path: Path) -> None:
     text = interp_text((1, 1, 2, 2), "", (3, 3))
     doubled = 'layer { name: "twice" type: "Power" bottom: "like" top: "like2" power_param { scale: 2 } }\n'
     text = text.replace('layer { name: "up"', doubled + 'layer { name: "up"').replace(

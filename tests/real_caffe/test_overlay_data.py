@@ -1,4 +1,4 @@
-"""Caffe's own data layers and Python layers: LMDB, encoded images, a mean file, faults that are exceptions."""
+"""Caffe's own data layers and Python layers: LMDB, encoded images, mean files, and errors as exceptions."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def data_layer(source: Path, transform: str = "", batch: int = 2) -> str:
 
 
 @pytest.mark.parametrize("encoded", [False, True])
-def test_an_lmdb_comes_in_order_and_again(encoded: bool, tmp_path: Path) -> None:
+def test_lmdb_is_read_in_order_and_repeats(encoded: bool, tmp_path: Path) -> None:
     net = make_net(tmp_path, data_layer(write_lmdb(tmp_path, encoded)))
     labels = []
     for _ in range(4):
@@ -62,14 +62,14 @@ def test_an_lmdb_comes_in_order_and_again(encoded: bool, tmp_path: Path) -> None
     assert labels == [0, 1, 2, 3, 4, 0, 1, 2]
 
 
-def test_two_nets_read_one_database_each_from_its_start(tmp_path: Path) -> None:
+def test_two_nets_each_read_a_database_from_its_start(tmp_path: Path) -> None:
     text = data_layer(write_lmdb(tmp_path))
     nets = [make_net(tmp_path, text), make_net(tmp_path, text, train=True)]
     assert [list(net.forward()["label"]) for net in (*nets, *nets)] == [[0, 1], [0, 1], [2, 3], [2, 3]]
 
 
 @pytest.mark.parametrize("encoded", [False, True])
-def test_a_mean_file_is_cropped_with_its_image_and_not_mirrored_alone(encoded: bool, tmp_path: Path) -> None:
+def test_mean_file_is_cropped_and_mirrored_with_the_image(encoded: bool, tmp_path: Path) -> None:
     caffe_or_skip()
     from caffe.proto import caffe_pb2
 
@@ -101,14 +101,14 @@ def test_images_of_a_list_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("count", "why"), [(0, "is empty"), (None, "No such file")])
-def test_a_database_that_cannot_be_read_is_an_exception(count: int | None, why: str, tmp_path: Path) -> None:
+def test_unreadable_database_is_an_exception(count: int | None, why: str, tmp_path: Path) -> None:
     source = tmp_path / "nowhere" if count is None else write_lmdb(tmp_path, count=count)
     with pytest.raises(caffe_or_skip().CheckError, match=rf"creation of layer 'data' \(Data\).*{why}"):
         make_net(tmp_path, data_layer(source))
 
 
 def python_layer(**methods: Any) -> str:
-    """Return the text of a Python layer whose class has these methods, and setup and reshape at least."""
+    """Return the prototxt of a Python layer whose class has these methods (and setup and reshape)."""
 
     def reshape(self: Any, bottom: Any, top: Any) -> None:
         top[0].reshape(*bottom[0].data.shape)
@@ -147,7 +147,7 @@ def test_a_python_layer_has_its_parameter_phase_blobs_and_gradient(tmp_path: Pat
     assert net.params["it"][0].data.shape == (2, 2)
 
 
-def test_an_exception_of_a_python_layer_arrives_as_it_is(tmp_path: Path) -> None:
+def test_exception_of_a_python_layer_is_passed_on_unchanged(tmp_path: Path) -> None:
     def forward(self: Any, bottom: Any, top: Any) -> None:
         raise KeyError("of the layer")
 
@@ -156,13 +156,13 @@ def test_an_exception_of_a_python_layer_arrives_as_it_is(tmp_path: Path) -> None
         net.forward()
 
 
-def test_a_python_layer_without_a_method_is_told_so(tmp_path: Path) -> None:
+def test_python_layer_without_a_method_is_reported(tmp_path: Path) -> None:
     net = make_net(tmp_path, python_layer(forward=None))
     with pytest.raises(caffe_or_skip().CheckError, match=r"forward of layer 'it' \(Python\).*It has no method forward"):
         net.forward()
 
 
-def test_caffes_data_functions_make_a_round(tmp_path: Path) -> None:
+def test_caffes_data_functions_round_trip(tmp_path: Path) -> None:
     caffe = caffe_or_skip()
     np.testing.assert_array_equal(caffe.io.datum_to_array(caffe.io.array_to_datum(IMAGES[0], 3)), IMAGES[0])
     blob = np.arange(6, dtype=np.float32).reshape(1, 2, 3)

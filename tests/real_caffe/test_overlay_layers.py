@@ -1,4 +1,4 @@
-"""What the patched sources do as Caffe 1.0 does, or no longer do wrong: each a case that the published ones fail."""
+"""Behaviour that our patches fix: each test fails with the published Caffe sources."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ def test_swish_and_clip(type_: str, param: str, in_place: bool, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("mode", "size"), [("", 4), ("round_mode: CEIL", 4), ("round_mode: FLOOR", 3), ("ceil_mode: false", 3)]
 )
-def test_pooling_rounds_as_told(mode: str, size: int, tmp_path: Path) -> None:
+def test_pooling_applies_round_mode(mode: str, size: int, tmp_path: Path) -> None:
     param = f"pooling_param {{ kernel_size: 2 stride: 2 {mode} }}"
     net = make_net(tmp_path, input_layer("x", (1, 1, 7, 7)) + layer("Pooling", ("x",), ("y",), param))
     assert net.blobs["y"].data.shape == (1, 1, size, size)
@@ -248,7 +248,7 @@ def test_views_outlive_their_net(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("write", "read", "name"), [("save", "copy_from", "w.caffemodel"), ("save_hdf5", "load_hdf5", "w.h5")]
 )
-def test_a_file_that_cannot_be_written_leaves_the_old_one(write: str, read: str, name: str, tmp_path: Path) -> None:
+def test_failed_write_leaves_the_old_file(write: str, read: str, name: str, tmp_path: Path) -> None:
     param = 'inner_product_param { num_output: 2 weight_filler { type: "xavier" } }'
     net = make_net(tmp_path, input_layer("x", (1, 4)) + layer("InnerProduct", ("x",), ("y",), param))
     file = str(tmp_path / name)
@@ -262,7 +262,7 @@ def test_a_file_that_cannot_be_written_leaves_the_old_one(write: str, read: str,
     np.testing.assert_array_equal(net.params["it"][0].data, kept)
 
 
-def test_a_step_policy_without_a_step_is_refused(tmp_path: Path) -> None:
+def test_step_policy_without_stepsize_is_refused(tmp_path: Path) -> None:
     caffe = caffe_or_skip()
     loss = 'layer { name: "loss" type: "EuclideanLoss" bottom: "y" bottom: "t" top: "loss" }\n'
     text = input_layer("x", (1, 4)) + input_layer("t", (1, 2))
@@ -275,7 +275,7 @@ def test_a_step_policy_without_a_step_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("sizes", ["input_shape { dim: 1 }", "input_dim: 1 input_dim: 1 input_dim: 1 input_dim: 1"])
-def test_every_input_needs_its_size(sizes: str, tmp_path: Path) -> None:
+def test_every_input_needs_a_shape(sizes: str, tmp_path: Path) -> None:
     with pytest.raises(caffe_or_skip().CheckError, match="every input needs"):
         make_net(tmp_path, f'input: "a" input: "b" {sizes}')
 

@@ -1,4 +1,4 @@
-"""What tests with real Caffe share: Caffe itself, or a skip; nets from text; gradients by differences."""
+"""Helpers of tests with real Caffe: importing it or skipping the test, nets from text, numeric gradients."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Array = np.ndarray[Any, Any]
 
 
 def caffe_or_skip() -> Any:
-    """Return the module `caffe`. Without one the test is skipped, or fails if PROTOTXT_GEN_REQUIRE_CAFFE=1."""
+    """Return the module `caffe`. If it is missing, skip the test, or fail if PROTOTXT_GEN_REQUIRE_CAFFE=1."""
     try:
         return load()
     except RuntimeMissingError as error:
@@ -27,7 +27,7 @@ def caffe_or_skip() -> Any:
 
 
 def make_net(folder: Path, text: str, train: bool = False) -> Any:
-    """Return Caffe's net of a prototxt's text."""
+    """Return the Caffe net of a prototxt text."""
     caffe = caffe_or_skip()
     file = folder / "net.prototxt"
     file.write_text(text, encoding="utf-8")
@@ -35,7 +35,7 @@ def make_net(folder: Path, text: str, train: bool = False) -> Any:
 
 
 def input_layer(name: str, shape: tuple[int, ...]) -> str:
-    """Return the text of an Input layer."""
+    """Return the prototxt of an Input layer."""
     dims = " ".join(f"dim: {size}" for size in shape)
     return f'layer {{ name: "{name}" type: "Input" top: "{name}" input_param {{ shape {{ {dims} }} }} }}\n'
 

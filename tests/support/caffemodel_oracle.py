@@ -1,4 +1,4 @@
-"""The other reader: google.protobuf with the few messages of BVLC's caffe.proto that files of weights need."""
+"""A second reader of weights files for comparison: google.protobuf with the messages of BVLC's caffe.proto it needs."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ ORACLE = _build()
 
 
 def message(kind: str, **fields: Any) -> Any:
-    """Return a message of the oracle's; dicts and lists are filled in as protobuf's constructors do."""
+    """Return a protobuf message; dicts and lists are converted as by protobuf's constructors."""
     return ORACLE[kind](**fields)
 
 
@@ -60,12 +60,12 @@ def blob(shape: list[int], data: list[float], **fields: Any) -> Any:
 
 
 def parsed(kind: str, data: bytes) -> Any:
-    """Return what protobuf makes of `data`."""
+    """Return `data` parsed by protobuf."""
     return ORACLE[kind].FromString(data)
 
 
 def loose(shape: list[int], *runs: tuple[str, list[float]]) -> bytes:
-    """Return a BlobProto's bytes with each run of numbers serialised by itself: packed or not, several times."""
+    """Return the bytes of a BlobProto in which each run of numbers is encoded separately, packed or not."""
     pieces = [message("BlobProto", shape={"dim": shape})]
     pieces += [message("BlobProto" if kind == "packed" else "Loose", data=data) for kind, data in runs]
     return b"".join(bytes(piece.SerializeToString()) for piece in pieces)

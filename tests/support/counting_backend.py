@@ -1,4 +1,4 @@
-"""A backend for tests of the shell around backends: it counts."""
+"""A backend for tests of the training loop, which only counts iterations."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from prototxt_gen.train.training_loop import RunFiles, TrainingOutcome, train
 
 
 class Counter:
-    """A backend whose only weight is the number of its steps; `calls` is what the shell asked of it."""
+    """A backend whose only weight is the number of its steps; `calls` lists the methods that were called."""
 
     def __init__(self, at_step: Callable[[int], None] = lambda iteration: None) -> None:
         self.iteration = 0
@@ -57,7 +57,7 @@ class Counter:
 
 
 def run(backend: Counter, folder: Path, **fields: Any) -> TrainingOutcome:
-    """Train with these fields of a solver."""
+    """Train with these solver fields and return the outcome."""
     plan = Schedule.of(SolverParameter(**{"max_iter": 10, **fields}))
     recorder = RunRecorder(folder, backend.iteration, plan)
     display = progress_display.Lines(plan, progress_display.Speed(4))

@@ -1,4 +1,4 @@
-"""Small data sets in every form the toolkit reads, with known contents."""
+"""Small data sets with known content in every format that the toolkit reads."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ Array = npt.NDArray[Any]
 
 
 def picture(seed: int, height: int = 12, width: int = 16) -> Array:
-    """Return a smooth picture (JPEG keeps it nearly), height x width x 3, uint8, that differs per seed."""
+    """Return a smooth image (JPEG hardly changes it), height x width x 3, uint8, different for every seed."""
     y, x = np.mgrid[0:height, 0:width]
     planes = [(x * (seed % 5 + 1) + y * channel + 37 * seed) % 200 + 20 for channel in (1, 2, 3)]
     return np.stack(planes, 2).astype(np.uint8)
 
 
 def write_picture(file: Path, image: Array) -> None:
-    """Write a picture in the format its name says."""
+    """Write an image in the format that its file name ends in."""
     file.parent.mkdir(parents=True, exist_ok=True)
     assert cv2.imwrite(str(file), image)
 
 
 def class_folders(root: Path, classes: tuple[str, ...] = ("cat", "dog"), each: int = 3) -> Path:
-    """Make a folder of class folders of PNGs: picture number n of class c has seed 10 c + n."""
+    """Create a folder with one folder of PNGs per class: image number n of class c has seed 10 c + n."""
     for label, name in enumerate(classes):
         for number in range(each):
             write_picture(root / name / f"a {number}.png", picture(10 * label + number))
@@ -46,7 +46,7 @@ def write_npz(file: Path, count: int = 40, height: int = 6, width: int = 5, chan
 
 
 def write_cifar10(folder: Path, per_file: int = 4) -> tuple[Array, Array]:
-    """Write the binary form, two training files and a test file; return the training planes and labels."""
+    """Write CIFAR's binary version, two training files and a test file; return the training images and labels."""
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(2)
     records = rng.integers(0, 256, (3 * per_file, 3073), dtype=np.uint8)
@@ -59,7 +59,7 @@ def write_cifar10(folder: Path, per_file: int = 4) -> tuple[Array, Array]:
 
 
 def write_cifar10_python(folder: Path) -> tuple[Array, Array]:
-    """Write the Python form, as Python 2 did: protocol 2, keys and labels in a plain dictionary."""
+    """Write CIFAR's Python version, as Python 2 did: protocol 2, keys and labels in a plain dictionary."""
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(3)
     data = rng.integers(0, 256, (5, 3072), dtype=np.uint8)
@@ -70,7 +70,7 @@ def write_cifar10_python(folder: Path) -> tuple[Array, Array]:
 
 
 def write_idx(folder: Path, zipped: bool, count: int = 9) -> tuple[Array, Array]:
-    """Write MNIST's pair of files for training, plain or .gz."""
+    """Write MNIST's two training files, plain or .gz; return images and labels."""
     folder.mkdir(parents=True, exist_ok=True)
     pixels = np.random.default_rng(4).integers(0, 256, (count, 7, 5), dtype=np.uint8)
     labels = (np.arange(count) % 3).astype(np.uint8)

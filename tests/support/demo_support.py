@@ -1,4 +1,4 @@
-"""A demo in small, run once for all tests that look at it: real steps, few images, few iterations."""
+"""A small demo run, shared by all tests that examine it: all its steps with few images and iterations."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TEST_IMAGES = 40
 
 
 def write_digits(folder: Path) -> Path:
-    """Write MNIST's four files with bars for digits: the class is where the bar is."""
+    """Write MNIST's four files with bars instead of digits: the class is the position of the bar."""
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(0)
     for part, count in (("train", 150), ("t10k", TEST_IMAGES)):
@@ -34,7 +34,7 @@ def write_digits(folder: Path) -> Path:
 
 
 @cache
-def told() -> tuple[Demo, Story, list[str]]:
+def small_demo_run() -> tuple[Demo, Story, list[str]]:
     """Run the demo with a zoo of one; return what was asked for, what it found, and what it said."""
     home = Path(mkdtemp(prefix="demo-test-"))
     said: list[str] = []

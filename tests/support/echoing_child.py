@@ -1,4 +1,4 @@
-"""A process that answers orders without Caffe: for tests of who asks."""
+"""A child process that answers requests without Caffe, for tests of ChildProcess."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 from prototxt_gen.real_caffe.child_server import Request, serve
 
 
-class Session:
-    """Says what it is told to say."""
+class EchoHandler:
+    """A request handler that returns the request's words."""
 
     def __init__(self, request: Request) -> None:
         self.first = request
@@ -17,9 +17,9 @@ class Session:
         """Return nothing."""
 
     def say(self, request: Request) -> Any:
-        """Return the words of the order."""
+        """Return the words of the request."""
         return request["words"]
 
 
 if __name__ == "__main__":
-    serve(Session)
+    serve(EchoHandler)

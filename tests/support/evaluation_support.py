@@ -1,4 +1,4 @@
-"""What tests of evaluation share: a small classifier with random weights, images, and the command line."""
+"""Helpers of tests of evaluation: a small classifier with random weights, images, and the command line."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ layer { name: "accuracy/top-5" type: "Accuracy" bottom: "ip" bottom: "label" top
 
 
 def train_val(data_layer: str) -> str:
-    """Return the train_val whose TEST data layer this is."""
+    """Return a train_val with this data layer."""
     return f'name: "tiny"\n{data_layer}{BODY}{ENDS}'
 
 
 def random_weights(analysis: Analysis, seed: int = 0) -> Weights:
-    """Return random weights, large enough that classes differ from image to image."""
+    """Return random weights that are large enough for different classes on different images."""
     rng = np.random.default_rng(seed)
     return Weights(
         {
@@ -61,7 +61,7 @@ def random_weights(analysis: Analysis, seed: int = 0) -> Weights:
 
 
 def tiny(folder: Path) -> tuple[Path, Path]:
-    """Write deploy.prototxt and net.caffemodel; return both."""
+    """Write deploy.prototxt and net.caffemodel of the small classifier; return both paths."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "deploy.prototxt").write_text(DEPLOY, encoding="utf-8")
     analysis = analyse(parse_net(DEPLOY))
@@ -70,7 +70,7 @@ def tiny(folder: Path) -> tuple[Path, Path]:
 
 
 def npz(file: Path, count: int = 30, size: int = 12, classes: int = 7, channels: int = 3) -> tuple[Array, Array]:
-    """Write smooth images N×H×W×C and labels; return both."""
+    """Write smooth images (N×H×W×C) and labels as .npz; return both arrays."""
     rng = np.random.default_rng(5)
     small = rng.integers(0, 256, (count, 4, 4, channels))
     x = np.kron(small, np.ones((1, -(-size // 4), -(-size // 4), 1)))[:, :size, :size].astype(np.uint8)
@@ -85,7 +85,7 @@ def call(*arguments: object) -> Result:
 
 
 def call_json(*arguments: object) -> Any:
-    """Run a command with --json and return what it says."""
+    """Run a command with --json and return its parsed output."""
     done = call(*arguments, "--json")
     assert done.exit_code == 0, done.output + repr(done.exception)
     return json.loads(done.stdout)

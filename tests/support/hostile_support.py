@@ -1,4 +1,4 @@
-"""Commands on hostile files, in a process of their own: what each ended with, its seconds, and the memory's peak."""
+"""Running commands on damaged or malicious files in a child process, with exit code, seconds and peak memory."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ for number, arguments in enumerate(json.loads(Path(sys.argv[1]).read_text())):
 """
 
 
-class Told(NamedTuple):
-    """What a command ended with. `fault`: an exception that is none of ours; `peak`: of the process, in bytes."""
+class CommandResult(NamedTuple):
+    """The result of a command. `fault`: an exception that is not a PrototxtGenError; `peak`: peak memory in bytes."""
 
     number: int
     code: int
@@ -46,12 +46,12 @@ class Told(NamedTuple):
 
     @property
     def sentence(self) -> str:
-        """The line that begins with `error: `, and what is listed under it."""
+        """The error message: the line that begins with `error: ` and the lines listed below it."""
         return self.error[self.error.find("error: ") :] if "error: " in self.error else ""
 
     @property
     def ended(self) -> bool:
-        """Whether there is a result, `verify`'s No among them, or a sentence."""
+        """Whether the command ended regularly: with a result, a No of `verify`, or an error message."""
         said_no = '"verified": false' in self.out or "NOT VERIFIED" in self.out
         return not self.fault and (self.code == 0 or (self.code == 1 and (bool(self.sentence) or said_no)))
 
@@ -60,8 +60,8 @@ class Told(NamedTuple):
         return f"exit code {self.code}, {self.seconds:.2f} s, {self.peak / MB:.0f} MB: {told}"
 
 
-def run(commands: Sequence[Sequence[str | Path]], folder: Path) -> list[Told]:
-    """Run commands one after another; a crash of the process is an AssertionError that names the command."""
+def run(commands: Sequence[Sequence[str | Path]], folder: Path) -> list[CommandResult]:
+    """Run commands one after another. A crash of the process is an AssertionError that names the command."""
     (folder / "commands.json").write_text(json.dumps([[str(word) for word in command] for command in commands]))
     done = subprocess.run(
         [sys.executable, "-c", _CHILD, str(folder / "commands.json")],
@@ -71,13 +71,13 @@ def run(commands: Sequence[Sequence[str | Path]], folder: Path) -> list[Told]:
         text=True,
         timeout=600,
     )
-    told = [Told(*json.loads(line[5:])) for line in done.stdout.splitlines() if line.startswith("told ")]
+    told = [CommandResult(*json.loads(line[5:])) for line in done.stdout.splitlines() if line.startswith("told ")]
     assert len(told) == len(commands), f"{commands[len(told)]} ended the process: {done.stderr[-1500:]}"
     return told
 
 
 def damaged(data: bytes, count: int, seed: int = 0) -> list[bytes]:
-    """Return the file cut short, with bits flipped, bytes overwritten, and pieces lost or repeated."""
+    """Return damaged copies of a file: truncated, with flipped bits, overwritten bytes, lost or repeated pieces."""
     random, made = Random(seed), [b"", data[:1], data[: len(data) // 2], data[:-1]]
     while len(made) < count:
         pieces = bytearray(data)
@@ -102,8 +102,8 @@ def damaged(data: bytes, count: int, seed: int = 0) -> list[bytes]:
     return made
 
 
-def faults(told: Sequence[Told], commands: Sequence[Sequence[str | Path]], sound: int) -> list[str]:
-    """Return what is wrong with any command after the first `sound`, which set the memory that is usual."""
+def faults(told: Sequence[CommandResult], commands: Sequence[Sequence[str | Path]], sound: int) -> list[str]:
+    """Return the failures of all commands after the first `sound` ones, which give the normal memory use."""
     usual = max(one.peak for one in told[:sound])
     wrong = [one for one in told[:sound] if one.code]
     peak = usual

@@ -1,4 +1,4 @@
-"""Random small nets by the Builder, and prototxts as the wild has them, for property tests."""
+"""Hypothesis strategies for property tests: random small nets from the Builder, and unusual prototxts."""
 
 from __future__ import annotations
 
@@ -53,12 +53,12 @@ UNARY: dict[str, Callable[[Draw], dict[str, Any]]] = {
     "PReLU": lambda draw: {"channel_shared": draw(st.booleans())},
 }
 ANYWHERE = ("ReLU", "Sigmoid", "Dropout", "TanH", "BNLL", "AbsVal")
-"""Types that may run in place."""
+"""Layer types that may run in place."""
 
 
 @st.composite
 def built_nets(draw: Draw) -> Net:
-    """Return a net of up to 12 layers; what the Builder refuses is left out."""
+    """Return a random net of up to 12 layers; layers that the Builder refuses are left out."""
     b = Builder(draw(names))
     inputs = draw(st.lists(names, min_size=1, max_size=2, unique=True))
     live = [b.input(name, (draw(small), 2 * draw(small), 8, draw(st.integers(4, 9)))) for name in inputs]
@@ -89,7 +89,7 @@ def _add(draw: Draw, b: Builder, live: list[Value], index: int) -> None:
 
 
 def _of_the_layer(draw: Draw) -> dict[str, Any]:
-    """Fields that any layer may have; a rule that keeps it in both phases, so that the net stays whole."""
+    """Return fields that any layer may have, with rules that keep the layer in both phases."""
     some: dict[str, Any] = {
         "param": [{"lr_mult": draw(floats), "name": draw(names)}, {}],
         "propagate_down": [draw(st.booleans())],

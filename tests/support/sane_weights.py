@@ -1,4 +1,4 @@
-"""Random weights that keep a deep net's numbers in bounds, for tests: what a trained net's would be like."""
+"""Random weights like those of a trained net: the blobs of a deep net neither vanish nor overflow."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Array = np.ndarray[Any, Any]
 
 
 def sane_weights(analysis: Analysis, seed: int = 0) -> Weights:
-    """Return weights for every layer that learns, moving statistics fitted to what the layers before make of noise."""
+    """Return weights for all learned blobs, with moving statistics fitted to the net's blobs for noise input."""
     import torch
 
     from prototxt_gen.runtime.torch_net import TorchNet
@@ -34,7 +34,7 @@ def sane_weights(analysis: Analysis, seed: int = 0) -> Weights:
 
 
 def _fit(blobs: dict[str, Array], bottom: Array) -> None:
-    """Set moving statistics to those of the bottom, or near them."""
+    """Set moving statistics to about those of the bottom."""
     if "mean" not in blobs:
         return
     axes = tuple(axis for axis in range(bottom.ndim) if axis != 1)

@@ -1,4 +1,4 @@
-"""What tests of the PyTorch trainer share: nets as published, images to learn from, real Caffe's solver beside ours."""
+"""Helpers of tests of the PyTorch backend: published nets, synthetic images, and real Caffe's solver."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _TWICE = "param { lr_mult: 1 } param { lr_mult: 2 }"
 
 @pytest.fixture(autouse=True, scope="module")
 def _one_thread() -> Iterator[None]:
-    """Of the module that imports it: its sums then come out the same each time."""
+    """Use one thread in the test module that imports this fixture, so that sums are reproducible."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -66,7 +66,7 @@ def _loss(bottom: str) -> str:
 
 
 def lenet(batch: int) -> str:
-    """Return LeNet as in Caffe's examples/mnist/lenet_train_test.prototxt, fed by hand."""
+    """Return LeNet as in Caffe's examples/mnist/lenet_train_test.prototxt, with an Input layer."""
     xavier = 'type: "xavier"'
     body = _conv("conv1", "data", 20, xavier) + _pool("pool1", "conv1", "MAX", 2)
     body += _conv("conv2", "pool1", 50, xavier) + _pool("pool2", "conv2", "MAX", 2)
@@ -79,7 +79,7 @@ LENET_SOLVER = 'base_lr: 0.01 momentum: 0.9 weight_decay: 0.0005 lr_policy: "inv
 
 
 def quick(batch: int) -> str:
-    """Return the net of Caffe's examples/cifar10/cifar10_quick_train_test.prototxt, fed by hand."""
+    """Return the net of Caffe's examples/cifar10/cifar10_quick_train_test.prototxt, with an Input layer."""
     wide, narrow = 'type: "gaussian" std: 0.01', 'type: "gaussian" std: 0.0001'
     body = _conv("conv1", "data", 32, narrow, "pad: 2") + _pool("pool1", "conv1", "MAX", 3) + _relu("relu1", "pool1")
     body += _conv("conv2", "pool1", 32, wide, "pad: 2") + _relu("relu2", "conv2") + _pool("pool2", "conv2", "AVE", 3)
@@ -94,7 +94,7 @@ QUICK_SOLVER = 'base_lr: 0.001 momentum: 0.9 weight_decay: 0.004 lr_policy: "fix
 
 
 def images(batch: int, shape: tuple[int, ...], spread: float, seed: int = 5) -> Batches:
-    """Return batches of noisy pictures of ten classes, whose pixels are about `spread` around 0."""
+    """Return a function that returns batches of noisy images of ten classes, with pixels of about ±`spread`."""
     centres = np.random.default_rng(seed).standard_normal((10, *shape))
 
     def batches(index: int) -> dict[str, Array]:
@@ -107,7 +107,7 @@ def images(batch: int, shape: tuple[int, ...], spread: float, seed: int = 5) -> 
 
 
 def write(folder: Path, net: str, solver: str) -> Path:
-    """Write net and solver; return the solver's name."""
+    """Write net and solver prototxt; return the solver's path."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "net.prototxt").write_text(net)
     file = folder / "solver.prototxt"
@@ -116,19 +116,19 @@ def write(folder: Path, net: str, solver: str) -> Path:
 
 
 def backend(file: Path, batches: Batches | None = None, settings: Settings | None = None, **more: Any) -> TorchBackend:
-    """Return our backend; without worker processes unless the settings say so."""
+    """Return a TorchBackend; default: without worker processes."""
     return TorchBackend(read_solver(file), settings or Settings(workers=0), batches, **more)
 
 
 class CaffeSolver:
-    """Real Caffe's solver in this process, its Input layer fed by hand."""
+    """Real Caffe's solver in this process, with batches copied into its Input layer."""
 
     def __init__(self, file: Path) -> None:
         self.caffe = caffe_or_skip()
         self.solver = self.caffe.get_solver(str(file))
 
     def step(self, batch: Mapping[str, Array]) -> float:
-        """Run one iteration; return its loss."""
+        """Run one iteration on a batch and return its loss."""
         for name, array in batch.items():
             self.solver.net.blobs[name].data[...] = array
         self.solver.step(1)
@@ -146,7 +146,7 @@ def blobs_of(ours: TorchBackend) -> dict[str, list[Array]]:
 
 
 def worst(one: Mapping[str, list[Array]], other: Mapping[str, list[Array]]) -> tuple[float, str]:
-    """Return the greatest difference of any blob relative to its greatest number, and whose it is."""
+    """Return the largest difference of any blob, relative to its largest element, and the blob's name."""
     assert one.keys() == other.keys()
     return max(
         (float(np.abs(a - b.reshape(a.shape)).max() / max(1e-12, np.abs(b).max())), f"{name}[{index}]")
@@ -156,6 +156,6 @@ def worst(one: Mapping[str, list[Array]], other: Mapping[str, list[Array]]) -> t
 
 
 def equal(one: Mapping[str, list[Array]], other: Mapping[str, list[Array]]) -> bool:
-    """Whether all blobs are the same bit for bit."""
+    """Whether all blobs are equal bit for bit."""
     pairs = ((a, b) for name in one for a, b in zip(one[name], other[name], strict=True))
     return one.keys() == other.keys() and all(np.array_equal(a, b) for a, b in pairs)

@@ -1,4 +1,4 @@
-"""What tests of training share: a small data set, LeNet in small, and the command line in a process of its own."""
+"""Helpers of tests of training: a small data set, a small LeNet, and the command line in a child process."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ RANDOM = NET % (
     "crop_size: 12 mirror: true",
     'layer { name: "drop1" type: "Dropout" bottom: "ip1" top: "ip1" dropout_param { dropout_ratio: 0.3 } }',
 )
-"""With random crops, mirrors and Dropout."""
+"""The net with random crops, mirroring and Dropout."""
 PLAIN = NET.replace("crop_size: 12", "") % ("", "")
-"""With nothing random but the fillers."""
+"""The net without randomness except in the fillers."""
 SOLVER = """
 net: "net.prototxt" test_iter: 3 test_interval: 10 base_lr: 0.02 momentum: 0.9 weight_decay: 0.001
 lr_policy: "multistep" gamma: 0.5 stepvalue: 12 stepvalue: 20 display: 10 max_iter: 30 snapshot: 10
@@ -53,7 +53,7 @@ snapshot_prefix: "out/small" random_seed: 3
 
 
 def folder(path: Path, net: str = RANDOM, solver: str = SOLVER) -> Path:
-    """Make a folder with a data set of 45 pictures, 1 x 14 x 14, a net and a solver; return the folder."""
+    """Create a folder with an LMDB of 45 images, 1 x 14 x 14, a net and a solver; return the folder."""
     path.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 4, 45)
@@ -75,7 +75,7 @@ def begin(where: Path, *options: str, solver: str = "solver.prototxt", **more: A
 
 
 def train(where: Path, *options: str, status: int = 0, **more: Any) -> tuple[str, str]:
-    """Train to the end; return what came on stdout and stderr."""
+    """Run training to its end and return its stdout and stderr."""
     process = begin(where, *options, **more)
     out, err = process.communicate(timeout=300)
     assert process.returncode == status, err
@@ -83,25 +83,25 @@ def train(where: Path, *options: str, status: int = 0, **more: Any) -> tuple[str
 
 
 def wait_for(process: subprocess.Popen[str], path: Path, size: int = 0) -> None:
-    """Wait until a file of a run is there, and so large."""
+    """Wait until a file of a run exists and has at least this size."""
     while not path.exists() or path.stat().st_size < size:
         assert process.poll() is None, process.communicate()[1]
         time.sleep(0.01)
 
 
 def weights(path: Path) -> dict[str, list[Array]]:
-    """Return the blobs of a .caffemodel, by layer; copies, as the file may change."""
+    """Return copies of the blobs of a .caffemodel by layer name."""
     found = caffemodel.read(path).layers
     return {layer.name: [np.array(blob.array()) for blob in layer.blobs] for layer in found if layer.blobs}
 
 
 def history(path: Path) -> list[Array]:
-    """Return the history of a .solverstate."""
+    """Return the histories of a .solverstate."""
     return [blob.array() for blob in caffemodel.read_solverstate(path).history]
 
 
 def assert_same(one: Mapping[str, list[Array]], other: Mapping[str, list[Array]]) -> None:
-    """Bit for bit."""
+    """Assert that all blobs are equal bit for bit."""
     assert one.keys() == other.keys()
     for name in one:
         for ours, theirs in zip(one[name], other[name], strict=True):

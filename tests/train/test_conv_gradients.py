@@ -1,4 +1,4 @@
-"""Gradients of filters, summed a few images at a time: the same as torch's, and nearer to the exact ones."""
+"""Convolution gradients summed a few images at a time: equal to torch's, and closer to the exact values."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CONVOLUTIONS: dict[str, tuple[Any, tuple[int, ...]]] = {
 
 
 def gradients(module: nn.Module, x: Tensor, weights: Tensor) -> list[Tensor]:
-    """Return the gradients of the input and of what the module learns."""
+    """Return the gradients of the input and of all parameters."""
     x = x.clone().requires_grad_()
     module.zero_grad()
     (module(x) * weights).sum().backward()
@@ -30,7 +30,7 @@ def gradients(module: nn.Module, x: Tensor, weights: Tensor) -> list[Tensor]:
 
 
 @pytest.mark.parametrize("name", CONVOLUTIONS)
-def test_the_gradients_are_torchs(name: str) -> None:
+def test_chunked_gradients_equal_those_of_torch(name: str) -> None:
     make, shape = CONVOLUTIONS[name]
     module, x = make(), torch.randn(shape)
     top = torch.randn(module(x).shape)
@@ -43,8 +43,8 @@ def test_the_gradients_are_torchs(name: str) -> None:
         assert torch.allclose(found, exact, rtol=1e-4, atol=1e-5 * float(exact.abs().max()))
 
 
-def test_they_are_nearer_to_the_exact_ones() -> None:
-    """At most half as far off as torch's, but where torch's own kernel is good to 2e-6, as it is on old CPUs."""
+def test_chunked_gradients_are_closer_to_float64() -> None:
+    """Their error is at most half of torch's, or 2e-6, where torch's own kernel is as exact as on old CPUs."""
     torch.manual_seed(1)
     module, x = nn.Conv2d(3, 16, 5, padding=2), torch.randn(100, 3, 32, 32)
     x, top = (one.to(memory_format=torch.channels_last) for one in (x, torch.randn(100, 16, 32, 32)))
@@ -57,7 +57,7 @@ def test_they_are_nearer_to_the_exact_ones() -> None:
         assert error < max(torchs / 2, 2e-6 * most)
 
 
-def test_what_needs_no_gradient_gets_none() -> None:
+def test_inputs_without_requires_grad_get_no_gradient() -> None:
     module = nn.Conv2d(3, 4, 3)
     module.weight.requires_grad_(False)
     sum_filter_gradients_as_caffe(module)

@@ -1,4 +1,4 @@
-"""Batches as a function of (seed, batch index): Caffe's records in Caffe's order, the same whoever asks, and when."""
+"""Batches of data layers as a pure function of (seed, batch index), with records in Caffe's order."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ COUNT = 10
 
 @pytest.fixture(scope="module")
 def sets(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An LMDB, HDF5 files and an image list of the same ten pictures, 3 x 12 x 16, and their mean."""
+    """An LMDB, HDF5 files and an image list of the same ten images, 3 x 12 x 16, and their mean image."""
     folder = tmp_path_factory.mktemp("sets")
     src = samples.class_folders(folder / "src", each=COUNT // 2)
     make(src, folder / "lmdb")
@@ -66,7 +66,7 @@ def equal(one: tuple[Array, ...], other: tuple[Array, ...]) -> bool:
 
 
 @pytest.mark.parametrize("which", ["lmdb", "list", "hdf5"])
-def test_records_come_in_order_over_and_over(sets: Path, which: str) -> None:
+def test_records_come_in_order_and_repeat(sets: Path, which: str) -> None:
     whole = list(open_dataset(sets / "lmdb"))
     source = batches(sets, which)
     for number in (0, 1, 2, 7):
@@ -78,7 +78,7 @@ def test_records_come_in_order_over_and_over(sets: Path, which: str) -> None:
 
 
 @pytest.mark.parametrize("which", list(TEXTS))
-def test_a_batch_depends_on_its_index_alone(sets: Path, which: str) -> None:
+def test_a_batch_depends_only_on_its_index(sets: Path, which: str) -> None:
     forward = [batches(sets, which).make(number) for number in range(6)]
     source = batches(sets, which)
     for number in (5, 0, 3, 3, 1):
@@ -86,7 +86,7 @@ def test_a_batch_depends_on_its_index_alone(sets: Path, which: str) -> None:
 
 
 @pytest.mark.parametrize("which", ["list, shuffled", "hdf5, shuffled"])
-def test_every_epoch_holds_each_record_once_in_an_order_of_its_own(sets: Path, which: str) -> None:
+def test_every_epoch_holds_each_record_once_in_a_new_order(sets: Path, which: str) -> None:
     source = batches(sets, which)
     order = [source._sample_index(number, place) for number in range(5) for place in range(4)]
     assert sorted(order[:COUNT]) == sorted(order[COUNT:]) == list(range(COUNT))
@@ -133,7 +133,7 @@ def test_shapes_are_known_before_training(sets: Path) -> None:
     (("scale: 0.5", "mean_value: 3"), r"layer 'd' \(Data\): .*mean_file and mean_value"),
     (("scale: 0.5", "noise_param { prob: 1 }"), r"layer 'd' \(Data\): .*not supported here: noise_param"),
 ])  # fmt: skip
-def test_faults_name_the_layer(sets: Path, change: tuple[str, str], words: str) -> None:
+def test_errors_name_the_layer(sets: Path, change: tuple[str, str], words: str) -> None:
     layer = parse_net(text(sets, "lmdb, cropped").replace(*change)).layers[0]
     with pytest.raises(PrototxtGenError, match=words):
         batches_of(layer, "TRAIN", 1).make(0)

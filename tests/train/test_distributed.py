@@ -1,4 +1,4 @@
-"""Two processes train what one trains with batches twice as large; in float64, so that rounding plays no part."""
+"""Training in two processes gives the same weights as in one process with batches twice as large, in float64."""
 
 from __future__ import annotations
 
@@ -52,12 +52,12 @@ ours.close()
 
 
 def batches_of(batch: int) -> support.Batches:
-    """Return the batches that both processes draw from: each asks for its own by their index in the whole row."""
+    """Return the batches of the whole run, from which each process takes those of its own index."""
     return _images(batch)
 
 
 def _two_processes(solver: Path, out: Path, iterations: int, **more: Any) -> dict[str, Any]:
-    """Train with two processes over gloo; return what the first told."""
+    """Train with two processes over gloo; return losses and scores of the first process."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -88,8 +88,8 @@ def _read(weights: Path) -> dict[str, list[Array]]:
 
 
 @pytest.mark.parametrize("sync", [False, True])
-def test_two_processes_are_one_with_batches_twice_as_large(sync: bool, start: Path, tmp_path: Path) -> None:
-    """With BN frozen; or learning, its statistics over both."""
+def test_two_processes_equal_one_process_with_double_batches(sync: bool, start: Path, tmp_path: Path) -> None:
+    """With frozen BN, and with learned BN whose statistics are computed over both processes."""
     one = support.write(tmp_path / "one", _text(8, frozen=not sync), SOLVER)
     alone = exact(one, _images(8))
     alone.load_weights(start)
@@ -100,8 +100,8 @@ def test_two_processes_are_one_with_batches_twice_as_large(sync: bool, start: Pa
     assert support.worst(_read(tmp_path / "a.caffemodel"), support.blobs_of(alone))[0] < 1e-6
 
 
-def test_two_processes_divide_a_data_set_and_its_test(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Crops and mirrors too are each sample's own."""
+def test_two_processes_divide_a_data_set_and_a_test(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Crops and mirroring also depend only on the sample."""
     net = small.RANDOM.replace("dropout_ratio: 0.3", "dropout_ratio: 0")
     small.folder(tmp_path / "two", net)
     small.folder(tmp_path / "one", net.replace("batch_size: 7", "batch_size: 14"))
@@ -113,8 +113,8 @@ def test_two_processes_divide_a_data_set_and_its_test(tmp_path: Path, monkeypatc
     assert support.worst(_read(tmp_path / "a.caffemodel"), support.blobs_of(alone))[0] < 1e-6
 
 
-def test_processes_do_not_share_the_card_that_one_is_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_several_processes_refuse_an_explicit_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
-    with pytest.raises(PrototxtGenError, match="the one of their number: leave out --gpu"):
+    with pytest.raises(PrototxtGenError, match="chosen by their rank: leave out --gpu"):
         Hardware.of(read_solver(support.write(tmp_path, _text(), SOLVER)), Settings(gpu=0))

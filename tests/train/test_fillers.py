@@ -1,4 +1,4 @@
-"""Fillers: the distributions of Caffe's, repeatable, and the same whatever other layers a net has."""
+"""Fillers: Caffe's distributions, reproducible, and independent of the other layers of a net."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_gaussian() -> None:
     assert made.std() == pytest.approx(0.5, rel=0.02)
 
 
-def test_sparse_gaussian_has_so_many_inputs_an_output_on_average() -> None:
+def test_sparse_gaussian_has_the_given_number_of_nonzero_inputs() -> None:
     made = _fill((100, 400), type="gaussian", sparse=15)
     assert (made != 0).mean() == pytest.approx(15 / 100, abs=0.01)
     assert made[made != 0].std() == pytest.approx(1, rel=0.03)
@@ -65,7 +65,7 @@ def test_bilinear_of_an_odd_size() -> None:
     np.testing.assert_allclose(_fill((1, 1, 5, 5), type="bilinear")[0, 0], np.outer(line, line), rtol=1e-6)
 
 
-def test_each_blob_has_numbers_of_its_own() -> None:
+def test_each_blob_gets_different_random_numbers() -> None:
     filler = FillerParameter(type="gaussian")
     keys = [(1, "a", 0), (2, "a", 0), (1, "b", 0), (1, "a", 1)]
     made = [fill(filler, (8,), blob_rng(*key)) for key in keys]

@@ -1,4 +1,4 @@
-"""Fillers beside real Caffe's: the same numbers where none is drawn, the same distribution where they are."""
+"""Fillers compared with real Caffe: equal values without randomness, the same distribution with it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def _both(folder: Path, filler: str, shape: tuple[int, ...] = SHAPE) -> tuple[Array, Array]:
-    """Return what ours and Caffe's make of a filler: DummyData gives it as it is."""
+    """Return the values of our filler and of Caffe's, which a DummyData layer outputs."""
     caffe: Any = caffe_or_skip()
     dims = " ".join(f"dim: {size}" for size in shape)
     own_params = f"dummy_data_param {{ shape {{ {dims} }} data_filler {{ {filler} }} }}"
@@ -45,7 +45,7 @@ def _both(folder: Path, filler: str, shape: tuple[int, ...] = SHAPE) -> tuple[Ar
     ('type: "bilinear"', (1, 3, 5, 5)),
     ('type: "bilinear"', (4, 1, 16, 16)),
 ])  # fmt: skip
-def test_what_is_not_drawn_is_the_same(filler: str, shape: tuple[int, ...], folder: Path) -> None:
+def test_fillers_without_randomness_equal_caffe(filler: str, shape: tuple[int, ...], folder: Path) -> None:
     ours, caffes = _both(folder, filler, shape)
     np.testing.assert_allclose(ours, caffes, rtol=1e-6)
 
@@ -56,8 +56,8 @@ def test_what_is_not_drawn_is_the_same(filler: str, shape: tuple[int, ...], fold
     'type: "gaussian" std: 0.3 sparse: 12',
     *(f'type: "{kind}" variance_norm: {norm}' for kind in ("xavier", "msra") for norm in NORMS),
 ])  # fmt: skip
-def test_what_is_drawn_is_alike(filler: str, folder: Path) -> None:
-    """138,240 numbers each: as many zeros, the same mean, spread and range, and quantiles of the others."""
+def test_random_fillers_have_caffes_distribution(filler: str, folder: Path) -> None:
+    """Compare 138,240 numbers: count of zeros, mean, standard deviation, range, and quantiles of the others."""
     ours, caffes = _both(folder, filler)
     assert (ours == 0).mean() == pytest.approx((caffes == 0).mean(), abs=0.01)
     spread = float(caffes.std())
@@ -70,8 +70,8 @@ def test_what_is_drawn_is_alike(filler: str, folder: Path) -> None:
         assert (ours.min(), ours.max()) == pytest.approx((caffes.min(), caffes.max()), rel=0.001)
 
 
-def test_positive_unitball_is_alike(folder: Path) -> None:
-    """Each output's inputs come from 0 to 1 and are divided by their sum."""
+def test_positive_unitball_has_caffes_distribution(folder: Path) -> None:
+    """The inputs of each output are uniform from 0 to 1, divided by their sum."""
     ours, caffes = _both(folder, 'type: "positive_unitball"', (50, 30, 3))
     for made in (ours, caffes):
         np.testing.assert_allclose(made.reshape(50, -1).sum(1), 1, rtol=1e-5)

@@ -1,4 +1,4 @@
-"""What feeds the PyTorch trainer, and what it refuses to be fed with or to train."""
+"""The inputs of the PyTorch backend: batches of all kinds of data layers, and refused nets."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def _fed(text: str, **place: Any) -> InputFeed:
 
 @pytest.mark.parametrize("type_", SHAPES)
 def test_any_batch_of_any_data_layer(type_: str, pictures: Path) -> None:
-    """The same for any number of workers, in any order; and n-th of n processes as every n-th batch."""
+    """Batches are equal for any number of workers and any order; process n of N gets every N-th batch."""
     text = f'layer {{ name: "d" type: "{type_}" top: "data" top: "label" {_sources(pictures)[type_]} }}'
     feeds = [_fed(text), _fed(text, workers=2), *(_fed(text, rank=rank, ranks=2) for rank in range(2))]
     alone = [feeds[0].batch_at(turn) for turn in range(6)]
@@ -83,8 +83,8 @@ def test_any_batch_of_any_data_layer(type_: str, pictures: Path) -> None:
         feed.close()
 
 
-def test_augmented_data_are_found_beside_the_solver(pictures: Path, tmp_path: Path, monkeypatch: Any) -> None:
-    """From any folder, in worker processes too; the working folder comes first, as for every file a solver names."""
+def test_augmented_data_source_is_found_beside_the_solver(pictures: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    """The source is found from any folder and in worker processes; the working folder has precedence."""
     layer = f'layer {{ name: "d" type: "Python" top: "data" top: "label" {_sources(pictures)["Python"]} }}'
     named = layer.replace(str(pictures / "lmdb"), "lmdb")
     assert named != layer
@@ -117,7 +117,7 @@ def _same(one: dict[str, Array], other: dict[str, Array]) -> bool:
         ('type: "Data" data_param { source: "gone" batch_size: 2 }', PrototxtGenError, r"'d' \(Data\): .*gone"),
     ],
 )
-def test_what_cannot_be_fed(layer: str, error: type[Exception], message: str) -> None:
+def test_inputs_without_data_are_refused(layer: str, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         _fed(f'layer {{ name: "d" top: "data" top: "label" {layer} }}')
 
@@ -138,7 +138,7 @@ def test_what_cannot_be_fed(layer: str, error: type[Exception], message: str) ->
         (INPUT + TERMS.replace("propagate_down: false", "param {} param {} param {}", 1), {}, "3 param, and 2 blobs"),
     ],
 )
-def test_what_cannot_be_trained(net: str, settings: dict[str, Any], message: str, tmp_path: Path) -> None:
+def test_untrainable_nets_are_refused(net: str, settings: dict[str, Any], message: str, tmp_path: Path) -> None:
     file = support.write(tmp_path, net.replace("BATCH", "4"), 'base_lr: 0.1 lr_policy: "fixed"')
     with pytest.raises(PrototxtGenError, match=message):
         support.backend(file, _images(4), Settings(workers=0, **settings))

@@ -1,4 +1,4 @@
-"""Real Caffe trains nothing below a layer whose backward pass is empty: the backend says so before it begins."""
+"""The pycaffe backend refuses nets with learned layers below a layer whose backward pass is empty in Caffe."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def caffe_there() -> None:
 
 
 def begin(folder: Path, type_: str, conv: str = "", top: str = "it", more: str = "", ip: str = "") -> None:
-    """Make the backend for a net with a layer of this type between what is learned and the loss."""
+    """Create the backend for a net with a layer of this type between a learned layer and the loss."""
     made = {"TYPE": type_, "TOP": top, "CONV": conv, "IT": f"{PARAMS.get(type_, '')} {more}", "IP": ip}
     text = NET
     for word, meaning in made.items():
@@ -61,24 +61,24 @@ def begin(folder: Path, type_: str, conv: str = "", top: str = "it", more: str =
 
 
 @pytest.mark.parametrize("type_", PARAMS)
-def test_what_is_learned_below_an_empty_backward_pass_is_refused(type_: str, tmp_path: Path) -> None:
+def test_learned_layer_below_an_empty_backward_pass_is_refused(type_: str, tmp_path: Path) -> None:
     with pytest.raises(UnsupportedError, match=rf"layer 'it' \({type_}\): this Caffe has no backward pass") as told:
         begin(tmp_path, type_)
     assert str(told.value).endswith("--backend torch trains it") == (layers.find_layer_type(type_) is not None)
 
 
-def test_in_place_too(tmp_path: Path) -> None:
-    """There the gradient of the top is that of the bottom, in memory: something is learned, but not this."""
+def test_in_place_layer_with_an_empty_backward_pass_is_refused(tmp_path: Path) -> None:
+    """In place, bottom and top share their gradient in memory, so the layer below would learn a wrong gradient."""
     with pytest.raises(UnsupportedError, match="no backward pass"):
         begin(tmp_path, "HardSwish", top="conv")
 
 
 @pytest.mark.parametrize(("conv", "more"), [(STILL, ""), ("", "propagate_down: false")])
-def test_where_no_gradient_is_wanted_it_is_let_pass(conv: str, more: str, tmp_path: Path) -> None:
+def test_empty_backward_pass_is_accepted_if_no_gradient_is_needed(conv: str, more: str, tmp_path: Path) -> None:
     begin(tmp_path, "Upsample", conv, more=more)
 
 
-def test_only_what_is_between_learned_blobs_and_a_loss_is_suspect() -> None:
+def test_only_layers_between_learned_blobs_and_a_loss_are_checked() -> None:
     text = (
         NET.replace("TYPE", "Upsample").replace("TOP", "it").replace("CONV", "").replace(" IT ", "").replace(" IP", "")
     )
@@ -91,7 +91,7 @@ def test_only_what_is_between_learned_blobs_and_a_loss_is_suspect() -> None:
 
 
 def probed() -> Iterator[tuple[LayerType, Example]]:
-    """Yield the examples of the types that this Caffe has: some with a gradient of each bottom, all of the listed."""
+    """Yield up to three examples of each type that this Caffe has and whose gradients can be checked."""
     for type_, layer_type in layers.all_layer_types().items():
         if golden.path(layer_type).exists() and not layer_type.loss and type_ != "Parameter":
             for example in [
@@ -101,8 +101,10 @@ def probed() -> Iterator[tuple[LayerType, Example]]:
 
 
 @pytest.mark.parametrize(("layer_type", "example"), [*probed()], ids=lambda one: getattr(one, "type", None) or one.name)
-def test_the_list_is_that_of_the_caffe_that_is_built(layer_type: LayerType, example: Example, tmp_path: Path) -> None:
-    """Every example whose gradients were recorded has a backward pass; those of the listed types have none."""
+def test_types_without_backward_match_the_caffe_we_build(
+    layer_type: LayerType, example: Example, tmp_path: Path
+) -> None:
+    """Examples with recorded gradients have a backward pass; those of TYPES_WITHOUT_BACKWARD have none."""
     import caffe
 
     session = object.__new__(TrainingSession)

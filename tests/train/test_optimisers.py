@@ -1,4 +1,4 @@
-"""The solvers in PyTorch against what real Caffe's solvers did, and against torch.optim where the two are the same."""
+"""The solvers in PyTorch compared with recorded results of real Caffe, and with torch.optim where rules agree."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def recorded() -> dict[str, Array]:
 
 
 def _backend(folder: Path, case: str, recorded: dict[str, Array]) -> TorchBackend:
-    """Return the solver of a case, with Caffe's initial weights."""
+    """Return the backend of a recorded case, with Caffe's initial weights."""
     (folder / "net.prototxt").write_text(golden.NET)
     (folder / "solver.prototxt").write_text(golden.CASES[case])
     made = TorchBackend(read_solver(folder / "solver.prototxt"), batches=lambda index: golden.batch(recorded, index))
@@ -46,12 +46,12 @@ def _by_role(net: TorchNet, blobs: dict[str, list[Array]]) -> Weights:
 
 
 def _differs(one: Array, other: Array) -> float:
-    """Return the greatest difference, relative to the greatest number."""
+    """Return the largest difference relative to the largest element."""
     return float(np.abs(one - other).max() / max(1e-12, np.abs(other).max()))
 
 
 @pytest.mark.parametrize("case", golden.CASES)
-def test_ten_iterations_are_caffes(case: str, tmp_path: Path, recorded: dict[str, Array]) -> None:
+def test_ten_iterations_equal_caffe(case: str, tmp_path: Path, recorded: dict[str, Array]) -> None:
     backend = _backend(tmp_path, case, recorded)
     steps = [backend.step() for _ in range(golden.ITERATIONS)]
     np.testing.assert_allclose([step.rate for step in steps], recorded[f"{case}.rate"], rtol=1e-6)
@@ -65,7 +65,7 @@ def test_ten_iterations_are_caffes(case: str, tmp_path: Path, recorded: dict[str
 
 
 def _check_histories(backend: TorchBackend, caffes: list[Array]) -> None:
-    """But for the frozen bias: Caffe adds up its decay, which changes nothing."""
+    """Compare all histories except that of the frozen bias, to which Caffe adds weight decay without effect."""
     ours = list(solver_histories(backend.learnable_params, backend.optimiser))
     learned = [slot.optimiser_index is not None for slot in backend.learnable_params] * len(backend.optimiser.histories)
     assert sum(learned) < len(learned) == len(caffes)
@@ -82,7 +82,7 @@ STOCK = {
 
 
 @pytest.mark.parametrize("type_", STOCK)
-def test_three_are_those_of_torch(type_: str) -> None:
+def test_three_solvers_equal_torch_optim(type_: str) -> None:
     stock, text, own = STOCK[type_]
     rng = torch.Generator().manual_seed(1)
     ours, theirs = (torch.randn(7, 5, generator=rng.manual_seed(3)).requires_grad_() for _ in range(2))
@@ -102,13 +102,13 @@ def _params(text: str) -> SolverParameter:
     return SolverParameter.from_text(parse(text))
 
 
-def test_what_gets_no_gradient_still_decays() -> None:
+def test_parameters_without_gradient_still_decay() -> None:
     weight = torch.ones(3, requires_grad=True)
     Optimiser(_params("weight_decay: 0.5"), "SGD", [LearnedTensor(weight, decay_mult=2.0)]).update(0.1, 0)
     assert torch.equal(weight.detach(), torch.full((3,), 0.9))
 
 
-def test_clipping_leaves_short_gradients_alone() -> None:
+def test_clipping_does_not_change_short_gradients() -> None:
     for length, expected in ((3.0, 3.0), (30.0, 4.0), (0.0, 0.0)):
         weight = torch.zeros(1, requires_grad=True)
         weight.grad = torch.full((1,), length)
@@ -141,12 +141,12 @@ def test_what_caffe_refuses(type_: str, text: str, message: str) -> None:
         ('lr_policy: "poly"', "'poly': max_iter must be above 0"),
     ],
 )
-def test_policies_caffe_refuses(text: str, message: str) -> None:
+def test_lr_policies_that_caffe_refuses(text: str, message: str) -> None:
     with pytest.raises(PrototxtGenError, match=message):
         LearningRatePolicy(_params(text))
 
 
-def test_multistep_goes_down_once_an_iteration() -> None:
+def test_multistep_decreases_at_most_once_per_iteration() -> None:
     policy = LearningRatePolicy(
         _params('base_lr: 1 lr_policy: "multistep" gamma: 0.5 stepvalue: 1 stepvalue: 1 stepvalue: 9')
     )

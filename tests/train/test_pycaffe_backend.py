@@ -1,4 +1,4 @@
-"""Training with real Caffe: the weights are Caffe's own, and a run that was broken off reaches the very same ones."""
+"""Training with real Caffe: weights equal those of Caffe's own solver, and resumed runs are exact."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def caffe_there() -> None:
 
 @pytest.fixture(scope="module")
 def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a run to the end in `out`."""
+    """A folder with a completed run in `out`."""
     folder = support.folder(tmp_path_factory.mktemp("unbroken"))
     out, err = support.train(folder, *PYCAFFE)
     assert "trained to iteration 30" in out
@@ -39,7 +39,7 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def rows(path: Path) -> list[dict[str, str]]:
-    """Return a metrics file without its times."""
+    """Return the rows of a metrics file without times."""
     with path.open() as file:
         return [{name: value for name, value in row.items() if name != "seconds"} for row in csv.DictReader(file)]
 
@@ -56,13 +56,13 @@ solver.snapshot()
 
 
 def native(folder: Path, state: str) -> None:
-    """Let Caffe's own solver go on from a state to iteration 30, its own Data layer beginning with the first record."""
+    """Run Caffe's own solver from a state to iteration 30; its Data layer starts with the first record."""
     environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
     subprocess.run([sys.executable, "-c", NATIVE, "solver.prototxt", state], cwd=folder, env=environment, check=True,
                    timeout=120)  # fmt: skip
 
 
-def test_without_randomness_the_weights_are_those_of_caffes_own_solver(tmp_path: Path) -> None:
+def test_without_randomness_weights_equal_caffes_own_solver(tmp_path: Path) -> None:
     ours, theirs = (support.folder(tmp_path / name, support.PLAIN) for name in ("ours", "theirs"))
     support.train(theirs, *PYCAFFE, "--max-iter", "0")
     native(theirs, "out/small_iter_0.solverstate")
@@ -73,8 +73,8 @@ def test_without_randomness_the_weights_are_those_of_caffes_own_solver(tmp_path:
     support.assert_same({"history": histories[0]}, {"history": histories[1]})
 
 
-def test_killed_and_resumed_it_reaches_the_same_weights(tmp_path: Path, unbroken: Path) -> None:
-    """Data from an LMDB at random crops and mirrors, Dropout, momentum, and a rate that goes down in steps."""
+def test_killed_and_resumed_run_reaches_the_same_weights(tmp_path: Path, unbroken: Path) -> None:
+    """The run uses an LMDB with random crops and mirroring, Dropout, momentum, and a decreasing learning rate."""
     folder = support.folder(tmp_path / "broken")
     process = support.begin(folder, *PYCAFFE)
     wait_for(process, folder / "out" / "small_iter_10.solverstate")
@@ -89,7 +89,7 @@ def test_killed_and_resumed_it_reaches_the_same_weights(tmp_path: Path, unbroken
     assert rows(folder / "out" / "metrics.csv") == rows(unbroken / "out" / "metrics.csv")
 
 
-def test_batches_of_several_parts_resume_as_well(tmp_path: Path) -> None:
+def test_run_with_iter_size_resumes_exactly(tmp_path: Path) -> None:
     solver = support.SOLVER.replace("max_iter: 30", "max_iter: 12 iter_size: 3").replace("snapshot: 10", "snapshot: 5")
     folder = support.folder(tmp_path, solver=solver)
     support.train(folder, *PYCAFFE, "--output", "a")
@@ -108,7 +108,7 @@ layer { name: "data" type: "Python" top: "data" top: "label" include { phase: TR
 """
 
 
-def test_augmented_data_resume_as_well_from_another_folder(tmp_path: Path) -> None:
+def test_run_with_augmented_data_resumes_exactly_from_another_folder(tmp_path: Path) -> None:
     first = support.RANDOM.index("layer {", support.RANDOM.index("layer {") + 1)
     net = AUGMENTED.replace("\n    {", " {") + support.RANDOM[first:]
     folder = support.folder(tmp_path / "there", net)
@@ -127,7 +127,7 @@ def test_augmented_data_resume_as_well_from_another_folder(tmp_path: Path) -> No
     assert b'"source": "set"' in bytes(data.message(130) or b"")
 
 
-def test_what_a_resumed_run_cannot_know_is_told() -> None:
+def test_inexact_resume_is_reported() -> None:
     net = parse_net(
         support.RANDOM
         + 'layer { name: "w" type: "WindowData" top: "x" top: "y" } layer { name: "p" type: "Python" top: "z" }'
@@ -141,8 +141,8 @@ def test_what_a_resumed_run_cannot_know_is_told() -> None:
     ]
 
 
-def test_the_scores_are_caffes(unbroken: Path) -> None:
-    """The last test's are what Caffe makes of the last snapshot, on batches that go on where others ended."""
+def test_test_scores_equal_caffe(unbroken: Path) -> None:
+    """The last scores equal those that Caffe computes from the last snapshot on the same test batches."""
     caffe = caffe_or_skip()
     here = Path.cwd()
     os.chdir(unbroken)
@@ -160,7 +160,7 @@ def test_the_scores_are_caffes(unbroken: Path) -> None:
         assert float(last[f"test/{name}"]) == pytest.approx(expected, rel=1e-5)
 
 
-def test_a_snapshot_holds_the_net_as_written(tmp_path: Path, unbroken: Path) -> None:
+def test_snapshot_holds_the_original_net(tmp_path: Path, unbroken: Path) -> None:
     found = caffemodel.read(unbroken / "out" / "small_iter_10.caffemodel")
     types = {layer.name: layer.type for layer in found.layers}
     assert types["data"] == "Data"
@@ -172,8 +172,8 @@ def test_a_snapshot_holds_the_net_as_written(tmp_path: Path, unbroken: Path) -> 
     assert state.learned_net == "out/small_iter_10.caffemodel"
 
 
-def test_caffe_itself_goes_on_from_a_snapshot(tmp_path: Path) -> None:
-    """Where nothing is random and an epoch is a whole number of iterations, its own solver reaches the same weights."""
+def test_caffe_itself_resumes_from_a_snapshot(tmp_path: Path) -> None:
+    """Without randomness, and with whole iterations per epoch, Caffe's own solver reaches the same weights."""
     net = support.PLAIN.replace("batch_size: 7", "batch_size: 9")
     folder = support.folder(tmp_path, net)
     support.train(folder, *PYCAFFE)
@@ -190,7 +190,7 @@ def test_hdf5_snapshots_resume(tmp_path: Path, unbroken: Path) -> None:
     support.assert_same(ours, support.weights(unbroken / "out" / "small_iter_30.caffemodel"))
 
 
-def test_fine_tuning_tells_what_matched(tmp_path: Path, unbroken: Path) -> None:
+def test_fine_tuning_reports_matched_layers(tmp_path: Path, unbroken: Path) -> None:
     folder = support.folder(tmp_path, support.RANDOM.replace('"ip2"', '"ip_new"'))
     given = unbroken / "out" / "small_iter_30.caffemodel"
     _, err = support.train(folder, *PYCAFFE, "--weights", str(given), "--max-iter", "0")
@@ -206,14 +206,14 @@ def test_fine_tuning_tells_what_matched(tmp_path: Path, unbroken: Path) -> None:
     assert not np.array_equal(moved["conv1"][0], learned["conv1"][0])
 
 
-def test_a_run_in_the_place_of_another_is_refused(unbroken: Path) -> None:
+def test_new_run_over_an_earlier_one_is_refused(unbroken: Path) -> None:
     _, err = support.train(unbroken, *PYCAFFE, status=1)
     assert "is of an earlier run: --resume continues it" in err
     _, err = support.train(unbroken, *PYCAFFE, "--resume", "--weights", "x", status=1)
     assert "give --resume or --weights, not both" in err
 
 
-def test_the_golden_solvers_are_what_this_caffe_does(tmp_path: Path) -> None:
+def test_golden_solver_files_match_this_caffe(tmp_path: Path) -> None:
     golden = solvers.load()
     for case in (
         "SGD/multistep",

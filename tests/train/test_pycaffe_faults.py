@@ -1,4 +1,4 @@
-"""What goes wrong under way with real Caffe: it costs no snapshot, and is told in one sentence that names the layer."""
+"""Failures during training with real Caffe: no snapshot is lost, and one sentence names the layer."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def caffe_there() -> None:
     caffe_or_skip()
 
 
-def test_ctrl_c_snapshots_and_exits(tmp_path: Path) -> None:
+def test_ctrl_c_writes_a_snapshot_and_exits(tmp_path: Path) -> None:
     folder = support.folder(tmp_path)
     process = support.begin(folder, *PYCAFFE, "--max-iter", "1000000", "--snapshot-every", "0")
     wait_for(process, folder / "out" / "metrics.csv", 200)
@@ -48,8 +48,8 @@ def children(process: int) -> list[int]:
 
 
 @pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="the limits of another process are Linux's")
-def test_a_snapshot_that_cannot_be_written_costs_no_earlier_one(tmp_path: Path) -> None:
-    """No file of Caffe's process may from now on be larger than 2 KB: to a program that is what a full disk is."""
+def test_failed_snapshot_leaves_earlier_ones_intact(tmp_path: Path) -> None:
+    """Limiting the size of files of Caffe's process to 2 KB has the effect of a full disk."""
     folder = support.folder(tmp_path)
     process = support.begin(folder, *PYCAFFE, "--max-iter", "1000000", "--snapshot-every", "100")
     wait_for(process, folder / "out" / "small_iter_100.solverstate")
@@ -69,8 +69,8 @@ def test_a_snapshot_that_cannot_be_written_costs_no_earlier_one(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("backend", ["pycaffe", "torch"])
-def test_a_folder_that_is_removed_under_way_is_made_anew_and_that_is_told(backend: str, tmp_path: Path) -> None:
-    """Rows of metrics.csv would go to a file that has no name any more, without a word."""
+def test_removed_output_folder_is_recreated_and_reported(backend: str, tmp_path: Path) -> None:
+    """Otherwise, rows of metrics.csv would be written to a deleted file without a warning."""
     folder = support.folder(tmp_path)
     process = support.begin(folder, "--backend", backend, "--max-iter", "1000000", "--snapshot-every", "50")
     wait_for(process, folder / "out" / "small_iter_50.solverstate")
@@ -83,8 +83,8 @@ def test_a_folder_that_is_removed_under_way_is_made_anew_and_that_is_told(backen
     assert list((folder / "out").glob("*.solverstate"))
 
 
-def test_a_stream_that_was_closed_is_no_fault(tmp_path: Path) -> None:
-    """A file opened later would get its number, and be taken for it by Caffe's process."""
+def test_closed_stderr_is_no_error(tmp_path: Path) -> None:
+    """A file opened later would get the closed stream's descriptor, and Caffe's process would write into it."""
     folder = support.folder(tmp_path)
     command = f"{sys.executable} -m prototxt_gen train solver.prototxt --backend pycaffe --max-iter 2 2>&-"
     done = subprocess.run(
@@ -96,7 +96,7 @@ def test_a_stream_that_was_closed_is_no_fault(tmp_path: Path) -> None:
     assert (folder / "out" / "metrics.csv").read_text().count("\n") == 3
 
 
-def test_a_data_set_that_is_cut_short_under_way_is_told(tmp_path: Path) -> None:
+def test_data_set_truncated_during_training_is_reported(tmp_path: Path) -> None:
     folder = support.folder(tmp_path)
     process = support.begin(folder, *PYCAFFE, "--max-iter", "1000000", "--snapshot-every", "50")
     wait_for(process, folder / "out" / "small_iter_50.solverstate")
@@ -110,7 +110,7 @@ def test_a_data_set_that_is_cut_short_under_way_is_told(tmp_path: Path) -> None:
 
 
 class Interrupted:
-    """A pipe whose first line is broken off by a signal: before it is read, after it, or in the middle."""
+    """A pipe that is interrupted by a signal at its first line: before, after or during reading."""
 
     def __init__(self, pipe: Any, when: str) -> None:
         self.pipe, self.when = pipe, when
@@ -128,8 +128,8 @@ class Interrupted:
 
 
 @pytest.mark.parametrize("when", ["before", "within", "after"])
-def test_an_order_follows_one_that_a_signal_broke_off(tmp_path: Path, when: str) -> None:
-    """Wherever the exception struck, the next answer is the next order's, and nobody waits for one that was read."""
+def test_request_after_an_interrupted_request_is_answered(tmp_path: Path, when: str) -> None:
+    """After an exception at any point, the next answer belongs to the next request."""
     child = ChildProcess("tests.support.echoing_child", tmp_path / "log")
     child.request("start")
     child.process.stdout = Interrupted(child.process.stdout, when)  # type: ignore[assignment]
@@ -139,8 +139,8 @@ def test_an_order_follows_one_that_a_signal_broke_off(tmp_path: Path, when: str)
     child.close()
 
 
-def test_an_order_that_a_dead_child_never_took_does_not_hide_what_it_died_of(tmp_path: Path) -> None:
-    """A file that is closed tries once more to write; click ends without a word where a pipe is broken."""
+def test_unread_request_does_not_hide_the_error_of_a_dead_child(tmp_path: Path) -> None:
+    """A pipe tries to write its buffer again when it is closed, which must not hide the first error."""
     child = ChildProcess("this", tmp_path / "log")
     child.process.wait()
     with pytest.raises(PrototxtGenError, match="Caffe's process ended with exit status 0"):
@@ -156,7 +156,7 @@ def test_an_order_that_a_dead_child_never_took_does_not_hide_what_it_died_of(tmp
      "layer 'ip2' (InnerProduct): setup: "),
     ("num_output: 4 weight", "num_output: 2 weight", "layer 'accuracy' (Accuracy): forward: "),
 ])  # fmt: skip
-def test_what_is_wrong_is_one_error_that_names_the_layer(tmp_path: Path, old: str, new: str, words: str) -> None:
+def test_errors_of_caffe_name_the_layer(tmp_path: Path, old: str, new: str, words: str) -> None:
     assert old in support.RANDOM
     folder = support.folder(tmp_path, support.RANDOM.replace(old, new))
     out, err = support.train(folder, *PYCAFFE, status=1)
@@ -175,14 +175,14 @@ def test_a_layer_of_another_shape_is_refused(tmp_path: Path) -> None:
         match_layers(file, {"ip": [(6, 4), (4,)]})
 
 
-def test_solvers_that_feed_nothing_are_refused(tmp_path: Path) -> None:
+def test_nets_with_unfed_inputs_are_refused(tmp_path: Path) -> None:
     text = support.RANDOM.replace('type: "Data"', 'type: "Input"').replace("data_param", "memory_data_param")
     folder = support.folder(tmp_path, text)
     _, err = support.train(folder, *PYCAFFE, status=1)
     assert "layer 'data' (Input)" in err
 
 
-def test_the_last_words_of_other_caffes_name_the_layer_too() -> None:
+def test_last_error_message_of_other_caffes_names_the_layer() -> None:
     log = "I1122 16:37:01.1 12 net.cpp:84] Creating Layer conv1\nI1122 16:37:01.1 12 net.cpp:380] conv1 -> conv1\n"
     failed = "F1122 16:37:01.1 12 filler.hpp:288] Check failed: false Unknown filler name: x\n*** stack trace: ***\n"
     assert last_error_message(log + failed).startswith("layer 'conv1': Caffe: filler.hpp:288: Check failed: false")

@@ -1,4 +1,4 @@
-"""What is written down and shown of a run: metrics, events, the curve, lines; and the memory estimate before it."""
+"""Records of a run (metrics, events, curve, log lines), and the memory estimate before it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from prototxt_gen.train.run_records import named_scores
 from tests.support.counting_backend import Counter, run
 
 
-def test_metrics_of_a_resumed_run_are_those_of_an_unbroken_one(tmp_path: Path) -> None:
+def test_metrics_of_a_resumed_run_equal_an_uninterrupted_run(tmp_path: Path) -> None:
     def rows(path: Path) -> list[dict[str, str]]:
         return [
             {k: v for k, v in row.items() if k != "seconds"} for row in metrics_csv.read_metrics(path / "metrics.csv")
@@ -38,7 +38,7 @@ def test_metrics_of_a_resumed_run_are_those_of_an_unbroken_one(tmp_path: Path) -
     assert [row.get("test/accuracy") for row in rows(tmp_path / "whole")][:5] == ["0", None, None, None, "0.04"]
 
 
-def test_a_column_that_comes_late_gets_its_place(tmp_path: Path) -> None:
+def test_late_column_is_added_to_the_whole_file(tmp_path: Path) -> None:
     table = metrics_csv.MetricsTable(tmp_path / "metrics.csv")
     table.add({"iteration": 0, "loss": 1.5})
     table.add({"iteration": 1, "loss": 1.25, "test/accuracy": 0.5})
@@ -48,7 +48,7 @@ def test_a_column_that_comes_late_gets_its_place(tmp_path: Path) -> None:
     assert [row["loss"] for row in rows] == ["1.5", "1.25"]
 
 
-def test_a_file_that_is_no_metrics_file_is_not_overwritten(tmp_path: Path) -> None:
+def test_foreign_csv_file_is_not_overwritten(tmp_path: Path) -> None:
     (tmp_path / "metrics.csv").write_text("name,price\nx,1\n")
     with pytest.raises(PrototxtGenError, match="not a metrics file"):
         metrics_csv.MetricsTable(tmp_path / "metrics.csv")
@@ -79,7 +79,7 @@ def test_the_curve_is_drawn(tmp_path: Path) -> None:
         assert path.read_bytes() == (tmp_path / path.name).read_bytes()
 
 
-def test_lines_tell_what_caffe_would(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_log_lines_are_at_caffes_iterations(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run(Counter(), tmp_path, display=5, average_loss=2)
     lines = capsys.readouterr().err.splitlines()
     assert lines[0].startswith("iteration 0: loss 1, rate 0.1,")
@@ -95,7 +95,7 @@ def test_speed_counts_images() -> None:
     assert speed.left(7200) == "1:00:00"
 
 
-def test_outputs_by_name() -> None:
+def test_outputs_and_scores_are_named() -> None:
     blobs = {"loss": np.float32(1.5).reshape(()), "each": np.array([[1.0, 2.0]]), "label": np.zeros(64)}
     assert named_outputs(blobs) == {"loss": 1.5, "each[0]": 1.0, "each[1]": 2.0}
     assert named_scores([{"a": 1.0}]) == {"test/a": 1.0}
@@ -108,7 +108,7 @@ def test_every_run_has_a_seed() -> None:
     assert Settings(seed=0).run_seed(Solver(SolverParameter(random_seed=7))) == 0
 
 
-def test_memory_is_counted_by_hand() -> None:
+def test_memory_estimate_equals_a_hand_count() -> None:
     net = parse_net(
         'input: "x" input_shape { dim: 4 dim: 10 } '
         'layer { name: "a" type: "InnerProduct" bottom: "x" top: "y" inner_product_param { num_output: 5 } }'

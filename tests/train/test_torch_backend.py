@@ -1,4 +1,4 @@
-"""The PyTorch trainer by itself: resumed runs, several processes, less memory, data of every kind, refusals."""
+"""The PyTorch backend: resumed runs, gradient checkpointing, compilation, losses, and refused files."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ layer { name: "ip" type: "InnerProduct" bottom: "bn2" top: "ip"
   inner_product_param { num_output: 10 weight_filler { type: "xavier" } } }
 layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "label" top: "loss" }
 """
-"""Both kinds of batch normalisation, and Dropout."""
+"""A net with both kinds of batch normalisation, and Dropout."""
 INPUT = """
 name: "by hand"
 layer { name: "data" type: "Input" top: "data" top: "label"
@@ -58,7 +58,7 @@ def _text(batch: int = 8, drop: float = 0.0, frozen: bool = False) -> str:
 
 
 def _images(batch: int = 8) -> support.Batches:
-    """Return batches that are slices of one endless row of images: their size changes nothing but where it is cut."""
+    """Return a function that returns slices of an endless sequence of images as batches."""
     one = support.images(1, (3, 10, 10), 1)
 
     def batches(index: int) -> dict[str, Array]:
@@ -70,7 +70,7 @@ def _images(batch: int = 8) -> support.Batches:
 
 @pytest.fixture(scope="module")
 def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return weights whose moving statistics are those of real batches."""
+    """Return weights whose moving statistics come from real batches."""
     folder = tmp_path_factory.mktemp("start")
     ours = _train(support.write(folder, _text(), SOLVER), 5, batches=_images())
     ours.snapshot(folder / "start.caffemodel", folder / "start.solverstate")
@@ -78,7 +78,7 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _state(ours: TorchBackend) -> dict[str, list[Array]]:
-    """Return all blobs and histories."""
+    """Return all blobs and solver histories."""
     kept = [array.copy() for array in solver_histories(ours.learnable_params, ours.optimiser)]
     return support.blobs_of(ours) | {"histories": kept}
 
@@ -94,8 +94,8 @@ def _run(ours: TorchBackend, iterations: int) -> TorchBackend:
 
 
 @pytest.mark.parametrize("end", ["", ".h5"])
-def test_a_resumed_run_is_the_unbroken_one_bit_for_bit(end: str, tmp_path: Path) -> None:
-    """At an iteration that has no snapshot in the unbroken run; Dropout, both statistics, a history, a policy."""
+def test_resumed_run_equals_an_uninterrupted_run_bit_for_bit(end: str, tmp_path: Path) -> None:
+    """Resume at another iteration than the snapshots of the full run; with Dropout, BN, histories, a policy."""
     solver = SOLVER.replace('"fixed"', '"multistep" gamma: 0.5 stepvalue: 3 stepvalue: 9')
     file, batches = support.write(tmp_path, _text(drop=0.4), solver), _images()
     unbroken = _train(file, 12, batches=batches)
@@ -110,8 +110,8 @@ def test_a_resumed_run_is_the_unbroken_one_bit_for_bit(end: str, tmp_path: Path)
     assert support.equal(_state(resumed), _state(unbroken))
 
 
-def test_data_goes_on_where_it_was_whatever_the_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Crops, mirrors and Dropout; tests between the steps."""
+def test_data_position_is_resumed_with_any_number_of_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With crops, mirroring and Dropout, and with tests between the steps."""
     monkeypatch.chdir(small.folder(tmp_path / "run"))
     file = Path("solver.prototxt")
     unbroken, broken = support.backend(file), support.backend(file, settings=Settings(workers=2))
@@ -127,7 +127,7 @@ def test_data_goes_on_where_it_was_whatever_the_workers(tmp_path: Path, monkeypa
     assert support.equal(_state(resumed), _state(unbroken))
 
 
-def test_test_nets_share_what_is_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_test_nets_share_the_trained_tensors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(small.folder(tmp_path, small.PLAIN))
     ours = support.backend(Path("solver.prototxt"))
     before = ours.test()[0]
@@ -176,7 +176,7 @@ def test_checkpointing_keeps_fewer_blobs(tmp_path: Path) -> None:
     assert held[1] < held[0] / 2
 
 
-def test_iter_size_sums_batches_up(start: Path, tmp_path: Path) -> None:
+def test_iter_size_sums_gradients_of_batches(start: Path, tmp_path: Path) -> None:
     whole = exact(support.write(tmp_path / "a", _text(8, frozen=True), SOLVER), _images(8))
     file = support.write(tmp_path / "b", _text(4, frozen=True), f"{SOLVER} iter_size: 2")
     halves = exact(file, _images(4))
@@ -187,7 +187,7 @@ def test_iter_size_sums_batches_up(start: Path, tmp_path: Path) -> None:
     assert support.worst(_state(whole), _state(halves))[0] < 1e-6
 
 
-def test_bfloat16_learns_and_keeps_float32_weights(tmp_path: Path) -> None:
+def test_bfloat16_run_learns_and_keeps_float32_weights(tmp_path: Path) -> None:
     file = support.write(tmp_path, _text(), SOLVER)
     ours = support.backend(file, _images(), Settings(workers=0, precision="bf16"))
     losses = [ours.step().loss for _ in range(40)]
@@ -199,15 +199,15 @@ def test_bfloat16_learns_and_keeps_float32_weights(tmp_path: Path) -> None:
 
 
 def _compiler() -> str | None:
-    """Return the C++ compiler that torch.compile would call on the CPU."""
+    """Return the C++ compiler that torch.compile uses on the CPU."""
     return shutil.which(os.environ.get("CXX", "g++")) or shutil.which("clang++")
 
 
 @pytest.mark.skipif(_compiler() is None, reason="torch.compile needs a C++ compiler on the CPU, and there is none")
 @pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")  # its compiler's own
 @pytest.mark.parametrize("checkpointing", [False, True])
-def test_compiled_it_learns_the_same(checkpointing: bool, tmp_path: Path) -> None:
-    """In float64; both kinds of moving statistics included; compiled once, not again for every iteration."""
+def test_compiled_run_learns_the_same(checkpointing: bool, tmp_path: Path) -> None:
+    """Moving statistics are equal too, in float64, and the module is compiled only once."""
     from torch._dynamo.utils import counters
 
     file = support.write(tmp_path, _text(), SOLVER)
@@ -244,8 +244,8 @@ layer { name: "all" type: "Power" bottom: "second" top: "all" loss_weight: 2 }
 """
 
 
-def test_every_loss_counts_with_its_weight(tmp_path: Path) -> None:
-    """A loss without a top, an output that is none by its type, and one of many numbers, which are summed up."""
+def test_total_loss_uses_all_loss_weights(tmp_path: Path) -> None:
+    """With an unnamed loss, an output with a loss weight, and a loss with several elements."""
     file = support.write(tmp_path, INPUT.replace("BATCH", "4") + TERMS, 'base_lr: 0 lr_policy: "fixed"')
     ours = support.backend(file, _images(4))
     blobs = ours.net.run({name: torch.from_numpy(array) for name, array in _images(4)(0).items()})
@@ -265,7 +265,7 @@ def test_every_loss_counts_with_its_weight(tmp_path: Path) -> None:
     )
 
 
-def test_what_is_not_learned_stays(tmp_path: Path) -> None:
+def test_frozen_blobs_do_not_change(tmp_path: Path) -> None:
     text = _text(frozen=True).replace(
         'name: "conv2" type: "Convolution" bottom: "bn1" top: "conv2"',
         'name: "conv2" type: "Convolution" bottom: "bn1" top: "conv2" param { lr_mult: 0 }',
@@ -280,7 +280,7 @@ def test_what_is_not_learned_stays(tmp_path: Path) -> None:
     assert still == ["bn10", "bn11", "bn12", "bn13", "conv20", "bn20", "bn21", "bn22"]
 
 
-def test_fine_tuning_tells_what_fits(tmp_path: Path) -> None:
+def test_fine_tuning_reports_matching_layers(tmp_path: Path) -> None:
     file = support.write(tmp_path, _text(), SOLVER)
     trained = _train(file, 2, batches=_images())
     trained.snapshot(tmp_path / "a.caffemodel", tmp_path / "a.solverstate")

@@ -1,4 +1,4 @@
-"""The PyTorch trainer beside real Caffe: the same weights from the same start, and runs that go on in the other."""
+"""The PyTorch backend compared with real Caffe from equal weights, and runs that continue in the other."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ pytestmark = pytest.mark.caffe
 
 TOLERANCE = 1e-4
 FEWEST, MOST = 5, 25
-"""Iterations: as many are compared as float64 shows to hold, between these two."""
+"""The least and the greatest number of iterations that are compared; float64 decides how many."""
 
 
 def _compare(file: Path, start: Path, batches: Batches, most: int = MOST, channels_last: bool = True) -> None:
-    """Train in both from the same weights while float64 shows that rounding keeps all blobs within half the tolerance.
+    """Train in both from the same weights, as long as rounding moves no blob by more than half the tolerance.
 
-    Real Caffe knows float32 alone, so this is how long the two can be asked to agree.
+    Two float64 runs with slightly different first weights show how long that is. Real Caffe has only float32.
     """
     caffes, ours = CaffeSolver(file), support.backend(file, batches, channels_last=channels_last)
     caffes.solver.net.copy_from(str(start))
@@ -42,10 +42,10 @@ def _compare(file: Path, start: Path, batches: Batches, most: int = MOST, channe
 
 
 def _trained(folder: Path, net: str, solver: str, batches: Batches, iterations: int) -> Path:
-    """Train a little with ours; return the weights.
+    """Train for a few iterations with our backend; return the weights.
 
-    First weights cannot be compared for long: biases of 0 and gradients that nearly cancel make much of a single ReLU
-    that rounding moves to its other side, in Caffe as in PyTorch.
+    Runs from fresh weights diverge soon: where biases are 0 and gradients nearly cancel, rounding that makes one ReLU
+    active has a large effect, in Caffe as in PyTorch.
     """
     ours = support.backend(support.write(folder, net, solver), lambda index: batches(1000 + index))
     losses = [ours.step().loss for _ in range(iterations)]
@@ -77,7 +77,7 @@ def test_cifar_quick_with_its_published_solver(batch: int, most: int, quick_star
 
 
 def test_cifar_quick_from_its_published_fillers(tmp_path: Path) -> None:
-    """The losses alone: see `_trained`."""
+    """Only the losses are compared, see `_trained`."""
     file = support.write(tmp_path, support.quick(100), support.QUICK_SOLVER)
     batches = support.images(100, (3, 32, 32), 20)
     caffes, ours = CaffeSolver(file), support.backend(file, batches)
@@ -88,7 +88,7 @@ def test_cifar_quick_from_its_published_fillers(tmp_path: Path) -> None:
 
 
 def test_a_small_attention_net(tmp_path: Path) -> None:
-    """With the axes in the order in which PyTorch's batch normalisation sums the more exactly."""
+    """Without channels_last, because PyTorch's batch normalisation then sums more exactly."""
     made = prototxt_gen.model(
         "attention-56-cifar", modules=(1, 1, 1), width=4, input_size=16, kind="input", batch=16, test_batch=16
     )
@@ -124,7 +124,7 @@ layer { name: "ip" type: "InnerProduct" bottom: "bn2" top: "ip"
   inner_product_param { num_output: 10 weight_filler { type: "xavier" } } }
 layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "label" top: "loss" }
 """
-"""With both kinds of batch normalisation, learning; biases that are not learned, and a weight of two layers."""
+"""A net with learned batch normalisation of both kinds, frozen biases, and a weight shared by two layers."""
 
 SOLVERS = {
     "SGD": "base_lr: 0.01 momentum: 0.9",
@@ -135,7 +135,7 @@ SOLVERS = {
 
 @pytest.mark.parametrize("type_", SOLVERS)
 @pytest.mark.parametrize("form", ["", ".h5"])
-def test_a_run_goes_on_in_the_other_and_back(type_: str, form: str, tmp_path: Path) -> None:
+def test_run_continues_in_caffe_and_back_in_torch(type_: str, form: str, tmp_path: Path) -> None:
     own = f'{SOLVERS[type_]} weight_decay: 1e-3 lr_policy: "multistep" gamma: 0.5 stepvalue: 5 stepvalue: 14'
     name = tmp_path / "run"
     more = f'type: "{type_}" snapshot_prefix: "{name}" {"snapshot_format: HDF5" if form else ""}'
@@ -167,8 +167,8 @@ def test_a_run_goes_on_in_the_other_and_back(type_: str, form: str, tmp_path: Pa
 
 
 @pytest.mark.parametrize("type_", SOLVERS)
-def test_histories_are_caffes_one_for_one(type_: str, tmp_path: Path) -> None:
-    """One for each blob that a layer owns, learned or not, in Caffe's order; a shared one comes once, at its owner."""
+def test_histories_equal_caffes_in_order(type_: str, tmp_path: Path) -> None:
+    """There is one history per learnable blob in Caffe's order, learned or not, and one per shared blob."""
     name = tmp_path / "run"
     own = f'type: "{type_}" {SOLVERS[type_]} weight_decay: 1e-3 lr_policy: "fixed" snapshot_prefix: "{name}"'
     file, batches = support.write(tmp_path, NET, own), support.images(8, (3, 12, 12), 1)
@@ -193,11 +193,11 @@ def test_histories_are_caffes_one_for_one(type_: str, tmp_path: Path) -> None:
 
 
 def _load_h5(ours: object, name: Path) -> None:
-    """HDF5 does not tell what BN's fourth blob means; a state does, being Caffe's own."""
+    """HDF5 does not say what BN's fourth blob holds; for a solver state it is known, because Caffe wrote it."""
     ours.restore(Path(f"{name}_iter_0.solverstate.h5"))  # type: ignore[attr-defined]
 
 
-def test_caffe_takes_every_layer_of_our_snapshot(tmp_path: Path) -> None:
+def test_caffe_loads_every_layer_of_our_snapshot(tmp_path: Path) -> None:
     file = support.write(tmp_path, NET, 'base_lr: 0.01 lr_policy: "fixed"')
     ours = support.backend(file, support.images(8, (3, 12, 12), 1))
     ours.step()

@@ -1,4 +1,4 @@
-"""`prototxt-gen train` on PyTorch as a program: killed and resumed, interrupted, and in two processes by torchrun."""
+"""`prototxt-gen train` with PyTorch as a program: killed and resumed, interrupted, and under torchrun."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from tests.support import train_support as support
 TORCH = ("--backend", "torch")
 
 
-def test_killed_and_resumed_it_reaches_the_same_files(tmp_path: Path) -> None:
-    """Data from an LMDB at random crops and mirrors, Dropout, momentum, and a rate that goes down in steps."""
+def test_killed_and_resumed_run_writes_the_same_files(tmp_path: Path) -> None:
+    """The run uses an LMDB with random crops and mirroring, Dropout, momentum, and a decreasing learning rate."""
     whole, broken = (support.folder(tmp_path / name) for name in ("whole", "broken"))
     support.train(whole, *TORCH, "--workers", "0")
     process = support.begin(broken, *TORCH)
@@ -32,7 +32,7 @@ def test_killed_and_resumed_it_reaches_the_same_files(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_snapshots_and_exits(number: signal.Signals, status: int, tmp_path: Path) -> None:
+def test_signal_writes_a_snapshot_and_exits(number: signal.Signals, status: int, tmp_path: Path) -> None:
     folder = support.folder(tmp_path)
     process = support.begin(folder, *TORCH, "--workers", "0", "--max-iter", "1000000", "--snapshot-every", "0")
     support.wait_for(process, folder / "out" / "metrics.csv", 200)
@@ -53,8 +53,8 @@ def _torchrun(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
-def test_torchrun_trains_as_one_process_with_batches_twice_as_large(tmp_path: Path) -> None:
-    """Broken off and resumed as well; the first process alone writes and speaks."""
+def test_torchrun_equals_one_process_with_double_batches(tmp_path: Path) -> None:
+    """Also interrupted and resumed; only the first process writes files and messages."""
     net = support.RANDOM.replace("dropout_ratio: 0.3", "dropout_ratio: 0")
     two = support.folder(tmp_path / "two", net)
     one = support.folder(tmp_path / "one", net.replace("batch_size: 7", "batch_size: 14"))
@@ -69,7 +69,7 @@ def test_torchrun_trains_as_one_process_with_batches_twice_as_large(tmp_path: Pa
             assert abs(mine - other).max() < 1e-4 * abs(other).max(), name
 
 
-def test_a_fault_ends_both_processes(tmp_path: Path) -> None:
+def test_error_in_one_process_ends_both(tmp_path: Path) -> None:
     folder = support.folder(tmp_path, support.RANDOM.replace('"set" batch_size: 7', '"gone" batch_size: 7'))
     done = _torchrun(folder)
     assert done.returncode == 1

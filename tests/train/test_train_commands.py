@@ -1,4 +1,4 @@
-"""The commands data, caffe and train, as they are typed."""
+"""The commands data, caffe and train on the command line."""
 
 from __future__ import annotations
 
@@ -71,13 +71,13 @@ def test_data_mean(tmp_path: Path, npz: Path) -> None:
     (("data", "info", "gone"), "error: gone does not exist"),
     (("data", "make", "gone", "-o", "x", "--resize", "1x2x3"), "give one number, or height x width"),
 ])  # fmt: skip
-def test_faults_are_one_sentence(words: tuple[str, ...], expected: str) -> None:
+def test_errors_are_one_sentence(words: tuple[str, ...], expected: str) -> None:
     done = typed(*words, status=1)
     assert expected in done.stderr
     assert not done.stdout
 
 
-def test_a_part_is_two_numbers() -> None:
+def test_part_option_takes_two_numbers() -> None:
     assert (
         "is not two numbers separated by a colon"
         in typed("data", "make", "a", "-o", "b", "--part", "1", status=2).stderr
@@ -106,7 +106,7 @@ def test_caffe_status() -> None:
 
 @pytest.fixture()
 def jobs(monkeypatch: pytest.MonkeyPatch) -> list[TrainingJob]:
-    """What `train` asks for, instead of training."""
+    """Collect the TrainingJobs that `train` would run."""
     from prototxt_gen.train import training_run
 
     asked: list[TrainingJob] = []
@@ -119,7 +119,7 @@ def jobs(monkeypatch: pytest.MonkeyPatch) -> list[TrainingJob]:
     return asked
 
 
-def test_train_passes_everything_on(jobs: list[TrainingJob]) -> None:
+def test_train_command_passes_all_options(jobs: list[TrainingJob]) -> None:
     done = typed("train", "s.prototxt", "--backend", "pycaffe", "--output", "o", "--weights", "a", "--weights", "b",
                  "--max-iter", 5, "--snapshot-every", 2, "--restart", "--gpu", 1, "--workers", 3, "--seed", 9,
                  "--precision", "bf16", "--compile", "--memory-efficient", "--sync-bn", status=143)  # fmt: skip
@@ -143,7 +143,7 @@ def test_resume_before_the_solver(jobs: list[TrainingJob]) -> None:
     assert "Missing argument 'SOLVER'" in typed("train", "--resume", status=2).stderr
 
 
-def test_an_absent_package_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_package_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(name: str) -> Any:
         raise ModuleNotFoundError(f"No module named {name!r}", name="torch")
 

@@ -1,4 +1,4 @@
-"""What a newcomer does wrong with `prototxt-gen train`: one clear sentence, exit 1, and never a traceback."""
+"""Common mistakes with `prototxt-gen train`: one clear sentence, exit code 1, and no traceback."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SLICED = TWO_CLASSES.replace('bottom: "label" top: "loss"', 'bottom: "same" top:
     'layer { name: "accuracy"',
     'layer { name: "copy" type: "Power" bottom: "label" top: "same" }\nlayer { name: "accuracy"',
 )
-"""The labels come to the loss through another layer."""
+"""A net whose labels pass through another layer before the loss."""
 PYTHON_DATA = PLAIN.replace(
     'type: "Data" top: "data" top: "label" include { phase: TRAIN }',
     'type: "Python" top: "data" top: "label" include { phase: TRAIN } '
@@ -36,7 +36,7 @@ def _typed(*words: str) -> Result:
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return the working folder: a data set, a net and a solver that are in order."""
+    """Return the working folder with a valid data set, net and solver."""
     monkeypatch.chdir(small.folder(tmp_path, PLAIN))
     lmdb.open(str(tmp_path / "empty"), map_size=1 << 20).close()
     (tmp_path / "file").write_text("in the place of a folder")
@@ -78,7 +78,7 @@ def _swap(old: str, new: str, text: str = PLAIN) -> str:
     (PLAIN, SOLVER, ("--weights", "gone.caffemodel"), "gone.caffemodel: cannot be read: No such file"),
     (PLAIN, SOLVER, ("--weights", "net.prototxt"), "net.prototxt: is text (a .prototxt perhaps), not a .caffemodel"),
 ])  # fmt: skip
-def test_each_is_one_sentence(here: Path, net: str, solver: str, words: tuple[str, ...], expected: str) -> None:
+def test_each_error_is_one_sentence(here: Path, net: str, solver: str, words: tuple[str, ...], expected: str) -> None:
     (here / "net.prototxt").write_text(net)
     (here / "solver.prototxt").write_text(solver)
     result = _typed(*words)
@@ -101,8 +101,8 @@ def test_weights_of_another_net_are_refused(here: Path) -> None:
     )
 
 
-def test_what_only_looks_wrong_trains(here: Path) -> None:
-    """A batch of more images than there are goes round; a solver that tests nothing; a card where there is none."""
+def test_unusual_but_valid_nets_train(here: Path) -> None:
+    """A batch larger than the data set, a solver without tests, and `solver_mode: GPU` on a machine without a GPU."""
     (here / "net.prototxt").write_text(_swap("batch_size: 7", "batch_size: 100"))
     (here / "solver.prototxt").write_text(_swap("test_iter: 3", "solver_mode: GPU", SOLVER))
     result = _typed("--max-iter", "2")
@@ -110,7 +110,7 @@ def test_what_only_looks_wrong_trains(here: Path) -> None:
     assert "trained to iteration 2" in result.stdout
 
 
-def test_a_field_of_the_solver_that_is_none_is_told(here: Path) -> None:
+def test_unknown_solver_field_is_reported(here: Path) -> None:
     (here / "solver.prototxt").write_text(f"{SOLVER} momentun: 0.5")
     result = _typed("--max-iter", "0")
     assert result.exit_code == 0
@@ -118,8 +118,8 @@ def test_a_field_of_the_solver_that_is_none_is_told(here: Path) -> None:
     assert "did you mean 'momentum'?" in result.stderr
 
 
-def test_a_full_disk_is_told_as_such(here: Path) -> None:
-    """A limit on the size of files is to a program what a full disk is: here every write past 2 KB fails."""
+def test_full_disk_is_reported(here: Path) -> None:
+    """A file size limit has the effect of a full disk: every write beyond 2 KB fails."""
     resource = pytest.importorskip("resource")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2000, before[1]))

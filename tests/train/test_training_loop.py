@@ -1,4 +1,4 @@
-"""The shell around a backend: when it tests and snapshots, what it writes, how it ends. The backend just counts."""
+"""The training loop with a backend that only counts: when it tests and takes snapshots, and how it ends."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from prototxt_gen.train.training_loop import NoOutputs, train
 from tests.support.counting_backend import Counter, run
 
 
-def test_it_tests_and_snapshots_when_caffe_does(tmp_path: Path) -> None:
+def test_tests_and_snapshots_are_at_caffes_iterations(tmp_path: Path) -> None:
     backend = Counter()
     outcome = run(backend, tmp_path, test_iter=[1], test_interval=4, snapshot=4, max_iter=9)
     steps = ["step"] * 4
@@ -30,7 +30,7 @@ def test_it_tests_and_snapshots_when_caffe_does(tmp_path: Path) -> None:
     assert outcome.scores == {"test/accuracy": 0.08}
 
 
-def test_the_last_test_and_what_can_be_left_out(tmp_path: Path) -> None:
+def test_last_test_and_optional_snapshot_after_training(tmp_path: Path) -> None:
     backend = Counter()
     run(backend, tmp_path, test_iter=[1], test_interval=2, test_initialization=False, snapshot_after_train=False,
         max_iter=4)  # fmt: skip
@@ -44,7 +44,7 @@ def test_a_run_without_a_step_still_snapshots(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("initialization", [True, False])
-def test_tests_before_counts_what_the_loop_does(tmp_path: Path, initialization: bool) -> None:
+def test_count_tests_before_agrees_with_the_loop(tmp_path: Path, initialization: bool) -> None:
     params = SolverParameter(test_iter=[1], test_interval=3, max_iter=11, test_initialization=initialization)
     plan = Schedule.of(params)
     done = 0
@@ -56,7 +56,7 @@ def test_tests_before_counts_what_the_loop_does(tmp_path: Path, initialization: 
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_ends_the_step_then_snapshots(tmp_path: Path, number: int, status: int) -> None:
+def test_signal_lets_the_step_finish_and_writes_a_snapshot(tmp_path: Path, number: int, status: int) -> None:
     backend = Counter(lambda iteration: os.kill(os.getpid(), number) if iteration == 4 else None)
     before = signal.getsignal(number)
     outcome = run(backend, tmp_path, test_iter=[1], test_interval=1)
@@ -65,7 +65,7 @@ def test_a_signal_ends_the_step_then_snapshots(tmp_path: Path, number: int, stat
     assert signal.getsignal(number) is before
 
 
-def test_a_signal_cuts_a_test_short(tmp_path: Path) -> None:
+def test_signal_interrupts_a_test(tmp_path: Path) -> None:
     backend = Counter()
     backend.at_test = lambda: os.kill(os.getpid(), signal.SIGTERM)
     outcome = run(backend, tmp_path, test_iter=[1], test_interval=5)
@@ -73,7 +73,7 @@ def test_a_signal_cuts_a_test_short(tmp_path: Path) -> None:
     assert not outcome.scores
 
 
-def test_a_second_ctrl_c_ends_at_once(tmp_path: Path) -> None:
+def test_second_ctrl_c_ends_at_once(tmp_path: Path) -> None:
     def twice(iteration: int) -> None:
         os.kill(os.getpid(), signal.SIGINT)
         os.kill(os.getpid(), signal.SIGINT)
@@ -84,8 +84,8 @@ def test_a_second_ctrl_c_ends_at_once(tmp_path: Path) -> None:
     assert backend.calls == ["step"]
 
 
-def test_processes_of_one_run_stop_at_one_iteration() -> None:
-    """The process that got no signal learns of it through `max_over_processes`."""
+def test_all_processes_stop_at_the_same_iteration() -> None:
+    """A process without a signal learns of it through `max_over_processes`."""
 
     class OneOfMany(Counter):
         def max_over_processes(self, stop: int) -> int:
@@ -96,7 +96,7 @@ def test_processes_of_one_run_stop_at_one_iteration() -> None:
     assert (outcome.iteration, outcome.exit_code) == (3, 143)
 
 
-def test_a_snapshot_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
+def test_snapshot_is_complete_or_absent(tmp_path: Path) -> None:
     class Failing(Counter):
         def snapshot(self, weights: Path, state: Path) -> None:
             super().snapshot(weights, state)
@@ -116,7 +116,7 @@ def test_a_snapshot_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
     assert sorted(path.name for path in snapshots.folder.iterdir()) == ["n_iter_4.caffemodel", "n_iter_4.solverstate"]
 
 
-def test_a_snapshot_says_which_weights_are_its_own(tmp_path: Path) -> None:
+def test_state_finds_its_weights(tmp_path: Path) -> None:
     backend = Counter()
     state = Snapshots(tmp_path, "n").save(backend)
     assert caffemodel.read_solverstate(state).learned_net == str(tmp_path / "n_iter_0.caffemodel")
@@ -138,7 +138,7 @@ def test_hdf5_snapshots(tmp_path: Path) -> None:
     assert weights_of_state(state).name == "n_iter_0.caffemodel.h5"
 
 
-def test_the_newest_complete_snapshot_is_found(tmp_path: Path) -> None:
+def test_newest_complete_snapshot_is_found(tmp_path: Path) -> None:
     snapshots, backend = Snapshots(tmp_path, "n"), Counter()
     for iteration in (9, 10, 100, 200):
         backend.iteration = iteration
@@ -151,7 +151,7 @@ def test_the_newest_complete_snapshot_is_found(tmp_path: Path) -> None:
     assert Snapshots(tmp_path / "none", "n").newest_state() is None
 
 
-def test_an_earlier_run_is_moved_aside(tmp_path: Path) -> None:
+def test_files_of_an_earlier_run_are_moved(tmp_path: Path) -> None:
     run(Counter(), tmp_path)
     snapshots = Snapshots(tmp_path, "n")
     for number in (1, 2):

@@ -1,4 +1,4 @@
-"""Nets that random trials beside real Caffe found to be trained otherwise: what has no gradient, or an odd one."""
+"""Nets that random comparisons with real Caffe found to train differently: missing or unusual gradients."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ FROZEN = "param { lr_mult: 0 } param { lr_mult: 0 }"
 STATISTICS = (
     DATA + 'layer { name: "bn" type: "BatchNorm" bottom: "data" top: "body" }' + LEARNER.replace("SPEC", FROZEN)
 )
-"""Nothing is learned but the statistics of batch normalisation, which need no gradient."""
+"""Only statistics of batch normalisation change, which need no gradient."""
 CUT_OFF = DATA + LEARNER.replace("body", "data").replace("SPEC", "").replace(
     'bottom: "ip" bottom: "label"', 'bottom: "ip" bottom: "label" propagate_down: false propagate_down: false'
 )
-"""The loss sends nothing back: the weights decay, and that is all."""
+"""The loss has no gradient: only weight decay changes the weights."""
 PARAMETER = DATA + LEARNER.replace("SPEC", "").replace(
     'layer { name: "ip"',
     """layer { name: "own" type: "Parameter" top: "own" param { lr_mult: 3 }
@@ -44,7 +44,7 @@ PARAMETER = DATA + LEARNER.replace("SPEC", "").replace(
 layer { name: "sum" type: "Eltwise" bottom: "data" bottom: "own" top: "body" }
 layer { name: "ip\"""",
 )
-"""Of iter_size batches Caffe takes the gradient of a Parameter's blob from the last one alone."""
+"""For a Parameter layer, Caffe uses only the gradient of the last of the iter_size batches."""
 
 
 SCALES = DATA.replace("dim: 4", "dim: 1") + """
@@ -52,7 +52,7 @@ layer { name: "channels" type: "Scale" bottom: "data" top: "channels" scale_para
 layer { name: "one" type: "Scale" bottom: "channels" top: "one" scale_param { axis: 0 num_axes: 0 } }
 layer { name: "all" type: "Scale" bottom: "one" top: "body" scale_param { axis: 0 num_axes: -1 } }
 """ + LEARNER.replace("SPEC", "")  # fmt: skip
-"""Batches of one image: of iter_size ones Caffe takes a scale's gradient from the last, unless it is a scalar."""
+"""With one image per batch, Caffe uses only the last batch's gradient of a scale, unless it is a scalar."""
 CHAIN = """
 layer { name: "first" type: "InnerProduct" bottom: "data" top: "first" param { lr_mult: 2 }
   inner_product_param { num_output: 4 weight_filler { type: "xavier" } } }
@@ -60,7 +60,7 @@ layer { name: "still" type: "InnerProduct" bottom: "first" top: "body" param { l
   propagate_down: false inner_product_param { num_output: 4 weight_filler { type: "xavier" } } }
 """
 FORCED = "force_backward: true" + DATA + CHAIN + LEARNER.replace("SPEC", "")
-"""propagate_down: false stops no gradient then, and clip_gradients counts that of what is frozen."""
+"""With force_backward, propagate_down: false stops no gradient, and clip_gradients counts frozen blobs."""
 NETS = {
     "statistics": STATISTICS,
     "cut off": CUT_OFF,
@@ -72,7 +72,7 @@ SECOND = 'layer { name: "loss2" type: "SoftmaxWithLoss" bottom: "ip2" bottom: "l
 
 
 def _batches(net: str) -> Batches:
-    """Return batches of which two after each other are the same, as Caffe sees them with an iter_size of 2."""
+    """Return batches of which each two consecutive ones are equal, for a Caffe run with iter_size 2."""
 
     size = 1 if "dim: 1 " in net else 4
 
@@ -85,7 +85,7 @@ def _batches(net: str) -> Batches:
 
 
 @pytest.mark.parametrize("net", NETS.values(), ids=NETS)
-def test_an_odd_net_is_trained_as_in_caffe(net: str, tmp_path: Path) -> None:
+def test_unusual_net_trains_as_in_caffe(net: str, tmp_path: Path) -> None:
     solver = 'base_lr: 0.1 momentum: 0.9 weight_decay: 0.1 lr_policy: "fixed" iter_size: 2 clip_gradients: 0.5'
     file, batches = support.write(tmp_path, net, solver), _batches(net)
     caffes, ours = CaffeSolver(file), support.backend(file, batches)
@@ -113,8 +113,8 @@ layer { name: "two" type: "InnerProduct" bottom: "one" top: "body" param { name:
 
 
 @pytest.mark.parametrize("first", [True, False])
-def test_a_shared_blob_that_is_frozen_in_one_layer_is_not_learned_nor_clipped_by(first: bool, tmp_path: Path) -> None:
-    """Caffe takes its gradient from the other layer alone, and counts it in clip_gradients; so that is refused."""
+def test_shared_blob_frozen_in_one_layer_is_neither_learned_nor_clipped(first: bool, tmp_path: Path) -> None:
+    """Caffe counts only the other layer's gradient in clip_gradients, so this is refused."""
     text = SHARED.replace("FIRST", "lr_mult: 0" if first else "").replace("SECOND", "" if first else "lr_mult: 0")
     solver = 'base_lr: 0.1 lr_policy: "fixed"'
     file, batches = support.write(tmp_path, text, solver), _batches(text)
@@ -132,8 +132,8 @@ def test_a_shared_blob_that_is_frozen_in_one_layer_is_not_learned_nor_clipped_by
     support.backend(support.write(tmp_path, both, f"{solver} clip_gradients: 1"), batches)
 
 
-def test_losses_without_names_are_all_counted_with_caffe(tmp_path: Path) -> None:
-    """Caffe calls the top of each "(automatic)"."""
+def test_unnamed_losses_are_all_counted_with_caffe(tmp_path: Path) -> None:
+    """Caffe names the top of each of them "(automatic)"."""
     caffe_or_skip()
     twice = small.PLAIN.replace('bottom: "label" top: "loss" }', 'bottom: "label" }') + SECOND
     folder = small.folder(tmp_path / "two", net=twice)
