@@ -150,9 +150,8 @@ def augment(image: Array, recipe: Augment, phase: str, rng: Rng) -> Array:
     train = phase == "TRAIN"
     shape = recipe.output_shape(image.shape)
     if recipe.resizes:
-        image = _cut_and_resize(
-            image, _random_box(image.shape, recipe, rng) if train else _middle_box(image.shape, recipe), recipe.crop
-        )
+        box = _random_box(image.shape, recipe, rng) if train else _middle_box(image.shape, recipe)
+        image = _cut_and_resize(image, box, recipe.crop)
     out = image.astype(np.float32)
     if train:
         out = _with_colour_changes(out, recipe, rng)

@@ -10,23 +10,21 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from prototxt_gen.common.errors import RuntimeMissingError
 from prototxt_gen.data import datum, images
 from prototxt_gen.data.data_errors import DataError, abbreviated
+from prototxt_gen.data.open_files import hdf5_file, lmdb_env
 from prototxt_gen.data.source_detection import detect_kind, open_source
 from prototxt_gen.data.sources import SampleSource, list_source, read_lines
 
 Array = npt.NDArray[Any]
 
 _HDF5_BLOCK = 64
-_OPEN_ENVS: dict[tuple[int, int], Any] = {}
 
 
 class Dataset:
@@ -215,79 +213,12 @@ def hdf5_list(path: Path) -> list[Path]:
     names = " ".join(read_lines(path)).split()
     if not names:
         raise DataError(f"{path} lists no HDF5 files")
-    decoded = [next((f for f in (Path(w), path.parent / w, path.parent / Path(w).name) if f.is_file()), None)
-             for w in names]  # fmt: skip
-    missing_names = [word for word, file in zip(names, decoded, strict=True) if file is None]
+    files = [next((f for f in (Path(n), path.parent / n, path.parent / Path(n).name) if f.is_file()), None)
+             for n in names]  # fmt: skip
+    missing_names = [name for name, file in zip(names, files, strict=True) if file is None]
     if missing_names:
         raise DataError(f"{path} lists files that do not exist: {abbreviated(missing_names)}")
-    return [file for file in decoded if file is not None]
-
-
-def lmdb_env(path: Path) -> Any:
-    """Return the open environment of an LMDB folder: one per process and file, as LMDB requires."""
-    file = path / "data.mdb"
-    try:
-        stat = file.stat()
-    except OSError as error:
-        raise DataError(f"{path} is not an LMDB: {file.name}: {error.strerror}") from error
-    identity = (stat.st_dev, stat.st_ino)
-    if identity not in _OPEN_ENVS:
-        _OPEN_ENVS[identity] = _open_lmdb(path)
-    return _OPEN_ENVS[identity]
-
-
-def _open_lmdb(path: Path) -> Any:
-    # Without lock: nobody writes to a finished data set, it may be on a read-only disk, and Caffe may have it open.
-    lmdb = import_lmdb()
-    try:
-        env = lmdb.open(str(path), readonly=True, lock=False, readahead=False, max_spare_txns=4)
-    except lmdb.Error as error:
-        raise DataError(f"cannot open {path} as LMDB: {error}") from error
-    size, needed = (path / "data.mdb").stat().st_size, (env.info()["last_pgno"] + 1) * env.stat()["psize"]
-    if size < needed:  # reading beyond the end of the file would end the process with a bus error
-        env.close()
-        raise DataError(f"{path} is cut short: its data.mdb has {size} bytes of {needed}")
-    return env
-
-
-def _close_inherited_files() -> None:
-    """Close the parent's files after a fork: LMDB forbids their use in a child, and refuses to open them twice."""
-    for env in _OPEN_ENVS.values():
-        env.close()
-    _OPEN_ENVS.clear()
-    _open_hdf5.cache_clear()
-
-
-def import_lmdb() -> Any:
-    """Return the package lmdb. Raises RuntimeMissingError if it is not installed."""
-    try:
-        import lmdb
-    except ImportError as error:
-        raise RuntimeMissingError("LMDB data sets need the package lmdb: pip install lmdb") from error
-    return lmdb
-
-
-def import_h5py() -> Any:
-    """Return the package h5py. Raises RuntimeMissingError if it is not installed."""
-    try:
-        import h5py
-    except ImportError as error:
-        raise RuntimeMissingError("HDF5 data sets need the package h5py: pip install h5py") from error
-    return h5py
-
-
-def hdf5_file(path: Path) -> Any:
-    """Return an open HDF5 file; each process opens a file only once."""
-    try:
-        stat = path.stat()
-        return _open_hdf5(str(path), (os.getpid(), stat.st_dev, stat.st_ino, stat.st_mtime_ns))
-    except OSError as error:
-        raise DataError(f"cannot read {path} as HDF5: {error.strerror or error}") from error
-
-
-@lru_cache(maxsize=16)
-def _open_hdf5(path: str, _identity: tuple[int, ...]) -> Any:
-    return import_h5py().File(path, "r", locking=False)
+    return [file for file in files if file is not None]
 
 
 def _hdf5_rows(path: Path, tops: Sequence[str]) -> int:
@@ -301,7 +232,3 @@ def _hdf5_rows(path: Path, tops: Sequence[str]) -> int:
             f"{path}: data sets {abbreviated(tops)} have {sorted(counts)} rows; Caffe needs one number above 0"
         )
     return counts.pop()
-
-
-if hasattr(os, "register_at_fork"):  # not on Windows, which cannot fork
-    os.register_at_fork(after_in_child=_close_inherited_files)

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from prototxt_gen.data import datum
 from prototxt_gen.data.data_errors import DataError
-from prototxt_gen.data.data_set_reader import import_h5py, import_lmdb
+from prototxt_gen.data.open_files import import_h5py, import_lmdb
 
 Array = npt.NDArray[Any]
 

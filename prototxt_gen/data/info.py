@@ -163,11 +163,11 @@ def _with_progress(results: Iterator[Any], total: int, progress: Progress | None
 def _summarise_sample(dataset: Dataset, index: int) -> tuple[tuple[int, ...], int, str, bool]:
     """Return (shape, label, type, whether it is an image file) of a sample, decoded only if necessary."""
     if isinstance(dataset, LmdbDataset):
-        results = dataset.datum(index)
-        if results.encoded:
-            return images.shape_of_file(results.data), results.label, "uint8", True
-        stored = results.array()
-        return stored.shape, results.label, str(stored.dtype), False
+        datum = dataset.datum(index)
+        if datum.encoded:
+            return images.shape_of_file(datum.data), datum.label, "uint8", True
+        stored = datum.array()
+        return stored.shape, datum.label, str(stored.dtype), False
     if isinstance(dataset, SourceDataset) and (raw := dataset.source.file(index)) is not None:
         return images.shape_of_file(raw), int(dataset.source.labels[index]), "uint8", True
     image, label = dataset.sample(index)

@@ -111,7 +111,7 @@ class _MakeRun:
         try:
             self._check_disk(partial.content)
             self._write(writer, partial, progress, resumed_at)
-            broken = _broken_pictures(partial.chunks, self.total, skip_broken)
+            broken = _broken_images(partial.chunks, self.total, skip_broken)
             writer.finish(len(partial.chunks))
         finally:
             writer.close()
@@ -192,7 +192,7 @@ def _prepare_ahead(
         yield waiting
 
 
-def _broken_pictures(chunks: Sequence[Chunk], total: int, skip_broken: bool) -> tuple[str, ...]:
+def _broken_images(chunks: Sequence[Chunk], total: int, skip_broken: bool) -> tuple[str, ...]:
     """Return the broken images with reasons. Raises DataError, naming them, unless they may be skipped."""
     broken = tuple(reason for chunk in chunks for reason in chunk.broken)
     if broken and not skip_broken:

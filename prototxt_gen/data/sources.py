@@ -136,9 +136,9 @@ def folder_source(src: Path, split: str | None = None, color: bool = True) -> Fi
     names: list[str] = []
     labels: list[int] = []
     for label, name in enumerate(classes):
-        parts = sorted(_pictures_below(root, name))
-        names += parts
-        labels += [label] * len(parts)
+        class_images = sorted(_images_below(root, name))
+        names += class_images
+        labels += [label] * len(class_images)
     if not names:
         raise DataError(f"{src} holds no images in class folders, CLASS/IMAGE ({abbreviated(images.SUFFIXES)})")
     return FileSource("folder", f"{root}/", names, labels, classes, color)
@@ -163,7 +163,7 @@ def _class_order(names: Sequence[str]) -> Callable[[str], Any]:
     return (lambda name: (int(name), name)) if all(name.isdecimal() for name in names) else str
 
 
-def _pictures_below(root: Path, name: str) -> Iterator[str]:
+def _images_below(root: Path, name: str) -> Iterator[str]:
     for folder, _, files in os.walk(root / name, followlinks=True):
         below = Path(folder).relative_to(root).as_posix()
         for file in files:

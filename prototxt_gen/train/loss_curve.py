@@ -55,10 +55,8 @@ def _averaged(points: Points, max_points: int) -> Points:
     """Return at most `max_points` points, each the mean of equally many neighbouring points."""
     xs, ys = points
     points_per_mean = -(-len(xs) // max_points) or 1
-    starts = range(0, len(xs), points_per_mean)
-    return [_mean(xs[start : start + points_per_mean]) for start in starts], [
-        _mean(ys[start : start + points_per_mean]) for start in starts
-    ]
+    parts = [slice(start, start + points_per_mean) for start in range(0, len(xs), points_per_mean)]
+    return [_mean(xs[part]) for part in parts], [_mean(ys[part]) for part in parts]
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -91,10 +91,10 @@ class TorchBackend:
         if self.hardware.device.type == "cpu" and not (self.hardware.is_mixed_precision or settings.compile):
             sum_filter_gradients_as_caffe(self.net)
         self.analysis = _with_original_layers(self.net.analysis, train_net)
-        self.tests = [
-            self._test_net(self._input_feed(net, "TEST", settings, test_batches), count)
-            for net, count in zip(self.solver.test_nets(), self.params.test_iter, strict=True)
-        ]
+        self.tests: list[TestNet] = []
+        for net, count in zip(self.solver.test_nets(), self.params.test_iter, strict=True):
+            feed = self._input_feed(net, "TEST", settings, test_batches)
+            self.tests.append(TestNet(self._torch_net(feed), feed, count, self.hardware))
         self.learnable_params, self.label_ranges = learnable_params(self.net), label_ranges(self.net)
         refuse_partial_clipping(self.learnable_params, self.params)
         freeze_others(self.net, self.learnable_params)
@@ -118,9 +118,6 @@ class TorchBackend:
         fill_blobs(net, self.seed)
         self.hardware.move_to_device(net)
         return net
-
-    def _test_net(self, feed: InputFeed, count: int) -> TestNet:
-        return TestNet(self._torch_net(feed), feed, count, self.hardware)
 
     def _total_loss(self, settings: Settings) -> Any:
         checkpointing = settings.memory_efficient and not settings.compile

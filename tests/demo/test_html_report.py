@@ -57,7 +57,7 @@ def test_a_cell_is_as_strong_as_its_share() -> None:
     table = html_report.confusion(count("x", scores, np.array([0, 0, 0, 0, 1])), ("a", "b"))
     assert [[cell["count"] for cell in row["cells"]] for row in table["rows"]] == [[2, 2], ["", 1]]
     assert [row["right"] for row in table["rows"]] == ["50.0%", "100.0%"]
-    assert table["rows"][0]["cells"][1]["small_demo_run"] == "2 of 4: a taken for b"
+    assert table["rows"][0]["cells"][1]["told"] == "2 of 4: a taken for b"
 
 
 class _Balanced(HTMLParser):
