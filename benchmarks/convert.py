@@ -51,7 +51,7 @@ print(time.perf_counter() - start)
 def vgg(folder: Path) -> tuple[Path, Path]:
     """Write VGG-16's net with random weights, 553 MB; return prototxt and weights."""
     from prototxt_gen import Builder, Value, analyse, net_text
-    from prototxt_gen.schema.dialect import dialect
+    from prototxt_gen.schema.dialect import find_dialect
     from prototxt_gen.weights import Weights, write
 
     b = Builder("VGG-16")
@@ -72,7 +72,7 @@ def vgg(folder: Path) -> tuple[Path, Path]:
     }
     prototxt, model = folder / "vgg.prototxt", folder / "vgg.caffemodel"
     prototxt.write_text(net_text(net), encoding="utf-8")
-    write(model, analysis, Weights(blobs), dialect("bvlc"))
+    write(model, analysis, Weights(blobs), find_dialect("bvlc"))
     return prototxt, model
 
 

@@ -47,7 +47,7 @@ def write_net(folder: Path) -> tuple[Path, Path, Path]:
     from converters.common.net_with_weights import read_net_with_weights
     from converters.write_models import write_onnx
     from prototxt_gen import analyse, build, net_text
-    from prototxt_gen.schema.dialect import dialect
+    from prototxt_gen.schema.dialect import find_dialect
     from prototxt_gen.weights import write
     from tests.support.sane_weights import sane_weights
 

@@ -19,7 +19,7 @@ GIB = 2**30
 def write_net(folder: Path) -> tuple[Path, Path]:
     """Write InnerProduct layers with random weights, one after another; return prototxt and weights."""
     from prototxt_gen import Builder, analyse, net_text
-    from prototxt_gen.schema.dialect import dialect
+    from prototxt_gen.schema.dialect import find_dialect
     from prototxt_gen.weights import Weights, write
 
     b = Builder("large")
@@ -36,7 +36,7 @@ def write_net(folder: Path) -> tuple[Path, Path]:
     }
     prototxt, model = folder / "large.prototxt", folder / "large.caffemodel"
     prototxt.write_text(net_text(net), encoding="utf-8")
-    write(model, analyse(net), Weights(blobs), dialect("bvlc"))
+    write(model, analyse(net), Weights(blobs), find_dialect("bvlc"))
     return prototxt, model
 
 

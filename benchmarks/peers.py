@@ -184,7 +184,7 @@ def true_output(net: tuple[Path, Path], x: Any) -> Any:
     from converters import read_net_with_weights
     from converters.verification.runtimes import RUNTIMES
     from prototxt_gen.common.errors import PrototxtGenError, RuntimeMissingError
-    from prototxt_gen.net.lowering_checks import results
+    from prototxt_gen.net.lowering_checks import computed_outputs
 
     subject = read_net_with_weights(*net)
     (output,) = results(subject.net)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from prototxt_gen.net.builder import Builder as Builder
     from prototxt_gen.net.prototxt_reader import parse_net as parse_net
     from prototxt_gen.net.prototxt_reader import read as read
-    from prototxt_gen.net.prototxt_reader import read as read_net
+    from prototxt_gen.net.prototxt_reader import read_net as read_net
     from prototxt_gen.net.render import net_text as net_text
     from prototxt_gen.net.solver import read_solver as read_solver
     from prototxt_gen.weights import Weights as Weights

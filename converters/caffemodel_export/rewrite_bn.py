@@ -17,12 +17,12 @@ from prototxt_gen.analysis import Analysis, analyse
 from prototxt_gen.common.errors import NetError, PrototxtGenError
 from prototxt_gen.ir import Net
 from prototxt_gen.net import phase_rules
-from prototxt_gen.net.lowering_checks import ready, sources, without_fields
+from prototxt_gen.net.lowering_checks import analyse_for_conversion, net_inputs, without_unknown_fields
 from prototxt_gen.net.render import net_text
-from prototxt_gen.passes.bn_fold import fold
-from prototxt_gen.passes.bn_merge import merge
-from prototxt_gen.passes.bn_split import split
-from prototxt_gen.schema.dialect import Dialect, dialect
+from prototxt_gen.passes.bn_fold import fold_normalisation
+from prototxt_gen.passes.bn_merge import merge_batch_norms
+from prototxt_gen.passes.bn_split import split_batch_norms
+from prototxt_gen.schema.dialect import Dialect, find_dialect
 from prototxt_gen.weights import Array, Weights, as_inverse_std, as_variance
 
 BN_FORMS = ("merged", "batchnorm-scale", "folded")

@@ -23,7 +23,7 @@ from prototxt_gen.common.errors import PrototxtGenError, WeightsError
 from prototxt_gen.ir import Layer, Net, show
 from prototxt_gen.layers.normalization.batch_norm import BatchNormParameter
 from prototxt_gen.layers.normalization.bn import BNParameter
-from prototxt_gen.net.lowering_checks import ready
+from prototxt_gen.net.lowering_checks import analyse_for_conversion
 from prototxt_gen.weights import Weights
 
 Array = np.ndarray[Any, Any]

@@ -16,9 +16,9 @@ from prototxt_gen.analysis import Analysis
 from prototxt_gen.common.errors import PrototxtGenError
 from prototxt_gen.common.files import refuse_overwriting, write_text
 from prototxt_gen.ir import Net
-from prototxt_gen.net.lowering_checks import ready
-from prototxt_gen.net.phase_rules import phases_of
-from prototxt_gen.schema.dialect import dialect
+from prototxt_gen.net.lowering_checks import analyse_for_conversion
+from prototxt_gen.net.phase_rules import intended_phases
+from prototxt_gen.schema.dialect import find_dialect
 from prototxt_gen.weights import Weights
 
 _EXPORT_SUFFIXES = (".onnx", ".safetensors", ".pt", ".pth")

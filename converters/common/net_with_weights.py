@@ -136,7 +136,7 @@ def _is_readable_by_caffe(analysis: Analysis, weights: Weights) -> bool:
 def _read_prototxt(path: str | PathLike[str]) -> Net:
     from prototxt_gen.net.prototxt_reader import read
 
-    return read(path)
+    return read_net(path)
 
 
 def _load_weights(weights: WeightsLike, analysis: Analysis, options: ReadOptions) -> Weights:

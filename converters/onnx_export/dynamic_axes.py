@@ -20,7 +20,7 @@ from prototxt_gen import layers
 from prototxt_gen.analysis import Analysis
 from prototxt_gen.common.errors import UnsupportedError
 from prototxt_gen.ir import Layer, Value
-from prototxt_gen.net.lowering_checks import sources
+from prototxt_gen.net.lowering_checks import net_inputs
 
 OnnxShape = tuple[int | str, ...]
 """The shape of an ONNX value; a dynamic axis has a name in place of a number."""

@@ -16,8 +16,8 @@ from prototxt_gen import layers
 from prototxt_gen.analysis import Analysis, Row
 from prototxt_gen.common.errors import NetError, UnsupportedError
 from prototxt_gen.ir import Value
-from prototxt_gen.net.lowering_checks import is_fed, lower_all, results, sources
-from prototxt_gen.passes.bn_fold import fold
+from prototxt_gen.net.lowering_checks import computed_outputs, is_input_layer, lower_all, net_inputs
+from prototxt_gen.passes.bn_fold import fold_normalisation
 from prototxt_gen.weights import Weights
 
 OPSETS = range(18, 24)

@@ -19,7 +19,7 @@ from converters.common.preprocessing import Preprocessing
 from converters.pytorch_export.model_source import model_source
 from converters.pytorch_export.trace_to_source import python_literal
 from prototxt_gen.common.errors import PrototxtGenError, UnsupportedError
-from prototxt_gen.net.lowering_checks import results, sources
+from prototxt_gen.net.lowering_checks import computed_outputs, net_inputs
 from prototxt_gen.runtime.torch_net import TorchNet
 
 Array = np.ndarray[Any, Any]

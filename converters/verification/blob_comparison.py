@@ -14,7 +14,7 @@ from converters.verification.runtimes import Blobs, run_torch
 from prototxt_gen import layers
 from prototxt_gen.common.errors import PrototxtGenError
 from prototxt_gen.ir import Layer, Value, show
-from prototxt_gen.net.lowering_checks import is_fed
+from prototxt_gen.net.lowering_checks import is_input_layer
 
 Array = np.ndarray[Any, Any]
 TOLERANCE = 1e-4

@@ -72,9 +72,9 @@ def run_pycaffe(model: NetWithWeights, inputs: Mapping[str, Array]) -> dict[str,
 def write_caffe_files(model: NetWithWeights, folder: Path) -> tuple[Path, Path]:
     """Write a prototxt and a .caffemodel that the Caffe we build can read, with Input layers; return both paths."""
     from prototxt_gen.net.render import net_text
-    from prototxt_gen.passes.bvlc_equivalents import as_stock
+    from prototxt_gen.passes.bvlc_equivalents import as_bvlc_layers
     from prototxt_gen.passes.input_layers import with_input_layers
-    from prototxt_gen.schema.dialect import dialect
+    from prototxt_gen.schema.dialect import find_dialect
     from prototxt_gen.weights import as_inverse_std, write
 
     analysis, weights = as_stock(with_input_layers(model.analysis), model.weights)

@@ -1,6 +1,6 @@
-"""What a net costs, layer by layer: shapes, learned parameters, multiply-accumulates, memory of the blobs.
+"""Analysis of a net, layer by layer: shapes, learned parameters, multiply-accumulates (MACs), memory of the blobs.
 
-Nothing here guesses: where a shape cannot be known, the row says why, and what depends on it stays unknown.
+No shape is guessed: if one cannot be inferred, the row of the layer has the error, and later layers stay unknown.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ FLOAT_BYTES = 4
 
 @dataclass(frozen=True)
 class Row:
-    """One layer's costs. `macs` is None, and a top's shape None, where they are not known; `error` then says why.
+    """Shapes and costs of one layer. Unknown shapes and `macs` are None; `error` then gives the reason.
 
-    `blocked` tells that only a bottom's shape is missing: the cause lies further up.
+    `blobs` are the learned blobs by role. `blocked` means that only the shape of a bottom is missing, so that the cause
+    is in an earlier layer.
     """
 
     layer: Layer
@@ -36,24 +37,30 @@ class Row:
 
     @property
     def known(self) -> bool:
+        """Whether all shapes and costs of the layer are known."""
         return self.error is None
 
     @property
     def parameters(self) -> int:
-        """Learned numbers; BN's moving statistics are not counted."""
+        """Number of learned parameters; moving statistics of batch normalisation are not counted."""
         return sum(math.prod(spec.shape) for spec in self.blobs.values() if not spec.statistic)
 
     @property
     def activation_bytes(self) -> int:
-        """Bytes of the blobs this layer adds, as float32; a top written in place adds none."""
-        held = {value.blob for value in self.layer.bottoms}
+        """Bytes of the tops of this layer as float32; tops written in place are not counted."""
+        bottoms = {value.blob for value in self.layer.bottoms}
         tops = zip(self.layer.tops, self.tops, strict=True)
-        return sum(FLOAT_BYTES * math.prod(shape) for top, shape in tops if shape is not None and top.blob not in held)
+        return sum(
+            FLOAT_BYTES * math.prod(shape) for top, shape in tops if shape is not None and top.blob not in bottoms
+        )
 
 
 @dataclass(frozen=True)
 class Analysis:
-    """The rows of a net and their totals. Totals count what is known; `complete` tells whether that is everything."""
+    """Shapes and costs of a net of one phase. Totals count only what is known; see `complete`.
+
+    `rows` are in the order of the layers; `shapes` are the known shapes by value.
+    """
 
     net: Net
     rows: tuple[Row, ...]
@@ -61,27 +68,30 @@ class Analysis:
 
     @property
     def complete(self) -> bool:
+        """Whether all shapes and costs of all layers are known."""
         return all(row.known for row in self.rows)
 
     @property
     def macs(self) -> int:
-        """Multiply-accumulates of one forward pass over the whole batch."""
+        """Number of multiply-accumulates of one forward pass over the whole batch."""
         return sum(row.macs or 0 for row in self.rows)
 
     @cached_property
     def parameters(self) -> int:
-        """Learned numbers; blobs shared by a common `param` name count once."""
+        """Number of learned parameters; blobs shared through the name of a `param` are counted once."""
         seen: set[str] = set()
-        return sum(math.prod(spec.shape) for row in self.rows for spec in _owned(row, seen) if not spec.statistic)
+        return sum(
+            math.prod(spec.shape) for row in self.rows for spec in _unshared_blobs(row, seen) if not spec.statistic
+        )
 
     @property
     def activation_bytes(self) -> int:
-        """Bytes of all blobs held at once, as Caffe does: inputs and every top not written in place."""
+        """Bytes of all blobs, which Caffe keeps in memory at the same time: inputs, and tops not written in place."""
         inputs = sum(FLOAT_BYTES * math.prod(self.shapes[v]) for v in self.net.inputs if v in self.shapes)
         return inputs + sum(row.activation_bytes for row in self.rows)
 
 
-def _owned(row: Row, seen: set[str]) -> Iterator[BlobSpec]:
+def _unshared_blobs(row: Row, seen: set[str]) -> Iterator[BlobSpec]:
     """Yield the blobs that are not shared with an earlier layer."""
     for index, spec in enumerate(row.blobs.values()):
         specs = row.layer.params.param
@@ -92,125 +102,133 @@ def _owned(row: Row, seen: set[str]) -> Iterator[BlobSpec]:
             seen.add(name)
 
 
-def analyse(net: Net, given: Mapping[str, Shape] | None = None) -> Analysis:
-    """Infer shapes and costs of a net of one phase. `given` sets the shapes of blobs made by inputs or data layers."""
-    given = given or {}
+def analyse(net: Net, input_shapes: Mapping[str, Shape] | None = None) -> Analysis:
+    """Infer shapes and costs of a net of one phase, and return them as an Analysis. Errors are in its rows.
+
+    `input_shapes` gives or overrules shapes of blobs that are inputs or tops of data layers.
+    """
+    input_shapes = input_shapes or {}
     shapes: dict[Value, Shape] = {}
     for value in net.inputs:
-        shape = given.get(value.blob, value.shape)
+        shape = input_shapes.get(value.blob, value.shape)
         if shape is not None:
             shapes[value] = shape
     rows = []
     for layer in net.layers:
-        row = _row(layer, tuple(shapes.get(value) for value in layer.bottoms), given)
+        row = _analyse_layer(layer, tuple(shapes.get(value) for value in layer.bottoms), input_shapes)
         shapes.update((value, shape) for value, shape in zip(layer.tops, row.tops, strict=True) if shape is not None)
         rows.append(row)
     return Analysis(net, tuple(rows), shapes)
 
 
 LayerKey = tuple[str, LayerParameter]
-"""What tells the layers of a net of both phases apart: two may have one name, with rules that differ."""
+"""Key of a layer in a net of all phases: name and parameters, as layers of two phases may have the same name."""
 
 
 def top_shapes(
-    net: Net, given: Mapping[str, Mapping[str, Shape]] | None = None
+    net: Net, input_shapes_of_phase: Mapping[str, Mapping[str, Shape]] | None = None
 ) -> dict[LayerKey, tuple[Shape | None, ...]]:
-    """Return the tops' shapes of a net that holds both phases; those of TRAIN for the layers that are in both.
+    """Return the shapes of the tops of each layer of a net of all phases; layers of both phases have those of TRAIN.
 
-    `given` holds, for each phase, the shapes of blobs that inputs or data layers make.
+    `input_shapes_of_phase` gives, for each phase, shapes of blobs that are inputs or tops of data layers.
     """
-    found: dict[LayerKey, tuple[Shape | None, ...]] = {}
+    shapes: dict[LayerKey, tuple[Shape | None, ...]] = {}
     for phase in ("TRAIN", "TEST"):
-        for row in analyse(net.at(phase), (given or {}).get(phase)).rows:
-            found.setdefault((row.layer.name, row.layer.params), row.tops)
-    return found
+        for row in analyse(net.at(phase), (input_shapes_of_phase or {}).get(phase)).rows:
+            shapes.setdefault((row.layer.name, row.layer.params), row.tops)
+    return shapes
 
 
-def _row(layer: Layer, bottoms: tuple[Shape | None, ...], given: Mapping[str, Shape]) -> Row:
-    from_outside = _given_tops(layer, given)
-    if layer.tops and None not in from_outside:
-        return Row(layer, bottoms, from_outside, macs=0)
+def _analyse_layer(layer: Layer, bottoms: tuple[Shape | None, ...], input_shapes: Mapping[str, Shape]) -> Row:
+    given_tops = _given_top_shapes(layer, input_shapes)
+    if layer.tops and None not in given_tops:
+        return Row(layer, bottoms, given_tops, macs=0)
     try:
         layer_type = layers.layer_type_of(layer)
         missing = [value.blob for value, shape in zip(layer.bottoms, bottoms, strict=True) if shape is None]
         if missing:
             layer_type.check_arity(layer)
-            return _blocked(layer, bottoms, f"the shape of its bottom {missing[0]!r} is not known")
-        tops, blobs, macs = _costs(layer, [shape for shape in bottoms if shape is not None])
-        merged = tuple(new or old for new, old in zip(from_outside, tops, strict=True))
+            return _blocked_row(layer, bottoms, f"the shape of its bottom {missing[0]!r} is unknown")
+        tops, blobs, macs = _layer_costs(layer, [shape for shape in bottoms if shape is not None])
+        merged = tuple(given or inferred for given, inferred in zip(given_tops, tops, strict=True))
         return Row(layer, bottoms, merged, blobs, macs)
     except NetError as error:
-        error.__context__ = None  # with the traceback it would keep every frame alive, a net's worth of them
-        return Row(layer, bottoms, from_outside, error=error.with_traceback(None))
+        error.__context__ = None  # context and traceback would keep the frames, and so much memory, alive
+        return Row(layer, bottoms, given_tops, error=error.with_traceback(None))
 
 
-def makes_data(layer: Layer) -> bool:
-    """Whether a layer's tops come from outside the net: a data layer, or one of unknown type without bottoms."""
+def is_data_layer(layer: Layer) -> bool:
+    """Return whether the tops come from outside the net: a data layer, or a Python or unknown type without bottoms."""
     layer_type = layers.find_layer_type(layer.type)
     if layer_type is None or layer_type.type == "Python":
         return not layer.bottoms
     return layer_type.data
 
 
-def _given_tops(layer: Layer, given: Mapping[str, Shape]) -> tuple[Shape | None, ...]:
-    """Return what the caller says of the tops of a layer without bottoms, Python layers among them."""
+def _given_top_shapes(layer: Layer, input_shapes: Mapping[str, Shape]) -> tuple[Shape | None, ...]:
+    """Return the shapes that `input_shapes` gives for the tops of a layer without bottoms; None for other tops.
+
+    A data layer with image and label needs only the shape of the image: the label then has the same batch size.
+    """
     layer_type = layers.find_layer_type(layer.type)
-    if layer.bottoms or not given:
+    if layer.bottoms or not input_shapes:
         return (None,) * len(layer.tops)
-    found = [given.get(top.blob) for top in layer.tops]
-    if layer_type is not None and layer_type.labels and len(found) == 2 and found[0] is not None:
-        found[1] = found[1] or found[0][:1]
-    return tuple(found)
+    shapes = [input_shapes.get(top.blob) for top in layer.tops]
+    if layer_type is not None and layer_type.labels and len(shapes) == 2 and shapes[0] is not None:
+        shapes[1] = shapes[1] or shapes[0][:1]
+    return tuple(shapes)
 
 
 Costs = tuple[tuple[Shape, ...], dict[str, BlobSpec], int]
 
 
-def _costs(layer: Layer, bottoms: Sequence[Shape]) -> Costs:
-    """Return top shapes, blobs and MACs. Deep nets repeat few layers: those alike but for their names are done once."""
-    places = {value.blob: index for index, value in reversed(list(enumerate(layer.bottoms + layer.tops)))}
-    ends = tuple(places[value.blob] for value in layer.bottoms + layer.tops)
+def _layer_costs(layer: Layer, bottoms: Sequence[Shape]) -> Costs:
+    """Return top shapes, blobs and MACs. Layers that differ only in names share a cached result."""
+    values = layer.bottoms + layer.tops
+    first_index = {value.blob: index for index, value in reversed(list(enumerate(values)))}
+    wiring = tuple(first_index[value.blob] for value in values)
     try:
-        return _costs_of_like(layer.type, layer.params, tuple(bottoms), ends)
+        return _cached_costs(layer.type, layer.params, tuple(bottoms), wiring)
     except NetError:
-        return _costs_of(layer, bottoms)  # again, so that the error names this layer
+        return _compute_costs(layer, bottoms)  # computed again, so that the error names this layer
 
 
 @lru_cache(maxsize=4096)
-def _costs_of_like(type_: str, params: LayerParameter, bottoms: tuple[Shape, ...], ends: tuple[int, ...]) -> Costs:
-    values = tuple(Value(str(end)) for end in ends)
-    return _costs_of(Layer("", type_, values[: len(bottoms)], values[len(bottoms) :], params), bottoms)
+def _cached_costs(type_: str, params: LayerParameter, bottoms: tuple[Shape, ...], wiring: tuple[int, ...]) -> Costs:
+    values = tuple(Value(str(index)) for index in wiring)
+    return _compute_costs(Layer("", type_, values[: len(bottoms)], values[len(bottoms) :], params), bottoms)
 
 
-def _costs_of(layer: Layer, bottoms: Sequence[Shape]) -> Costs:
+def _compute_costs(layer: Layer, bottoms: Sequence[Shape]) -> Costs:
     layer_type = layers.layer_type_of(layer)
     tops = layer_type.infer(layer, bottoms)
     return tops, layer_type.blobs(layer, bottoms), layer_type.macs(layer, bottoms, tops)
 
 
-def _blocked(layer: Layer, bottoms: tuple[Shape | None, ...], why: str) -> Row:
-    error = UnsupportedError(f"layer {layer.name!r} ({layer.type}): {why}")
+def _blocked_row(layer: Layer, bottoms: tuple[Shape | None, ...], reason: str) -> Row:
+    error = UnsupportedError(f"layer {layer.name!r} ({layer.type}): {reason}")
     return Row(layer, bottoms, (None,) * len(layer.tops), error=error, blocked=True)
 
 
-def resized(net: Net, size: Sequence[int]) -> dict[str, Shape]:
-    """Return shapes for `analyse` that give the net's first image input this height and width.
+def resized_input_shapes(net: Net, size: Sequence[int]) -> dict[str, Shape]:
+    """Return `input_shapes` for `analyse` that give the net's first image input another size.
 
-    `size` is one number (square), two (height, width), three (channels, height, width), or a whole N×C×H×W shape.
+    `size` is one number (square), height and width, channels, height and width, or a whole shape N×C×H×W. Raises
+    NetError if no input has a known shape N×C×H×W, which one or two numbers need.
     """
     if len(size) > 2:
-        return {_first_blob(net): tuple(size) if len(size) != 3 else (_batch(net), *size)}
+        return {_first_blob(net): tuple(size) if len(size) != 3 else (_declared_batch(net), *size)}
     height, width = (size[0], size[-1])
-    for value in [*net.inputs, *_input_tops(net)]:
+    for value in [*net.inputs, *_data_tops(net)]:
         if value.shape is not None and len(value.shape) == 4:
             return {value.blob: (*value.shape[:2], height, width)}
-    raise NetError(f"no input of shape N×C×H×W to resize to {show((height, width))}; give CxHxW or NxCxHxW")
+    raise NetError(f"there is no input N×C×H×W that can be resized to {show((height, width))}; give CxHxW or NxCxHxW")
 
 
-def _input_tops(net: Net) -> Iterator[Value]:
-    """Yield the tops of data layers, with their shapes where these are known."""
+def _data_tops(net: Net) -> Iterator[Value]:
+    """Yield the tops of data layers, with their shapes if known."""
     for row in analyse(net).rows:
-        if makes_data(row.layer):
+        if is_data_layer(row.layer):
             yield from (Value(v.blob, v.version, s) for v, s in zip(row.layer.tops, row.tops, strict=True))
 
 
@@ -221,11 +239,11 @@ def _first_blob(net: Net) -> str:
     return first.blob
 
 
-def _batch(net: Net) -> int:
-    """Return the batch of the net's first data layer as its parameters have it, or 1."""
+def _declared_batch(net: Net) -> int:
+    """Return the batch size in the parameters of the net's first data layer, or 1 if there is none."""
     for layer in net.layers:
-        for _, own in layer.params.set_fields() if makes_data(layer) else ():
-            batch = getattr(own, "batch_size", 0)
+        for _, params in layer.params.set_fields() if is_data_layer(layer) else ():
+            batch = getattr(params, "batch_size", 0)
             if batch:
                 return int(batch)
     return 1

@@ -1,4 +1,4 @@
-"""Why an analysis has holes: each reason once, with the layers that it holds for and those that only wait for them."""
+"""Reasons for unknown shapes: each root cause with its layers, and the number of later layers that depend on them."""
 
 from __future__ import annotations
 
@@ -7,12 +7,16 @@ from dataclasses import dataclass, field
 from prototxt_gen.analysis.net_analysis import Analysis, Row
 from prototxt_gen.ir import Value
 
-NOBODY = "a bottom that no layer makes"
+DANGLING_BOTTOM = "a bottom that no layer makes"
 
 
 @dataclass
 class Cause:
-    """One reason, the error's text without the layer's name; `waiting` counts the layers further down."""
+    """One reason for unknown shapes.
+
+    `reason` is the text of the error without the layer's name, `rows` are the layers with this error, and `waiting` is
+    the number of later layers whose shapes depend on them.
+    """
 
     reason: str
     rows: list[Row] = field(default_factory=list)
@@ -20,27 +24,27 @@ class Cause:
 
 
 def root_causes(analysis: Analysis) -> list[Cause]:
-    """Return the reasons why something is not known, in the order of the net; the dangling bottoms are one reason."""
-    found: dict[str, Cause] = {}
-    blame: dict[Value, str] = {}
+    """Return the root causes of unknown shapes, in the order of the net. All dangling bottoms are one cause."""
+    causes: dict[str, Cause] = {}
+    reason_of: dict[Value, str] = {}
     for row in analysis.rows:
         if row.error is None:
             continue
-        reason = _inherited(row, blame) if row.blocked else _reason(row)
-        cause = found.setdefault(reason, Cause(reason))
+        reason = _inherited_reason(row, reason_of) if row.blocked else _reason(row)
+        cause = causes.setdefault(reason, Cause(reason))
         if row.blocked:
             cause.waiting += 1
         else:
             cause.rows.append(row)
-        blame.update(dict.fromkeys(row.layer.tops, reason))
-    return list(found.values())
+        reason_of.update(dict.fromkeys(row.layer.tops, reason))
+    return list(causes.values())
 
 
 def _reason(row: Row) -> str:
     return str(row.error).replace(f"layer {row.layer.name!r} ", "", 1)
 
 
-def _inherited(row: Row, blame: dict[Value, str]) -> str:
-    """Return what the first bottom without a shape waits for."""
+def _inherited_reason(row: Row, reason_of: dict[Value, str]) -> str:
+    """Return the reason why the first bottom without a shape has none."""
     unknown = [value for value, shape in zip(row.layer.bottoms, row.bottoms, strict=True) if shape is None]
-    return blame.get(unknown[0], NOBODY)
+    return reason_of.get(unknown[0], DANGLING_BOTTOM)

@@ -1,48 +1,48 @@
-"""Residual units: the bricks of ResNet, ResNeXt and the Residual Attention Networks.
+"""Residual units of ResNet, ResNeXt and the Residual Attention Networks.
 
-A unit is a function of a Kit, a name, a Value and the output channels; its sum carries the unit's name.
+A unit is a function that adds the layers of one unit; its last layer, the sum, has the name of the unit.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from prototxt_gen.blocks.basic_blocks import Kit
+from prototxt_gen.blocks.basic_blocks import BlockBuilder
 from prototxt_gen.ir import Value
 
-Unit = Callable[[Kit, str, Value, int, int], Value]
-"""(kit, name, x, outputs, stride) → the sum, N×outputs×H/stride×W/stride."""
+ResidualUnit = Callable[[BlockBuilder, str, Value, int, int], Value]
+"""Function (blocks, name, x, outputs, stride) that returns the sum, N×outputs×H/stride×W/stride."""
 
 
-def pre_activation(kit: Kit, name: str, x: Value, outputs: int, stride: int = 1) -> Value:
-    """The pre-activation bottleneck of width outputs/4: the sum has no BN or ReLU of its own.
+def pre_activation(blocks: BlockBuilder, name: str, x: Value, outputs: int, stride: int = 1) -> Value:
+    """Add a pre-activation bottleneck unit of width outputs/4 and return its sum, which has no BN or ReLU behind it.
 
-    An identity shortcut takes the raw input; a projection takes the activated one. Bottoms of the sum: identity
-    `[branch1, x]`, projection `[branch2, branch1]`.
+    An identity shortcut reads `x` itself; a projection reads BN and ReLU of `x`. Bottoms of the sum are `[branch1, x]`
+    with an identity, `[branch2, branch1]` with a projection.
     """
-    active = kit.activate(x)
-    y = kit.conv(f"{name}/branch1/conv1_1x1", active, outputs // 4)
-    y = kit.conv(f"{name}/branch1/conv2_3x3", kit.activate(y), outputs // 4, kernel=3, stride=stride, pad=1)
-    y = kit.conv(f"{name}/branch1/conv3_1x1", kit.activate(y), outputs)
+    active = blocks.activate(x)
+    y = blocks.conv(f"{name}/branch1/conv1_1x1", active, outputs // 4)
+    y = blocks.conv(f"{name}/branch1/conv2_3x3", blocks.activate(y), outputs // 4, kernel=3, stride=stride, pad=1)
+    y = blocks.conv(f"{name}/branch1/conv3_1x1", blocks.activate(y), outputs)
     if stride == 1 and x.channels == outputs:
-        return kit.add(name, y, x)
-    return kit.add(name, kit.conv(f"{name}/branch2/conv1_1x1", active, outputs, stride=stride), y)
+        return blocks.add(name, y, x)
+    return blocks.add(name, blocks.conv(f"{name}/branch2/conv1_1x1", active, outputs, stride=stride), y)
 
 
-def post_activation(width: float, group: int) -> Unit:
-    """Return a bottleneck of ResNet or ResNeXt: BN after every convolution, ReLU after the sum.
+def post_activation(width: float, group: int) -> ResidualUnit:
+    """Return the bottleneck unit of ResNet or ResNeXt: BN after every convolution, ReLU after the sum.
 
-    `width` is the bottleneck's part of the outputs, 1/4 in ResNet, 1/2 in ResNeXt; `group` its cardinality.
+    `width` is the share of the outputs in the bottleneck (1/4 in ResNet, 1/2 in ResNeXt), `group` the cardinality.
     """
 
-    def unit(kit: Kit, name: str, x: Value, outputs: int, stride: int = 1) -> Value:
+    def unit(blocks: BlockBuilder, name: str, x: Value, outputs: int, stride: int = 1) -> Value:
         inner = int(outputs * width)
-        y = kit.activate(kit.conv(f"{name}/branch1/conv1_1x1", x, inner))
-        y = kit.conv(f"{name}/branch1/conv2_3x3", y, inner, kernel=3, stride=stride, pad=1, group=group)
-        y = kit.bn(kit.conv(f"{name}/branch1/conv3_1x1", kit.activate(y), outputs))
+        y = blocks.activate(blocks.conv(f"{name}/branch1/conv1_1x1", x, inner))
+        y = blocks.conv(f"{name}/branch1/conv2_3x3", y, inner, kernel=3, stride=stride, pad=1, group=group)
+        y = blocks.bn(blocks.conv(f"{name}/branch1/conv3_1x1", blocks.activate(y), outputs))
         if stride == 1 and x.channels == outputs:
-            return kit.relu(kit.add(name, y, x))
-        shortcut = kit.bn(kit.conv(f"{name}/branch2/conv1_1x1", x, outputs, stride=stride))
-        return kit.relu(kit.add(name, shortcut, y))
+            return blocks.relu(blocks.add(name, y, x))
+        shortcut = blocks.bn(blocks.conv(f"{name}/branch2/conv1_1x1", x, outputs, stride=stride))
+        return blocks.relu(blocks.add(name, shortcut, y))
 
     return unit

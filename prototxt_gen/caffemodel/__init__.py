@@ -1,13 +1,13 @@
-"""Files of learned numbers, without protobuf: .caffemodel, .solverstate, .binaryproto, and the first two as .h5.
+"""Reader and writer of weights files, without protobuf: .caffemodel, .solverstate, .binaryproto, and the HDF5 forms.
 
-    read(path) -> CaffeModel             V0, V1, V2 and HDF5, told by what is inside, not by the name
+    read(path) -> CaffeModel             V0, V1, V2 and HDF5, detected from the contents, not from the file name
     write(path, layers, name)            V2, or HDF5 if the name ends in .h5
-    read_solverstate, write_solverstate  what training goes on from
+    read_solverstate, write_solverstate  state of the solver, from which training can continue
     read_binaryproto, write_binaryproto  mean images
 
-Reading maps the file and walks it by its lengths: half a gigabyte opens in a millisecond, any size works, and no number
-is touched until `Blob.array` is called. Whatever is wrong with a file is one WeightsError, naming file
-and layer.
+The reader maps the file into memory and skips from field to field by their lengths, so that half a gigabyte opens in a
+millisecond; values are read only when `Blob.array` is called. Errors in a file raise WeightsError, which names the file
+and the layer.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ __all__ = [
 PathLike = str | os.PathLike[str]
 
 HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
-OTHERS = {
+FILE_SIGNATURES = {
     b"version https://git-lfs": "a git-lfs pointer: fetch the file itself with `git lfs pull`",
     b"\x89PNG": "a PNG picture",
     b"\xff\xd8\xff": "a JPEG picture",
@@ -68,10 +68,10 @@ def read(path: PathLike) -> CaffeModel:
 
 
 def write(path: PathLike, layers: Iterable[NewLayer | StoredLayer], name: str = "", *, force: bool = False) -> None:
-    """Write the layers, one at a time, to `path`: HDF5 if it ends in .h5 (and then blobs only), else V2.
+    """Write the layers to `path`, one at a time: HDF5 if it ends in .h5 (blobs only), else .caffemodel (V2).
 
-    An existing file stays unless `force`; a write that fails leaves nothing. Arrays become float32, Blobs are copied as
-    they are stored. `name` is the net's.
+    `name` is the name of the net. Arrays are written as float32, Blobs are copied in their stored type. Raises
+    PrototxtGenError if the file exists and `force` is false. If an error occurs, no file is left.
     """
     if os.fspath(path).endswith(".h5"):
         h5.write_net(path, layers, force)
@@ -97,7 +97,7 @@ def write_solverstate(
     current_step: int = 0,
     force: bool = False,
 ) -> None:
-    """Write a solver state to `path`: HDF5 if it ends in .h5, as Caffe tells them apart (`Solver::Restore`)."""
+    """Write a solver state to `path`: HDF5 if it ends in .h5, as in Caffe (`Solver::Restore`)."""
     if os.fspath(path).endswith(".h5"):
         h5.write_state(path, iter, learned_net, history, current_step, force)
     else:
@@ -105,7 +105,7 @@ def write_solverstate(
 
 
 def read_binaryproto(path: PathLike) -> NDArray[np.float32]:
-    """Return the blob at `path`, read-only; a mean image is 1xCxHxW, channels as in the data, pixels unscaled."""
+    """Return the read-only blob of a .binaryproto: for a mean image 1×C×H×W, with the channel order of the data."""
     data, name = map_file(path), os.fspath(path)
     if is_hdf5(data):
         raise WeightsError(f"{name}: is an HDF5 file, not a .binaryproto")
@@ -114,12 +114,12 @@ def read_binaryproto(path: PathLike) -> NDArray[np.float32]:
 
 
 def write_binaryproto(path: PathLike, array: NDArray[Any], *, force: bool = False) -> None:
-    """Write `array` as a BlobProto; one of 4 axes in the old form, as Caffe's compute_image_mean does."""
+    """Write an array as BlobProto, with the old fields num to width if it has 4 axes, as compute_image_mean does."""
     writing.save(path, writing.blob_chunks(array, legacy=array.ndim == 4), force)
 
 
 def is_hdf5(data: memoryview) -> bool:
-    """Tell HDF5 by its signature, which is at byte 0, 512, 1024, 2048 … (`H5Fis_hdf5`)."""
+    """Return whether the file is HDF5: it has the signature at byte 0, 512, 1024, 2048 … (`H5Fis_hdf5`)."""
     at = 0
     while at + len(HDF5_MAGIC) <= len(data):
         if data[at : at + len(HDF5_MAGIC)] == HDF5_MAGIC:
@@ -129,15 +129,15 @@ def is_hdf5(data: memoryview) -> bool:
 
 
 def is_text(start: bytes) -> bool:
-    """Tell text, in whatever encoding that keeps ASCII: no control characters, and not strange letters alone."""
+    """Return whether the bytes look like text: no control characters, and at least a third ASCII."""
     plain = sum(32 <= byte < 127 or byte in b"\t\n\f\r" for byte in start)
     return plain * 3 >= len(start) and all(byte >= 32 or byte in b"\t\n\f\r" for byte in start)
 
 
 def refuse_other_kinds(data: memoryview, path: str, wanted: str) -> None:
-    """Raise WeightsError if `data` is of a kind that people mistake for weights, saying which."""
+    """Raise WeightsError, with the kind of file, if `data` is a kind that is often mistaken for weights."""
     start = bytes(data[:2048])
-    for magic, kind in OTHERS.items():
+    for magic, kind in FILE_SIGNATURES.items():
         if start.startswith(magic):
             raise WeightsError(f"{path}: is {kind}, not {wanted}")
     if is_text(start):

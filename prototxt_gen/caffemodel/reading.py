@@ -1,6 +1,6 @@
-"""From the bytes of a .caffemodel, .solverstate or .binaryproto to Blobs, by the numbers of BVLC's caffe.proto.
+"""Parser of .caffemodel, .solverstate and .binaryproto files, with the field numbers of BVLC's caffe.proto.
 
-Nothing is copied and no float is looked at. **Source** src/caffe/proto/caffe.proto (NetParameter, LayerParameter,
+Values are not read or copied. **Source** src/caffe/proto/caffe.proto (NetParameter, LayerParameter,
 V1LayerParameter, V0LayerParameter, BlobProto, SolverState), `Blob::FromProto` (src/caffe/blob.cpp),
 `UpgradeV1LayerType`, `UpgradeV1Net` (src/caffe/util/upgrade_proto.cpp); half precision: NVIDIA's caffe.proto.
 """
@@ -14,13 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from prototxt_gen.caffemodel.types import Blob, CaffeModel, Further, SolverState, Span, StoredLayer, shown
+from prototxt_gen.caffemodel.types import Blob, CaffeModel, OtherField, SolverState, Span, StoredLayer, quoted_name
 from prototxt_gen.caffemodel.wire import FIXED32, FIXED64, LEN, VARINT, Field, Wire, WireError, expect, signed
 from prototxt_gen.common.errors import WeightsError
 
-MOST_AXES = 32  # kMaxBlobAxes
-MOST_DIM = 2**31 - 1  # Caffe's dims are int
-LAYER_COST, BLOB_COST, SPAN_COST = 16, 8, 4  # memory and time, in fields: a million empty layers are refused early
+MAX_AXES = 32  # kMaxBlobAxes
+MAX_DIM = 2**31 - 1  # Caffe's dims are int
+LAYER_COST, BLOB_COST, SPAN_COST = 16, 8, 4  # cost of each in fields, against files of a million empty layers
 
 # fmt: off
 V1_TYPES = (
@@ -37,8 +37,8 @@ RAW_TYPES: dict[int | None, np.dtype[Any]] = {0: DOUBLE, 1: FLOAT, 2: HALF}  # N
 
 
 @dataclass(frozen=True)
-class Numbers:
-    """Where one generation of Caffe's schema puts what every layer has; -1: nowhere."""
+class FieldNumbers:
+    """The field numbers of a layer message in one version of the schema (V0, V1, V2); -1 if it has no such field."""
 
     name: int
     type: int
@@ -48,20 +48,20 @@ class Numbers:
     inner: int = -1
 
     def roles(self) -> dict[int, int]:
-        """Return what each number means, as V2's number for it; 0 for the inner layer of V0."""
+        """Return V2's number of the same field for each field number; 0 for the inner layer of V0."""
         roles = {self.name: 1, self.type: 2, self.bottom: 3, self.top: 4, self.blobs: 7, self.inner: 0}
         return {number: role for number, role in roles.items() if number > 0}
 
 
-V2_NUMBERS = Numbers(name=1, type=2, bottom=3, top=4, blobs=7)
-V1_NUMBERS = Numbers(name=4, type=5, bottom=2, top=3, blobs=6, inner=1)
-V0_NUMBERS = Numbers(name=1, type=2, bottom=-1, top=-1, blobs=50)
+V2_NUMBERS = FieldNumbers(name=1, type=2, bottom=3, top=4, blobs=7)
+V1_NUMBERS = FieldNumbers(name=4, type=5, bottom=2, top=3, blobs=6, inner=1)
+V0_NUMBERS = FieldNumbers(name=1, type=2, bottom=-1, top=-1, blobs=50)
 ROLES = {numbers: numbers.roles() for numbers in (V2_NUMBERS, V1_NUMBERS, V0_NUMBERS)}
 ROLE_NAMES = {0: "layer", 1: "name", 2: "type", 3: "bottom", 4: "top", 7: "blobs"}
 
 
 def text(data: memoryview) -> str:
-    """Return a name; bytes that are not UTF-8 come as surrogates, and go back as they were."""
+    """Return a name as str; bytes that are not UTF-8 become surrogates, which can be encoded again."""
     return str(data, "utf-8", "surrogateescape")
 
 
@@ -81,20 +81,20 @@ class BlobReader:
         """Return the BlobProto at data[start:stop]. Raises WireError unless shape and data agree."""
         self.wire.spend(BLOB_COST)
         for each in self.wire.fields(start, stop):
-            self._take(each)
-        dtype, spans = self._numbers()
+            self._add_field(each)
+        dtype, spans = self._value_spans()
         shape = tuple(self.legacy.get(number, 0) for number in (1, 2, 3, 4)) if self.legacy else tuple(self.dims)
         check_shape(shape, sum(span.numbers(dtype.itemsize) for span in spans))
         return Blob(shape, bool(self.legacy), dtype, self.wire.data, tuple(spans))
 
-    def _take(self, each: Field) -> None:
+    def _add_field(self, each: Field) -> None:
         number, kind, start, stop, _ = each
         if number == 5:
             self.wire.spend(SPAN_COST)
             self.floats.append(span_of(each, FIXED32, 4, "data"))
         elif number == 7:
             expect(each, LEN, "shape")
-            self._take_dims(start, stop)
+            self._add_dims(start, stop)
         elif number in (1, 2, 3, 4):
             expect(each, VARINT, ("num", "channels", "height", "width")[number - 1])
             self.legacy[number] = signed(start, 32)
@@ -106,16 +106,16 @@ class BlobReader:
         elif number == 12 and kind == LEN:
             self.raw = [Span(start, stop, 1)]
 
-    def _take_dims(self, start: int, stop: int) -> None:
+    def _add_dims(self, start: int, stop: int) -> None:
         for number, kind, value, end, _ in self.wire.fields(start, stop):
             if number == 1 and kind in (VARINT, LEN):
                 for dim in self.wire.varints(value, end) if kind == LEN else (value,):
                     self.dims.append(signed(dim))
-                    if len(self.dims) > MOST_AXES:
-                        raise WireError(f"a shape of more than {MOST_AXES} axes")
+                    if len(self.dims) > MAX_AXES:
+                        raise WireError(f"a shape of more than {MAX_AXES} axes")
 
-    def _numbers(self) -> tuple[np.dtype[Any], list[Span]]:
-        """Return type and place of the numbers: doubles before floats, as in Caffe; NVIDIA's raw bytes after both."""
+    def _value_spans(self) -> tuple[np.dtype[Any], list[Span]]:
+        """Return type and spans of the values: doubles if any, as in Caffe, else floats, else NVIDIA's raw bytes."""
         if any(span.stop > span.start for span in self.doubles):
             return DOUBLE, self.doubles
         if any(span.stop > span.start for span in self.floats) or not self.raw:
@@ -128,7 +128,7 @@ class BlobReader:
 
 
 def span_of(each: Field, unpacked: int, width: int, name: str) -> Span:
-    """Return where the numbers of a packed field, or of a run of unpacked ones, lie."""
+    """Return the span of the values of a packed field, or of a run of unpacked fields."""
     _, kind, start, stop, _ = each
     if kind == unpacked:
         return Span(start, stop, width + 1)
@@ -138,33 +138,33 @@ def span_of(each: Field, unpacked: int, width: int, name: str) -> Span:
 
 
 def check_whole(size: int, width: int, name: str) -> None:
-    """Raise WireError unless `size` bytes are whole numbers of `width` bytes."""
+    """Raise WireError unless `size` bytes is a multiple of `width` bytes."""
     if size % width:
         raise WireError(f"{name} of {size:,} bytes is no whole count of {width}-byte numbers")
 
 
 def check_shape(shape: tuple[int, ...], held: int) -> None:
-    """Raise WireError unless `shape` is one that Caffe could have and asks for the `held` numbers."""
+    """Raise WireError unless `shape` is possible in Caffe and has `held` values."""
     said = "x".join(map(str, shape)) or "a single number"
-    if any(not 0 <= dim <= MOST_DIM for dim in shape) or math.prod(dim or 1 for dim in shape) >= 2**48:
+    if any(not 0 <= dim <= MAX_DIM for dim in shape) or math.prod(dim or 1 for dim in shape) >= 2**48:
         raise WireError(f"no blob has the shape {said}")
     if math.prod(shape) != held:
         raise WireError(f"shape {said} asks for {math.prod(shape):,} values, {held:,} are stored")
 
 
 class LayerReader:
-    """Collects the fields of one layer of any generation."""
+    """Collects the fields of one layer of any version."""
 
     def __init__(self, wire: Wire, index: int) -> None:
         self.wire, self.index = wire, index
         self.name = self.type = ""
         self.ends: dict[int, list[str]] = {3: [], 4: []}
         self.blobs: list[tuple[int, int]] = []
-        self.further: list[Further] = []
+        self.other_fields: list[OtherField] = []
         self.seen: set[int] = set()
         self.inner: list[tuple[int, int]] = []
 
-    def take(self, start: int, stop: int, numbers: Numbers) -> None:
+    def take(self, start: int, stop: int, numbers: FieldNumbers) -> None:
         """Collect the layer's message at data[start:stop]."""
         roles = ROLES[numbers]
         for each in self.wire.fields(start, stop):
@@ -172,7 +172,7 @@ class LayerReader:
             self.seen.add(number)
             role = roles.get(number)
             if role is None:
-                self.further.append(Further(number, kind, value, end, at))
+                self.other_fields.append(OtherField(number, kind, value, end, at))
             elif role == 2 and numbers is V1_NUMBERS:
                 expect(each, VARINT, "type")
                 self.type = V1_TYPES[value] if value < len(V1_TYPES) else f"V1:{value}"
@@ -193,14 +193,14 @@ class LayerReader:
             self.ends[role].append(value)
 
     def take_inner(self) -> None:
-        """Replace all but the ends by what V0 put into `layer`; of the message around it Caffe keeps only the ends."""
+        """Replace all fields except bottoms and tops by those of the inner V0 layer, as Caffe does."""
         self.name = self.type = ""
-        self.blobs, self.further, self.seen = [], [], set()
+        self.blobs, self.other_fields, self.seen = [], [], set()
         for start, stop in self.inner:
             self.take(start, stop, V0_NUMBERS)
 
-    def read(self, start: int, stop: int, numbers: Numbers) -> StoredLayer:
-        """Return the layer at data[start:stop]; a WireError names the blob."""
+    def read(self, start: int, stop: int, numbers: FieldNumbers) -> StoredLayer:
+        """Return the layer at data[start:stop]. Raises WireError, which names the blob."""
         self.wire.spend(LAYER_COST)
         self.take(start, stop, numbers)
         if self.inner:
@@ -217,17 +217,17 @@ class LayerReader:
             version="V0" if self.inner else "V2" if numbers is V2_NUMBERS else "V1",
             positions=tuple(range(len(blobs))),
             source=self.wire.data,
-            further=tuple(self.further),
+            other_fields=tuple(self.other_fields),
         )
 
     def __str__(self) -> str:
         if not self.name:
             return f"layer number {self.index + 1}"
-        return f"layer {shown(self.name)} ({shown(self.type)[1:-1] or 'type unknown'})"
+        return f"layer {quoted_name(self.name)} ({quoted_name(self.type)[1:-1] or 'type unknown'})"
 
 
 def read_blobs(wire: Wire, places: list[tuple[int, int]], what: str) -> Iterator[Blob]:
-    """Yield the BlobProtos at these places; a WireError says which one it was."""
+    """Yield the BlobProtos at these byte ranges. Raises WireError, which names the blob by `what` and its index."""
     for index, (start, stop) in enumerate(places):
         try:
             yield BlobReader(wire).read(start, stop)
@@ -236,7 +236,7 @@ def read_blobs(wire: Wire, places: list[tuple[int, int]], what: str) -> Iterator
 
 
 def parse_net(data: memoryview, path: str) -> CaffeModel:
-    """Return the NetParameter in `data`. Raises WeightsError naming the file and, where one is to blame, the layer."""
+    """Return the NetParameter in `data`. Raises WeightsError, which names the file and, if possible, the layer."""
     wire, name, layers = Wire(data), "", list[StoredLayer]()
     try:
         for each in wire.fields(0, len(data)):

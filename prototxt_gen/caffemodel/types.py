@@ -1,4 +1,4 @@
-"""What a file of weights holds, as plain frozen data; and NewLayer, for what is to be written."""
+"""Immutable data classes for the contents of weights files; NewLayer for layers to write."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from prototxt_gen.caffemodel.wire import LEN, VARINT, forget
+from prototxt_gen.caffemodel.wire import LEN, VARINT, release_pages
 from prototxt_gen.common.errors import WeightsError
 
 Version = Literal["V0", "V1", "V2", "HDF5"]
@@ -21,29 +21,29 @@ PHASE_FIELD = 10  # LayerParameter.phase
 PHASES: tuple[Phase, Phase] = ("TRAIN", "TEST")
 
 
-def shown(name: str) -> str:
-    """Return `name` quoted for a sentence, shortened where a damaged file made it endless."""
+def quoted_name(name: str) -> str:
+    """Return `name` in quotes, for error messages; names longer than 80 characters are shortened."""
     return repr(name if len(name) <= 80 else name[:77] + "...")
 
 
 class Span(NamedTuple):
-    """Numbers that lie in the file from byte `start` to `stop`, `stride` bytes from one to the next."""
+    """Values in the file from byte `start` to `stop`; one begins `stride` bytes after the other."""
 
     start: int
     stop: int
     stride: int
 
     def numbers(self, width: int) -> int:
-        """Return how many numbers of `width` bytes lie here; the last has no gap behind it."""
+        """Return the number of values of `width` bytes each; there is no gap behind the last."""
         return (self.stop - self.start + self.stride - width) // self.stride
 
 
 @dataclass(frozen=True, eq=False)
 class Blob:
-    """One learned array as it is stored; its numbers stay in the file until `array` is called.
+    """One learned array in a file; its values are read when `array` or `stored` is called.
 
-    `legacy` says that the shape came from num, channels, height and width: it has 4 axes, and Caffe takes it for every
-    shape that equals it but for ones in front (`Blob::ShapeEquals`, src/caffe/blob.cpp): 1x1x1xN fits N.
+    `legacy` means that the shape is stored as num, channels, height and width. It has 4 axes, and Caffe accepts it for
+    a shape that differs only by leading ones: 1x1x1xN for N (`Blob::ShapeEquals`, src/caffe/blob.cpp).
     """
 
     shape: tuple[int, ...]
@@ -54,22 +54,22 @@ class Blob:
 
     @property
     def count(self) -> int:
-        """How many numbers the shape asks for, and the file holds."""
+        """Number of values."""
         return math.prod(self.shape)
 
     def stored(self) -> NDArray[Any]:
-        """Return the numbers in the file's own type and the blob's shape: a read-only view if they lie together."""
+        """Return the values in the type that they have in the file; a read-only view if they are contiguous."""
         parts = [self._view(span) for span in self.spans]
         flat: NDArray[Any] = parts[0] if len(parts) == 1 else np.concatenate([np.empty(0, self.dtype), *parts])
         shaped: NDArray[Any] = flat.reshape(self.shape)
         return shaped
 
     def array(self) -> NDArray[np.float32]:
-        """Return the numbers as float32 in the blob's shape; double and half precision are converted.
+        """Return the values as float32; double and half precision are converted.
 
-        Stored as packed float32, as nearly all are, it is a read-only view of the file, and may begin at any byte: give
-        `np.array(...)` of it to code that writes into it or needs alignment. NaN and infinities are carried, and a
-        double beyond float32 becomes infinite, as in Caffe.
+        For packed float32, the usual case, this is a read-only view of the file that may begin at any byte; use
+        `np.array(...)` for code that writes to it or needs alignment. NaN and infinities are kept, and a double beyond
+        the range of float32 becomes infinite, as in Caffe.
         """
         with np.errstate(all="ignore"):
             converted: NDArray[np.float32] = self.stored().astype(np.float32, copy=False)
@@ -81,8 +81,8 @@ class Blob:
         return view
 
 
-class Further(NamedTuple):
-    """A field of a layer that is neither name, type, bottom, top nor blob: data[at:stop] is all of it."""
+class OtherField(NamedTuple):
+    """A field of a stored layer other than name, type, bottom, top and blobs; data[at:stop] is the whole field."""
 
     number: int
     kind: int
@@ -93,12 +93,12 @@ class Further(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class StoredLayer:
-    """One layer of a file of weights.
+    """One layer of a weights file.
 
-    `type` is Caffe's V2 name; V1's numbers are turned into it (one that BVLC does not know, as 42, stays "V1:42"), V0's
-    strings ("conv") are kept, and HDF5 files have none (""). Names that are not UTF-8 keep their bytes as surrogates.
-    `fields` are the field numbers that the layer's message carries (V0: the inner message's): they tell forks apart.
-    `positions` are the blobs' places in the layer: 0, 1, 2 … except in HDF5, where Caffe leaves out shared ones.
+    `type` is the V2 name: V1's numbers are converted ("V1:42" for a number that BVLC does not have), V0's strings
+    ("conv") are kept, and HDF5 files have none (""). Bytes of names that are not UTF-8 are kept as surrogates. `fields`
+    are the field numbers in the layer's message (V0: in the inner message), from which a fork can be detected.
+    `positions` are the indices of the blobs in the layer: 0, 1, 2 …, but in HDF5 shared blobs are missing.
     """
 
     name: str
@@ -111,15 +111,15 @@ class StoredLayer:
     version: Version = "V2"
     positions: tuple[int, ...] = ()
     source: memoryview = field(default=memoryview(b""), repr=False)
-    further: tuple[Further, ...] = field(default=(), repr=False)
+    other_fields: tuple[OtherField, ...] = field(default=(), repr=False)
 
     def messages(self, number: int) -> tuple[memoryview, ...]:
-        """Return the bytes of every sub-message with this field number, uncopied: there may be many `param` (6)."""
-        found = (part for part in self.further if part.number == number and part.kind == LEN)
+        """Return the bytes of all inner messages with this field number (`param`, 6, is repeated), without a copy."""
+        found = (part for part in self.other_fields if part.number == number and part.kind == LEN)
         return tuple(self.source[part.start : part.stop] for part in found)
 
     def message(self, number: int) -> memoryview | None:
-        """Return the bytes of the one sub-message with this number, or None; pieces are joined, as protobuf does."""
+        """Return the bytes of the inner message with this field number, or None; parts are joined, as in protobuf."""
         parts = self.messages(number)
         if len(parts) > 1:
             return memoryview(b"".join(parts))
@@ -127,20 +127,20 @@ class StoredLayer:
 
     @property
     def phase(self) -> Phase | None:
-        """The phase the layer was saved in (LayerParameter.phase), where the file says it."""
+        """The phase in which the layer was saved (LayerParameter.phase), or None."""
         if self.version != "V2":
             return None
-        found = [part.start for part in self.further if part.number == PHASE_FIELD and part.kind == VARINT]
+        found = [part.start for part in self.other_fields if part.number == PHASE_FIELD and part.kind == VARINT]
         return PHASES[found[-1]] if found and found[-1] < len(PHASES) else None
 
-    def renewed(self, type: str | None = None) -> NewLayer:
-        """Return this layer for writing. A V2 layer keeps every field; an older one name, type, ends and blobs.
+    def to_new_layer(self, type: str | None = None) -> NewLayer:
+        """Return this layer as a NewLayer. V2 layers keep all fields, others only name, type, bottoms, tops and blobs.
 
-        `type` replaces the type, and has to be given for V0 and HDF5 layers, which do not know their V2 name.
+        `type` replaces the type; it is required for V0 and HDF5 layers, which have no V2 type. Raises WeightsError.
         """
         if type is None and self.version in ("V0", "HDF5"):
-            raise WeightsError(f"layer {shown(self.name)}: a {self.version} file does not tell its type in V2")
-        kept = self.further if self.version == "V2" else ()
+            raise WeightsError(f"layer {quoted_name(self.name)}: a {self.version} file does not have its V2 type")
+        kept = self.other_fields if self.version == "V2" else ()
         encoded = tuple((part.number, self.source[part.at : part.stop]) for part in kept)
         return NewLayer(
             self.name, self.type if type is None else type, self.blobs, self.bottoms, self.tops, encoded=encoded
@@ -149,24 +149,24 @@ class StoredLayer:
 
 @dataclass(frozen=True, eq=False)
 class CaffeModel:
-    """The layers of one file, in its order; two may have one name, and Caffe copies from both in turn."""
+    """The layers of a weights file, in order. If two have the same name, Caffe copies both, one after another."""
 
     name: str
     layers: tuple[StoredLayer, ...]
     version: Version
     path: str
 
-    def forget(self) -> None:
-        """Let the system drop the pages that were read so far; views stay right, and read them again when used."""
-        forget(self.layers[0].source)
+    def release_pages(self) -> None:
+        """Release the memory pages read so far; views stay valid and read them from the file again."""
+        release_pages(self.layers[0].source)
 
 
 @dataclass(frozen=True, eq=False)
 class NewLayer:
-    """One layer to write. Blobs are arrays, written as float32, or Blobs, copied as they are stored.
+    """One layer to write. `blobs` are arrays, which are written as float32, or Blobs, which are copied unchanged.
 
-    `params` holds sub-messages by LayerParameter field number, already serialised: the numbers are the fork's.
-    `encoded` holds further fields whole, tag included (`StoredLayer.renewed` fills it).
+    `params` are serialised inner messages by their LayerParameter field number, which depends on the fork.
+    `encoded` holds other_fields fields whole, tag included (`StoredLayer.to_new_layer` sets it).
     """
 
     name: str
@@ -181,9 +181,9 @@ class NewLayer:
 
 @dataclass(frozen=True, eq=False)
 class SolverState:
-    """What Caffe's solver saves beside the weights (`SGDSolver::SnapshotSolverState`).
+    """A solver state, which Caffe saves beside the weights (`SGDSolver::SnapshotSolverState`).
 
-    `history`: one blob per learnable blob for SGD, Nesterov, AdaGrad and RMSProp, two for AdaDelta and Adam.
+    `history` has one blob per learned blob for SGD, Nesterov, AdaGrad and RMSProp, two for AdaDelta and Adam.
     """
 
     iter: int

@@ -1,9 +1,9 @@
-"""Protocol buffers' wire format, walked in place: no schema, no copy, no limit of 2 GiB.
+"""Parser and encoder of protobuf's wire format, without a schema, without copies and without the limit of 2 GiB.
 
-A message is a run of fields; each says its number, its wire type and, where it has one, its length. So a file of half a
-gigabyte is walked by its lengths alone, and the pages that hold floats are never touched. The public specification is
-protobuf's "Encoding" page. Stricter than protobuf in two places, for files that nobody vouches for: the number of
-fields in a file is bounded, and so is the depth of groups.
+A message is a sequence of fields, each with its number, its wire type and, for some types, its length. So the parser
+skips from field to field by their lengths, and never reads the memory pages with floats. The specification is the page
+"Encoding" of protobuf. Unlike in protobuf, the number of fields in a file and the depth of groups are limited, as a
+protection against malicious files.
 """
 
 from __future__ import annotations
@@ -20,29 +20,29 @@ VARINT, FIXED64, LEN, GROUP, GROUP_END, FIXED32 = range(6)
 WIRE_NAMES = ("varint", "64-bit", "length-delimited", "group", "end of group", "32-bit")
 WIDTHS = {FIXED64: 8, FIXED32: 4}
 
-MOST_FIELDS = 1_000_000  # a net of 10,000 layers has about 300,000; a walk of this many takes about a second
-MOST_GROUPS = 100  # deep: protobuf's own default limit
+MAX_FIELDS = 1_000_000  # a net of 10,000 layers has about 300,000; a walk of this many takes about a second
+MAX_GROUP_DEPTH = 100  # deep: protobuf's own default limit
 RUN_COST = 8  # what finding a run of unpacked numbers costs, in fields
 
 Field = tuple[int, int, int, int, int]  # number, wire type, value (varint) or start of payload, end, start of its tag
 
 
 class WireError(ValueError):
-    """Bytes that are no protobuf message. The text says at which byte of the file, and why."""
+    """Bytes that are not a protobuf message. The message gives the position in the file and the reason."""
 
 
 class Wire:
-    """A walk over `data`; positions are offsets into it, and are what errors name."""
+    """Iterates over the fields of messages in `data`. Positions, also in errors, are byte offsets in `data`."""
 
-    def __init__(self, data: memoryview, most_fields: int = MOST_FIELDS) -> None:
+    def __init__(self, data: memoryview, most_fields: int = MAX_FIELDS) -> None:
         self.data = data
-        self._most = self._left = most_fields
+        self._max_fields = self._remaining = most_fields
 
     def spend(self, fields: int) -> None:
-        """Count `fields` against what one file may hold, so that time and memory stay bounded."""
-        self._left -= fields
-        if self._left < 0:
-            raise WireError(f"more than {self._most:,} fields and layers, far more than any net has")
+        """Subtract `fields` from the number of fields allowed in one file. Raises WireError if it is exceeded."""
+        self._remaining -= fields
+        if self._remaining < 0:
+            raise WireError(f"more than {self._max_fields:,} fields and layers, far more than any net has")
 
     def fields(self, start: int, stop: int) -> Iterator[Field]:
         """Yield the fields of the message at data[start:stop], in order.
@@ -75,7 +75,7 @@ class Wire:
             at = end
 
     def varint(self, at: int, stop: int) -> tuple[int, int]:
-        """Return the unsigned 64-bit number at `at`, and where it ends."""
+        """Return the unsigned 64-bit number at byte `at` and its end."""
         if at < stop and (first := self.data[at]) < 0x80:
             return first, at + 1
         value = 0
@@ -94,14 +94,14 @@ class Wire:
             yield value
 
     def _tag(self, at: int, stop: int) -> tuple[int, int]:
-        """Return the tag at `at` (its number times 8, and its wire type) and where it ends."""
+        """Return the tag at byte `at` (field number times 8 plus wire type) and its end."""
         tag, end = self.varint(at, stop)
         if not 8 <= tag <= 0xFFFF_FFFF:
             raise WireError(f"byte {at}: {tag >> 3} is no field number")
         return tag, end
 
     def _fixed_end(self, at: int, start: int, stop: int, width: int) -> int:
-        """Return where the fixed-width number at `start`, or the run of them that it begins, ends."""
+        """Return the end of the fixed-width number at `start`, or of the run of numbers that begins with it."""
         end = start + width
         if end > stop:
             raise WireError(f"byte {at}: cut off in a number of {width} bytes")
@@ -125,7 +125,7 @@ class Wire:
         return count
 
     def _group_end(self, number: int, kind: int, at: int, pos: int, stop: int) -> int:
-        """Return where the group that field `number` opened before `pos` is closed, skipping what it holds."""
+        """Return the end of the group that field `number` opened before `pos`."""
         if kind != GROUP:
             raise WireError(f"byte {at}: field {number} has wire type {kind}, which begins no field")
         groups = [number]
@@ -141,12 +141,12 @@ class Wire:
                 raise WireError(f"byte {at_inner}: closes group {inner}, which is not the one that is open")
             elif kind != GROUP_END:
                 pos = self._skip(at_inner, kind, pos, stop)
-            if len(groups) > MOST_GROUPS:
-                raise WireError(f"byte {at_inner}: groups nested more than {MOST_GROUPS} deep")
+            if len(groups) > MAX_GROUP_DEPTH:
+                raise WireError(f"byte {at_inner}: groups nested more than {MAX_GROUP_DEPTH} deep")
         return pos
 
     def _skip(self, at: int, kind: int, pos: int, stop: int) -> int:
-        """Return where the payload at `pos` of a field that is no group ends."""
+        """Return the end of the payload at `pos` of a field that is not a group."""
         if kind == LEN:
             size, pos = self.varint(pos, stop)
             end = pos + size
@@ -202,7 +202,7 @@ def encode_message(field: int, payload: bytes | memoryview) -> bytes:
 
 
 def map_file(path: str | os.PathLike[str]) -> memoryview:
-    """Return the bytes of `path`, mapped read-only: nothing is read until it is looked at.
+    """Return the bytes of `path`, mapped into memory read-only; they are read from the disk when accessed.
 
     Raises WeightsError if there is no such file, it cannot be read, is empty, or is no regular file (opening a pipe
     could wait for ever).
@@ -219,7 +219,7 @@ def map_file(path: str | os.PathLike[str]) -> memoryview:
         raise WeightsError(f"{os.fspath(path)}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
 
 
-def forget(data: memoryview) -> None:
-    """Drop the pages of a mapped file from memory, where the system can; they come back when they are looked at."""
+def release_pages(data: memoryview) -> None:
+    """Release the memory pages of a mapped file, if the system supports it; they are read again when accessed."""
     if isinstance(data.obj, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
         data.obj.madvise(mmap.MADV_DONTNEED)

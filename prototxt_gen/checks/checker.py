@@ -1,4 +1,4 @@
-"""Everything that is wrong with a net or a solver, at once. A rule is a function in the tuple of its module."""
+"""check_net and check_solver: apply all rules and return all problems. Each module of rules ends in a tuple of them."""
 
 from __future__ import annotations
 
@@ -8,36 +8,46 @@ from typing import NamedTuple
 
 from prototxt_gen.analysis import analyse
 from prototxt_gen.checks.blob_rules import BLOB_RULES
-from prototxt_gen.checks.in_place_rules import GRADIENT_RULES
-from prototxt_gen.checks.problem import ERROR, NOTE, WARNING, Phase, Problem, SolverFile, Whole, of_file
-from prototxt_gen.checks.prototxt_rules import FILE_RULES
-from prototxt_gen.checks.solver_rules import SOLVER_RULES, exists, missing_data
+from prototxt_gen.checks.in_place_rules import IN_PLACE_RULES
+from prototxt_gen.checks.problem import ERROR, NOTE, WARNING, NetFile, PhaseNet, Problem, SolverFile, file_problem
+from prototxt_gen.checks.prototxt_rules import PROTOTXT_RULES
+from prototxt_gen.checks.solver_rules import SOLVER_RULES, file_exists, missing_data_files
 from prototxt_gen.checks.training_rules import TRAINING_RULES
 from prototxt_gen.checks.window_rules import WINDOW_RULES
 from prototxt_gen.common.errors import PrototxtError
 from prototxt_gen.ir import Layer, Net, Shape
-from prototxt_gen.net.phase_rules import phases_of
-from prototxt_gen.net.prototxt_reader import net_from_tree, read_text
+from prototxt_gen.net.phase_rules import intended_phases
+from prototxt_gen.net.prototxt_reader import net_from_tree, read_prototxt_bytes
 from prototxt_gen.net.solver import Solver
 from prototxt_gen.net.upgrade import Tree
 from prototxt_gen.schema.caffe_proto import NetState
 from prototxt_gen.text import Field, parse
 
-__all__ = ["ERROR", "NOTE", "WARNING", "Problem", "Run", "broken", "check_net", "check_solver", "runs_of"]
+__all__ = [
+    "ERROR",
+    "NOTE",
+    "WARNING",
+    "NetMode",
+    "Problem",
+    "check_net",
+    "check_solver",
+    "intended_modes",
+    "unreadable_problem",
+]
 
-PHASE_RULES = (*BLOB_RULES, *TRAINING_RULES, *GRADIENT_RULES, *WINDOW_RULES)
-STRICT = frozenset({"unknown-field", "unknown-type"})
-"""Warnings that `strict` makes errors."""
-Given = Callable[[Net], Mapping[str, Shape]]
-"""Says for a net of one phase which shapes its inputs have."""
+PHASE_NET_RULES = (*BLOB_RULES, *TRAINING_RULES, *IN_PLACE_RULES, *WINDOW_RULES)
+STRICT_CODES = frozenset({"unknown-field", "unknown-type"})
+"""Codes of the warnings that become errors with `strict`."""
+InputShapes = Callable[[Net], Mapping[str, Shape]]
+"""A function from a net of one phase to the shapes of its inputs, by blob."""
 
 
-def _nothing(net: Net) -> Mapping[str, Shape]:
+def _no_shapes(net: Net) -> Mapping[str, Shape]:
     return {}
 
 
-class Run(NamedTuple):
-    """A way to run a net: its phase, stages and level."""
+class NetMode(NamedTuple):
+    """The phase, stages and level that a net is run with, as in Caffe's NetState."""
 
     phase: str
     stages: tuple[str, ...] = ()
@@ -48,111 +58,130 @@ class Run(NamedTuple):
         return " ".join((self.phase, *(f"stage {stage}" for stage in self.stages)))
 
 
-def runs_of(net: Net, phase: str | None = None, stages: Sequence[str] = (), level: int = 0) -> list[Run]:
-    """Return the ways a net is meant to be run; phase and level go before what the file says."""
+def intended_modes(net: Net, phase: str | None = None, stages: Sequence[str] = (), level: int = 0) -> list[NetMode]:
+    """Return the modes that a net is meant to be run in; `phase` and `level` overrule the file, `stages` are added."""
     state = net.params.state
-    phases = (phase,) if phase else phases_of(net.map(_with_one_kind_of_rules))
-    return [Run(one, (*state.stage, *stages), level or state.level) for one in phases]
+    phases = (phase,) if phase else intended_phases(net.map(_without_conflicting_rules))
+    return [NetMode(each, (*state.stage, *stages), level or state.level) for each in phases]
 
 
 def check_net(
-    net: Net, tree: Tree = (), runs: Sequence[Run] = (), *, strict: bool = False, given: Given = _nothing
+    net: Net,
+    tree: Tree = (),
+    modes: Sequence[NetMode] = (),
+    *,
+    strict: bool = False,
+    input_shapes: InputShapes = _no_shapes,
 ) -> list[Problem]:
-    """Return what is wrong with a net as read, in these runs or those it is meant for, in the order of the file.
+    """Return all problems of a net in the given modes, in the order of the file. Default modes: `intended_modes`.
 
-    `tree` is the net's text as parsed; `strict` makes errors of unknown fields and types; `given` says shapes.
+    `tree` is the parsed text of the net. `strict` turns unknown fields and types from warnings into errors.
+    `input_shapes` gives shapes of inputs that are not in the file.
     """
-    sound = net.map(_with_one_kind_of_rules)
-    in_runs = {run.name: _of_run(run, sound, given) for run in runs or runs_of(net)}
-    return _finished([*_of_file(Whole(net, tree)), *_merged(in_runs)], strict)
+    filterable = net.map(_without_conflicting_rules)
+    by_mode = {mode.name: _mode_problems(mode, filterable, input_shapes) for mode in modes or intended_modes(net)}
+    return _sorted_by_line([*_prototxt_problems(NetFile(net, tree)), *_merge_modes(by_mode)], strict)
 
 
-def _with_one_kind_of_rules(layer: Layer) -> Layer:
-    """Leave out the exclude rules where there are include rules too, which a rule of its own reports."""
+def _without_conflicting_rules(layer: Layer) -> Layer:
+    """Return the layer without its exclude rules if it also has include rules, which another rule reports."""
     if not (layer.params.include and layer.params.exclude):
         return layer
     return replace(layer, params=layer.params.replace(exclude=None))
 
 
-def _of_file(file: Whole) -> Iterator[Problem]:
-    for rule in FILE_RULES:
+def _prototxt_problems(file: NetFile) -> Iterator[Problem]:
+    for rule in PROTOTXT_RULES:
         yield from rule(file)
 
 
-def _of_run(run: Run, whole: Net, given: Given) -> list[Problem]:
-    net = whole.at(*run)
-    phase = Phase(run.phase, net, analyse(net, given(net)), whole)
-    return [problem for rule in PHASE_RULES for problem in rule(phase)]
+def _mode_problems(mode: NetMode, all_phases: Net, input_shapes: InputShapes) -> list[Problem]:
+    net = all_phases.at(*mode)
+    phase = PhaseNet(mode.phase, net, analyse(net, input_shapes(net)), all_phases)
+    return [problem for rule in PHASE_NET_RULES for problem in rule(phase)]
 
 
-def _merged(found: Mapping[str, Iterable[Problem]]) -> Iterator[Problem]:
-    """Yield each problem once, with the phases it holds in unless it holds in all."""
+def _merge_modes(by_mode: Mapping[str, Iterable[Problem]]) -> Iterator[Problem]:
+    """Yield each problem once, with the names of the modes that it occurs in, unless it occurs in all."""
     phases: dict[Problem, list[str]] = {}
-    for name, problems in found.items():
+    for name, problems in by_mode.items():
         for problem in problems:
             phases.setdefault(problem, []).append(name)
     for problem, names in phases.items():
-        everywhere = len(set(names)) == len(found)
+        everywhere = len(set(names)) == len(by_mode)
         yield problem if everywhere else replace(problem, phase=", ".join(dict.fromkeys(names)))
 
 
-def _finished(found: Iterable[Problem], strict: bool) -> list[Problem]:
-    """Sort by line, and raise the severity where asked to."""
-    raised = [replace(p, severity=ERROR) if strict and p.code in STRICT else p for p in found]
-    return sorted(raised, key=lambda problem: (problem.source, problem.line))
+def _sorted_by_line(problems: Iterable[Problem], strict: bool) -> list[Problem]:
+    """Return the problems sorted by file and line; with `strict`, those of STRICT_CODES are errors."""
+    with_severity = [replace(p, severity=ERROR) if strict and p.code in STRICT_CODES else p for p in problems]
+    return sorted(with_severity, key=lambda problem: (problem.source, problem.line))
 
 
-def check_solver(solver: Solver, tree: Tree = (), *, strict: bool = False, given: Given = _nothing) -> list[Problem]:
-    """Return what is wrong with a solver, and with the nets that it holds or names, each as it is run."""
+def check_solver(
+    solver: Solver, tree: Tree = (), *, strict: bool = False, input_shapes: InputShapes = _no_shapes
+) -> list[Problem]:
+    """Return all problems of a solver and of its nets, which are checked in the states that the solver runs them in.
+
+    `tree` is the parsed text of the solver; for `strict` and `input_shapes` see `check_net`.
+    """
     file = SolverFile(solver, {field.name: field.line for field in reversed(tree)})
-    found = [problem for rule in SOLVER_RULES for problem in rule(file)]
-    runs: dict[Field, list[NetState]] = {}
-    for place, state in _runs(solver):
-        runs.setdefault(place, []).append(state)
-    nets = [problem for place, states in runs.items() for problem in _of_place(file, place, states, strict, given)]
-    return [*_finished(found, strict), *nets]
+    problems = [problem for rule in SOLVER_RULES for problem in rule(file)]
+    states_of: dict[Field, list[NetState]] = {}
+    for net_field, state in _nets_and_states(solver):
+        states_of.setdefault(net_field, []).append(state)
+    net_problems = [
+        problem
+        for net_field, states in states_of.items()
+        for problem in _solver_net_problems(file, net_field, states, strict, input_shapes)
+    ]
+    return [*_sorted_by_line(problems, strict), *net_problems]
 
 
-def _runs(solver: Solver) -> Iterator[tuple[Field, NetState]]:
-    """Yield each net of a solver with the state it is run in. Source: src/caffe/solver.cpp Solver::InitTestNets."""
-    p, inline = solver.params, solver.inline
+def _nets_and_states(solver: Solver) -> Iterator[tuple[Field, NetState]]:
+    """Yield the field of each net of a solver (a path or an inline net) with the state that the net is run in.
+
+    Source: src/caffe/solver.cpp Solver::InitTestNets.
+    """
+    p, inline = solver.params, solver.inline_nets
     shared = [Field("net", name, 0) for name in (p.net,) if name] + [f for f in inline if f.name == "net_param"]
     train = [Field("train_net", name, 0) for name in (p.train_net,) if name]
     train += [field for field in inline if field.name == "train_net_param"]
     tests = [field for field in inline if field.name == "test_net_param"]
     tests += [Field("test_net", name, 0) for name in p.test_net]
     tests += shared[:1] * (len(p.test_iter) - len(tests))
-    for place in (*shared, *train):
-        yield place, _in(p.train_state, "TRAIN")
-    for index, place in enumerate(tests):
-        yield place, _in(p.test_state[index] if index < len(p.test_state) else NetState(), "TEST")
+    for net_field in (*shared, *train):
+        yield net_field, _with_phase(p.train_state, "TRAIN")
+    for index, net_field in enumerate(tests):
+        yield net_field, _with_phase(p.test_state[index] if index < len(p.test_state) else NetState(), "TEST")
 
 
-def _in(state: NetState, phase: str) -> NetState:
+def _with_phase(state: NetState, phase: str) -> NetState:
     return state if state.has("phase") else state.replace(phase=phase)
 
 
-def _of_place(
-    file: SolverFile, place: Field, states: Sequence[NetState], strict: bool, given: Given
+def _solver_net_problems(
+    file: SolverFile, net_field: Field, states: Sequence[NetState], strict: bool, input_shapes: InputShapes
 ) -> Iterator[Problem]:
-    """Check one net of a solver."""
-    source = str(file.solver.locate(place.value)) if isinstance(place.value, str) else place.name
-    if isinstance(place.value, str) and not exists(file, place.value):
-        message = f"{place.name} {place.value!r} is not there, so it was not checked"
-        yield file.problem(WARNING, "missing-file", place.name, message)
+    """Yield the problems of one net of a solver; `source` of each problem is the file of the net."""
+    source = str(file.solver.locate(net_field.value)) if isinstance(net_field.value, str) else net_field.name
+    if isinstance(net_field.value, str) and not file_exists(file, net_field.value):
+        message = f"{net_field.name} {net_field.value!r} does not exist, so it was not checked"
+        yield file.problem(WARNING, "missing-file", net_field.name, message)
         return
     try:
-        tree = place.value if isinstance(place.value, tuple) else parse(read_text(source))
+        tree = net_field.value if isinstance(net_field.value, tuple) else parse(read_prototxt_bytes(source))
         net = net_from_tree(tree, source)
     except PrototxtError as error:
-        yield replace(broken(error, source), source=source)
+        yield replace(unreadable_problem(error, source), source=source)
         return
-    runs = [Run(s.phase, (*net.params.state.stage, *s.stage), s.level or net.params.state.level) for s in states]
-    for problem in (*check_net(net, tree, runs, strict=strict, given=given), *missing_data(file, net)):
+    modes = [NetMode(s.phase, (*net.params.state.stage, *s.stage), s.level or net.params.state.level) for s in states]
+    problems = check_net(net, tree, modes, strict=strict, input_shapes=input_shapes)
+    for problem in (*problems, *missing_data_files(file, net)):
         yield replace(problem, source=source)
 
 
-def broken(error: PrototxtError, source: str) -> Problem:
-    """Return the problem with a file that cannot be read."""
+def unreadable_problem(error: PrototxtError, source: str) -> Problem:
+    """Return the problem for a file that cannot be parsed."""
     message = str(error).removeprefix(f"{source}: ").removeprefix(f"line {error.line}: ")
-    return of_file(ERROR, "not-readable", message, error.line)
+    return file_problem(ERROR, "not-readable", message, error.line)

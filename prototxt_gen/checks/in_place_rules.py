@@ -1,4 +1,4 @@
-"""Layers written over although Caffe's backward pass of theirs reads what they made: the gradient is silently wrong."""
+"""Rule against in-place layers that overwrite a top which Caffe's backward pass still reads: gradients become wrong."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from collections.abc import Callable, Iterator, Mapping
 
 from prototxt_gen import layers
 from prototxt_gen.analysis import Row
-from prototxt_gen.checks.problem import WARNING, Phase, Problem, of_layer
+from prototxt_gen.checks.problem import WARNING, PhaseNet, Problem, layer_problem
 from prototxt_gen.ir import Layer, Value
 from prototxt_gen.layers.activation.power import PowerParameter
 from prototxt_gen.layers.base import LayerType
 from prototxt_gen.layers.normalization.lrn import LRNParameter
 from prototxt_gen.layers.normalization.mvn import MVNParameter
 from prototxt_gen.layers.utility.eltwise import EltwiseParameter
-from prototxt_gen.net.backward_pass import backward, learns
-from prototxt_gen.net.blob_conflicts import in_place
+from prototxt_gen.net.backward_pass import has_learned_blob, layers_with_gradient
+from prototxt_gen.net.blob_conflicts import is_in_place
 
 
-def _power(layer: Layer) -> bool:
+def _power_reads_top(layer: Layer) -> bool:
     own = layer.get(PowerParameter)
     return own.power not in (0, 1, 2) and own.scale != 0
 
@@ -30,72 +30,78 @@ def _never(layer: Layer) -> bool:
     return False
 
 
-_READS_TOP: Mapping[str, Callable[[Layer], bool]] = {
+_GRADIENT_READS_TOP: Mapping[str, Callable[[Layer], bool]] = {
     **dict.fromkeys(("ELU", "Exp", "LSTMUnit", "Sigmoid", "Softmax", "Swish", "TanH"), _always),
     "Eltwise": lambda layer: (own := layer.get(EltwiseParameter)).operation == "PROD" and not own.stable_prod_grad,
     "LRN": lambda layer: layer.get(LRNParameter).norm_region == "ACROSS_CHANNELS",
     "MVN": lambda layer: layer.get(MVNParameter).normalize_variance,
-    "Power": _power,
+    "Power": _power_reads_top,
 }
-"""Whose bottom's gradient is made from the top. Source: Backward_cpu in src/caffe/layers/{elu,exp,…}_layer.cpp."""
-_LEARNS_FROM_TOP = frozenset({"Normalize"})
-"""Whose blob's gradient is. Source: weiliu89/caffe (branch ssd) src/caffe/layers/normalize_layer.cpp."""
+"""Types that compute the gradient of their bottom from their top, with a condition on the layer.
+
+Source: Backward_cpu in src/caffe/layers/{elu,exp,…}_layer.cpp.
+"""
+_BLOB_GRADIENT_READS_TOP = frozenset({"Normalize"})
+"""Types that compute the gradient of their learned blob from their top.
+
+Source: weiliu89/caffe (branch ssd) src/caffe/layers/normalize_layer.cpp.
+"""
 _NEVER_NEGATIVE = frozenset({"Exp", "Sigmoid", "Softmax"})
-"""A ReLU changes nothing in their tops."""
+"""Types whose tops are never negative, so that a ReLU in place leaves the top unchanged."""
 
 
-def lost_tops(phase: Phase) -> Iterator[Problem]:
-    """Where the solver learns: a layer in place on the top of one that takes a gradient from that top."""
-    readers: dict[Value, Layer] = {}
-    reading = _readers(phase) if phase.trains else set()
+def overwritten_tops(phase: PhaseNet) -> Iterator[Problem]:
+    """Yield a problem for each in-place layer that overwrites a top which the backward pass of another layer reads."""
+    reader_of: dict[Value, Layer] = {}
+    reader_ids = _ids_of_top_readers(phase) if phase.is_training else set()
     for layer in phase.net.layers:
-        for place, top in enumerate(layer.tops):
-            below = layer.bottoms[place] if in_place(layer, place) else _shared(layer)
-            reader = readers.get(below) if below else None
-            if reader and in_place(layer, place) and not _changes_nothing(layer, reader):
-                yield of_layer(WARNING, "lost-top", layer, _told(top, reader))
+        for index, top in enumerate(layer.tops):
+            bottom = layer.bottoms[index] if is_in_place(layer, index) else _memory_source(layer)
+            reader = reader_of.get(bottom) if bottom else None
+            if reader and is_in_place(layer, index) and not _leaves_top_unchanged(layer, reader):
+                yield layer_problem(WARNING, "lost-top", layer, _message(top, reader))
             elif reader:
-                readers[top] = reader
-            if id(layer) in reading:
-                readers[top] = layer
+                reader_of[top] = reader
+            if id(layer) in reader_ids:
+                reader_of[top] = layer
 
 
-def _readers(phase: Phase) -> set[int]:
-    """Return the ids of the layers that gradients come to, and that make theirs from their tops."""
-    learning = {id(row.layer) for row in phase.rows if _learns(row)}
+def _ids_of_top_readers(phase: PhaseNet) -> set[int]:
+    """Return the ids of the layers that get a gradient and whose backward pass reads their top."""
+    learned_ids = {id(row.layer) for row in phase.rows if _is_learned(row)}
     return {
         id(layer)
-        for layer, places in backward(phase.net, lambda one: id(one) in learning)
-        if (places and _READS_TOP.get(layer.type, _never)(layer))
-        or (id(layer) in learning and layer.type in _LEARNS_FROM_TOP)
+        for layer, bottoms in layers_with_gradient(phase.net, lambda layer: id(layer) in learned_ids)
+        if (bottoms and _GRADIENT_READS_TOP.get(layer.type, _never)(layer))
+        or (id(layer) in learned_ids and layer.type in _BLOB_GRADIENT_READS_TOP)
     }
 
 
-def _learns(row: Row) -> bool:
-    """Where shapes, and so the blobs, are not known, every layer of a type that has blobs counts."""
+def _is_learned(row: Row) -> bool:
+    """Return whether the solver learns a blob of the layer; if shapes are unknown, any type with blobs counts."""
     if row.known:
-        return learns(row.layer, sum(not spec.statistic for spec in row.blobs.values()))
+        return has_learned_blob(row.layer, sum(not spec.statistic for spec in row.blobs.values()))
     layer_type = layers.find_layer_type(row.layer.type)
     blobs = layer_type is not None and type(layer_type).blobs is not LayerType.blobs
-    return learns(row.layer, int(blobs) or len(row.layer.params.param))
+    return has_learned_blob(row.layer, int(blobs) or len(row.layer.params.param))
 
 
-def _shared(layer: Layer) -> Value | None:
-    """Return the bottom whose memory the tops have."""
+def _memory_source(layer: Layer) -> Value | None:
+    """Return the bottom whose memory the tops share, if the type shares memory."""
     layer_type = layers.find_layer_type(layer.type)
     return layer.bottoms[0] if layer_type is not None and layer.bottoms and layer_type.shares_memory(layer) else None
 
 
-def _changes_nothing(layer: Layer, reader: Layer) -> bool:
+def _leaves_top_unchanged(layer: Layer, reader: Layer) -> bool:
     return layer.type == "ReLU" and reader.type in _NEVER_NEGATIVE
 
 
-def _told(top: Value, reader: Layer) -> str:
-    where = f"layer {reader.name!r} ({reader.type}) of line {reader.line}"
+def _message(top: Value, reader: Layer) -> str:
+    where = f"layer {reader.name!r} ({reader.type}) in line {reader.line}"
     return (
-        f"it writes over {top.blob!r}, from which {where} takes its gradient, which in Caffe is wrong then (not with "
-        "--backend torch): give its top another name"
+        f"it overwrites {top.blob!r} in place, which {where} needs for its gradient, so the gradient is wrong in Caffe "
+        "(not with --backend torch): give its top another name"
     )
 
 
-GRADIENT_RULES = (lost_tops,)
+IN_PLACE_RULES = (overwritten_tops,)

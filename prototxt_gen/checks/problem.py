@@ -1,4 +1,4 @@
-"""What a check finds, and what it looks at."""
+"""Problem (one finding of a check), and the inputs of the rules: a net file, a net of one phase, a solver file."""
 
 from __future__ import annotations
 
@@ -14,14 +14,16 @@ from prototxt_gen.net.solver import Solver
 from prototxt_gen.net.upgrade import Tree
 
 ERROR, WARNING, NOTE = "error", "warning", "note"
-"""Caffe would refuse it or compute something else; it may not be meant; something could not be checked."""
+"""Severities. Error: Caffe refuses it or computes something else. Warning: perhaps a mistake. Note: not checked."""
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong. `line` is 0 where no line is to blame; `phase` is empty where it holds in each phase.
+    """One finding of a check.
 
-    `message` says what is wrong with the layer, or with the file where `layer` and `type` are empty.
+    `code` is a short name of the rule. `layer` and `type` are empty if the problem concerns the whole file. `line` is 0
+    if the problem has no line. `phase` is empty if the problem occurs in all phases. `source` is the file of the net,
+    for problems of the nets of a solver.
     """
 
     severity: str
@@ -39,39 +41,41 @@ class Problem:
         return f"{line}{layer}{self.message}{f' [{self.phase}]' if self.phase else ''}"
 
 
-def of_layer(severity: str, code: str, layer: Layer, message: str, line: int = 0) -> Problem:
+def layer_problem(severity: str, code: str, layer: Layer, message: str, line: int = 0) -> Problem:
+    """Return a problem of one layer. Default `line`: the line where the layer begins."""
     return Problem(severity, code, layer.name, layer.type, line or layer.line, message)
 
 
-def of_file(severity: str, code: str, message: str, line: int = 0) -> Problem:
+def file_problem(severity: str, code: str, message: str, line: int = 0) -> Problem:
+    """Return a problem that concerns the whole file."""
     return Problem(severity, code, "", "", line, message)
 
 
 @dataclass(frozen=True)
-class Whole:
-    """A net file: its tree as it was parsed, and the net of all phases."""
+class NetFile:
+    """A net file: the net with the layers of all phases, and the parsed text."""
 
     net: Net
     tree: Tree = ()
 
 
 @dataclass(frozen=True)
-class Phase:
-    """One phase of a net, with its analysis."""
+class PhaseNet:
+    """The net of one phase with its analysis. `all_phases` is the net with the layers of all phases."""
 
     name: str
     net: Net
     analysis: Analysis
-    whole: Net
+    all_phases: Net
 
     @cached_property
-    def trains(self) -> bool:
-        """Whether the solver learns here."""
+    def is_training(self) -> bool:
+        """Whether the solver learns in this phase: TRAIN, with a loss."""
         return self.name == "TRAIN" and any(map(is_loss, self.net.layers))
 
     @cached_property
-    def makers(self) -> Mapping[Value, Layer]:
-        """The layer that makes each value."""
+    def layer_of_top(self) -> Mapping[Value, Layer]:
+        """The layer that writes each value."""
         return {top: layer for layer in self.net.layers for top in layer.tops}
 
     @property
@@ -81,17 +85,17 @@ class Phase:
 
 @dataclass(frozen=True)
 class SolverFile:
-    """A solver, and the line of each of its fields."""
+    """A solver, with the line number of each of its fields."""
 
     solver: Solver
     lines: Mapping[str, int] = field(default_factory=dict)
 
     def problem(self, severity: str, code: str, name: str, message: str) -> Problem:
-        """Return a problem with the field of this name."""
-        return of_file(severity, code, message, self.lines.get(name, 0))
+        """Return a problem of the solver field `name`, with the line of the field."""
+        return file_problem(severity, code, message, self.lines.get(name, 0))
 
     def get(self, name: str) -> Any:
-        """Return a field's value, or its default."""
+        """Return the value of a field, or its default."""
         return getattr(self.solver.params, name)
 
     def has(self, name: str) -> bool:

@@ -1,4 +1,4 @@
-"""Rules about a net file as it is written, whatever the phase."""
+"""Rules for a net file as written, independent of the phase: unknown fields and types, mixed versions."""
 
 from __future__ import annotations
 
@@ -6,49 +6,49 @@ from collections.abc import Iterator
 from functools import lru_cache
 
 from prototxt_gen import layers
-from prototxt_gen.checks.problem import ERROR, WARNING, Problem, Whole, of_file, of_layer
+from prototxt_gen.checks.problem import ERROR, WARNING, NetFile, Problem, file_problem, layer_problem
 from prototxt_gen.common.errors import nearest
-from prototxt_gen.net.blob_conflicts import miscounted
+from prototxt_gen.net.blob_conflicts import wrong_field_counts
 from prototxt_gen.schema.message import Extra, Message
 
-_ANY_LAYER = frozenset({"transform_param", "loss_param"})
-"""Parameters that several types read beside their own."""
+_PARAMETERS_OF_ANY_TYPE = frozenset({"transform_param", "loss_param"})
+"""Parameters that layers of several types read, in addition to those of their type."""
 
 
-def walk(message: Message, path: str = "") -> Iterator[tuple[str, Extra, bool]]:
-    """Yield (dotted path, extra, whether the field itself is known) for all that does not fit the schema."""
+def misfits(message: Message, path: str = "") -> Iterator[tuple[str, Extra, bool]]:
+    """Yield (dotted path, extra, whether the field name is known) for each field that does not fit the schema."""
     for extra in message.extras:
         yield path + extra.name, extra, extra.name in message.fields
     for name, value in message.set_fields():
         for inner in value if isinstance(value, tuple) else (value,):
             if isinstance(inner, Message):
-                yield from walk(inner, f"{path}{name}.")
+                yield from misfits(inner, f"{path}{name}.")
 
 
-def verdict(extra: Extra, path: str, known: bool) -> tuple[str, str, str]:
-    """Return severity, code and message of one field that does not fit."""
+def misfit_problem(extra: Extra, path: str, known: bool) -> tuple[str, str, str]:
+    """Return severity, code and message of the problem for one field from `misfits`."""
     if known:
         _, _, reason = extra.reason.partition(f".{extra.name}")
         return ERROR, "bad-value", f"{path}{reason}"
     return WARNING, "unknown-field", f"{path}: {extra.reason}"
 
 
-def misfit_fields(file: Whole) -> Iterator[Problem]:
-    """Fields that no schema here knows, and values that a known field cannot hold."""
-    for path, extra, known in walk(file.net.params):
-        yield of_file(*verdict(extra, path, known), extra.line)
+def misfit_fields(file: NetFile) -> Iterator[Problem]:
+    """Yield a problem for each unknown field, and for each known field with a wrong value."""
+    for path, extra, known in misfits(file.net.params):
+        yield file_problem(*misfit_problem(extra, path, known), extra.line)
     for layer in file.net.layers:
-        for path, extra, known in walk(layer.params):
-            severity, code, message = verdict(extra, path, known)
-            yield of_layer(severity, code, layer, message, extra.line)
+        for path, extra, known in misfits(layer.params):
+            severity, code, message = misfit_problem(extra, path, known)
+            yield layer_problem(severity, code, layer, message, extra.line)
 
 
-def unknown_types(file: Whole) -> Iterator[Problem]:
+def unknown_types(file: NetFile) -> Iterator[Problem]:
     for layer in file.net.layers:
         if not layer.type:
-            yield of_layer(ERROR, "unknown-type", layer, "it has no type")
+            yield layer_problem(ERROR, "unknown-type", layer, "it has no type")
         elif layers.find_layer_type(layer.type) is None:
-            yield of_layer(WARNING, "unknown-type", layer, f"the type is not known{_hint(layer.type)}")
+            yield layer_problem(WARNING, "unknown-type", layer, f"the type is not known{_hint(layer.type)}")
 
 
 @lru_cache(maxsize=1024)
@@ -56,53 +56,63 @@ def _hint(type_: str) -> str:
     return nearest(type_, layers.all_layer_types())
 
 
-def foreign_parameters(file: Whole) -> Iterator[Problem]:
-    """Parameters of another type, which Caffe reads and then does not use."""
+def foreign_parameters(file: NetFile) -> Iterator[Problem]:
+    """Yield a problem for each parameter of another layer type, which Caffe parses but does not use."""
     for layer in file.net.layers:
         layer_type = layers.find_layer_type(layer.type)
-        own = {kind.field for kind in layer_type.params} | _ANY_LAYER if layer_type is not None else None
+        if layer_type is None:
+            continue
+        allowed = {kind.field for kind in layer_type.params} | _PARAMETERS_OF_ANY_TYPE
         for name, value in layer.params.set_fields():
-            if own is not None and isinstance(value, Message) and name not in own:
-                yield of_layer(WARNING, "foreign-parameter", layer, f"{name} is not for this type; Caffe ignores it")
+            if isinstance(value, Message) and name not in allowed:
+                message = f"{name} does not belong to this layer type; Caffe ignores it"
+                yield layer_problem(WARNING, "foreign-parameter", layer, message)
 
 
-def both_kinds_of_rules(file: Whole) -> Iterator[Problem]:
-    """Source: src/caffe/net.cpp Net::FilterNet."""
+def include_and_exclude(file: NetFile) -> Iterator[Problem]:
+    """Yield a problem for each layer with both include and exclude rules. Source: src/caffe/net.cpp Net::FilterNet."""
     for layer in file.net.layers:
         if layer.params.include and layer.params.exclude:
-            yield of_layer(ERROR, "include-and-exclude", layer, "it has both include and exclude; it may have one kind")
+            message = "it has both include and exclude rules; Caffe allows only one kind in a layer"
+            yield layer_problem(ERROR, "include-and-exclude", layer, message)
 
 
-def phase_of_a_layer(file: Whole) -> Iterator[Problem]:
-    """Source: src/caffe/net.cpp Net::Init: a layer's own `phase` overrules the net's; it does not choose the layer."""
+def layers_with_phase(file: NetFile) -> Iterator[Problem]:
+    """Yield a problem for each layer with a `phase` field, which is often mistaken for an include rule.
+
+    Source: src/caffe/net.cpp Net::Init: a layer's `phase` overrules the net's phase; it does not select the layer.
+    """
     for layer in file.net.layers:
         if layer.params.has("phase"):
             phase = layer.params.phase
-            message = f"phase: {phase} makes it work as in {phase} always; include {{ phase: {phase} }} chooses it"
-            yield of_layer(WARNING, "layer-phase", layer, message)
+            message = (
+                f"phase: {phase} makes it compute as in the {phase} phase in every phase; to use it only in that phase "
+                f"write include {{ phase: {phase} }}"
+            )
+            yield layer_problem(WARNING, "layer-phase", layer, message)
 
 
-def mixed_versions(file: Whole) -> Iterator[Problem]:
-    """Source: src/caffe/util/upgrade_proto.cpp UpgradeV1Net."""
+def mixed_versions(file: NetFile) -> Iterator[Problem]:
+    """Yield a problem if the file has `layer` and `layers`. Source: src/caffe/util/upgrade_proto.cpp UpgradeV1Net."""
     new = next((field for field in file.tree if field.name == "layer"), None)
     old = next((field for field in file.tree if field.name == "layers"), None)
     if new is not None and old is not None:
-        message = f"`layers` here and `layer` in line {new.line}: Caffe refuses a file with both"
-        yield of_file(ERROR, "mixed-versions", message, old.line)
+        message = f"`layers` here, but `layer` in line {new.line}: Caffe refuses a file with both"
+        yield file_problem(ERROR, "mixed-versions", message, old.line)
 
 
-def counts_per_blob(file: Whole) -> Iterator[Problem]:
+def wrong_counts(file: NetFile) -> Iterator[Problem]:
     for layer in file.net.layers:
-        for message in miscounted(layer):
-            yield of_layer(ERROR, "count", layer, message)
+        for message in wrong_field_counts(layer):
+            yield layer_problem(ERROR, "count", layer, message)
 
 
-FILE_RULES = (
+PROTOTXT_RULES = (
     mixed_versions,
     misfit_fields,
     unknown_types,
     foreign_parameters,
-    both_kinds_of_rules,
-    phase_of_a_layer,
-    counts_per_blob,
+    include_and_exclude,
+    layers_with_phase,
+    wrong_counts,
 )

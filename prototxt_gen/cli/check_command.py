@@ -58,13 +58,13 @@ def check(
     try:
         tree, read = read_net_or_solver(net)
     except PrototxtError as error:
-        found = [checks.broken(error, str(net))]
+        found = [checks.unreadable_problem(error, str(net))]
     else:
         if isinstance(read, Net):
-            runs = checks.runs_of(read, phase, stages, level)
-            found = checks.check_net(read, tree, runs, strict=strict, given=given)
+            runs = checks.intended_modes(read, phase, stages, level)
+            found = checks.check_net(read, tree, runs, strict=strict, input_shapes=given)
         else:
-            found = checks.check_solver(read, tree, strict=strict, given=given)
+            found = checks.check_solver(read, tree, strict=strict, input_shapes=given)
     echo_json([asdict(one) | {"text": str(one)} for one in found]) if as_json else _echo(net, found)
     context.exit(any(one.severity == checks.ERROR for one in found))
 

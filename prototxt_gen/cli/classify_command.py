@@ -54,16 +54,16 @@ def classify(
 ) -> None:
     """Print the classes that NET with WEIGHTS sees in IMAGES; draw its attention masks."""
     from prototxt_gen.evaluate.classification import classify
-    from prototxt_gen.evaluate.eval_data import Asked, class_names, recipe_for
+    from prototxt_gen.evaluate.eval_data import EvalDataOptions, class_names, image_preprocessor
 
-    asked = Asked(crops=given.pop("crops"), resize=given.pop("resize"))
+    asked = EvalDataOptions(crops=given.pop("crops"), resize=given.pop("resize"))
     backend, top = given.pop("backend"), given.pop("top")
     own = eval_options.data_layer_of_test(net, given["stages"], given["level"])
     own, shapes = eval_options.adapt_to_image_files(own, given.pop("shapes"))
     model = eval_options.open_net(net, weights, own, shapes=shapes, **given)
     assert model.subject is not None  # only converted models have none
     _refuse_old_top(top, model.subject)
-    recipe = recipe_for(model.input, model.preprocessing, model.own, asked)
+    recipe = image_preprocessor(model.input, model.preprocessing, model.own, asked)
     pattern = mask_blobs if target is not None else ""
     seen = classify(model.subject, recipe, images, class_names(None, labels), backend, top, pattern)
     if target is not None:
@@ -77,15 +77,15 @@ def _refuse_old_top(top: str, subject: NetWithWeights) -> None:
         raise click.UsageError(f"--top is the blob with the scores; for the number of classes write --count {top}")
 
 
-def _draw_masks(target: Path, seen: Sequence[Sight], force: bool) -> None:
-    from prototxt_gen.evaluate.attention_maps import write
+def _draw_masks(target: Path, seen: Sequence[Classification], force: bool) -> None:
+    from prototxt_gen.evaluate.attention_maps import write_masks
 
-    for path in write(target, [one.drawn(top=1) for one in seen], force):
+    for path in write_masks(target, [one.as_masked_image(top=1) for one in seen], force):
         click.echo(f"masks: {safe(str(path))}", err=True)
 
 
-def _echo(seen: Sequence[Sight], count: int) -> None:
+def _echo(seen: Sequence[Classification], count: int) -> None:
     for one in seen:
         click.echo(safe(str(one.path)))
-        for name, probability in one.best(count):
+        for name, probability in one.top_classes(count):
             click.echo(f"  {probability:7.2%}  {safe(name)}")

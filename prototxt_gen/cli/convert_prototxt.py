@@ -18,7 +18,7 @@ from prototxt_gen.common.printable import safe
 
 if TYPE_CHECKING:
     from prototxt_gen.ir import Net, Shape
-    from prototxt_gen.passes.to_train_val import Data
+    from prototxt_gen.passes.to_train_val import DataOptions
 
 
 @click.command(
@@ -95,7 +95,7 @@ def _text(net: Net, given: Mapping[str, Mapping[str, Shape]]) -> str:
 
 
 def _deploy(net: Net, given: Mapping[str, Shape]) -> Net:
-    from prototxt_gen.passes.to_deploy import deploy
+    from prototxt_gen.passes.to_deploy import to_deploy
     from prototxt_gen.schema.caffe_proto import TransformationParameter
 
     for layer in net.at("TEST").layers:
@@ -105,18 +105,18 @@ def _deploy(net: Net, given: Mapping[str, Shape]) -> Net:
             where = f"layer {safe(layer.name)!r} ({safe(layer.type)})"
             fields = safe(", ".join(f"{name} {getattr(transform, name)}" for name in names))
             click.echo(f"note: {where} applied {fields}; apply the same to the images for the deploy net", err=True)
-    return replace(deploy(net, given), source=net.source)
+    return replace(to_deploy(net, given), source=net.source)
 
 
 def _train_val(
     net: Net, given: Mapping[str, Shape], chosen: dict[str, Any], freeze_bn: bool
 ) -> tuple[Net, dict[str, Mapping[str, Shape]]]:
     """Return the train_val, and the shapes of its data layers' tops in each phase."""
-    from prototxt_gen.passes.to_train_val import train_val
+    from prototxt_gen.passes.to_train_val import to_train_val
 
     shape = _image_shape(net, given)
     data = _data(shape, chosen)
-    made = train_val(net.at("TEST"), data, freeze_bn=freeze_bn)
+    made = to_train_val(net.at("TEST"), data, freeze_bn=freeze_bn)
     size = (data.crop, data.crop) if data.kind != "hdf5" else shape[2:]
     batches = {"TRAIN": data.batch, "TEST": data.test_batch}
     return made, {name: {"data": (n, shape[1], *size), "label": (n,)} for name, n in batches.items()}
@@ -124,42 +124,42 @@ def _train_val(
 
 def _image_shape(net: Net, given: Mapping[str, Shape]) -> Shape:
     from prototxt_gen.analysis import analyse
-    from prototxt_gen.net.lowering_checks import sources
+    from prototxt_gen.net.lowering_checks import net_inputs
 
     test = net.at("TEST")
-    shapes = [analyse(test, given).shapes.get(value) for value in sources(test)]
+    shapes = [analyse(test, given).shapes.get(value) for value in net_inputs(test)]
     if len(shapes) == 1 and shapes[0] is not None and len(shapes[0]) == 4:
         return shapes[0]
     raise NetError(f"{net.source}: a net with one input of known shape N×C×H×W is needed; --shape gives one")
 
 
-def _data(shape: Shape, chosen: dict[str, Any]) -> Data:
+def _data(shape: Shape, chosen: dict[str, Any]) -> DataOptions:
     """Return the settings of the data layers: those of the options, the others from the input's shape."""
-    from prototxt_gen.passes.to_train_val import Data
+    from prototxt_gen.passes.to_train_val import DataOptions
 
     _, channels, height, width = shape
     if height != width and chosen.get("kind") != "hdf5":
         raise NetError(
             f"the input is {height}x{width}, and Caffe's data layers crop squares; --data-layer hdf5 takes it as it is"
         )
-    mean = Data.mean if channels == len(Data.mean) else (sum(Data.mean) / len(Data.mean),)
+    mean = DataOptions.mean if channels == len(DataOptions.mean) else (sum(DataOptions.mean) / len(DataOptions.mean),)
     known: dict[str, Any] = {"crop": height, "channels": channels, "mean": mean}
-    return Data(**known | chosen)
+    return DataOptions(**known | chosen)
 
 
 def _with_bn(net: Net, style: str | None) -> Net:
-    from prototxt_gen.passes.bn_merge import merge
-    from prototxt_gen.passes.bn_split import split
+    from prototxt_gen.passes.bn_merge import merge_batch_norms
+    from prototxt_gen.passes.bn_split import split_batch_norms
     from prototxt_gen.weights import Weights
 
     if style is None:
         return net
-    made, _ = (merge if style == "merged" else split)(net, Weights({}))
+    made, _ = (merge_batch_norms if style == "merged" else split_batch_norms)(net, Weights({}))
     return made
 
 
 def _for_fork(net: Net, name: str | None) -> Net:
     from prototxt_gen.passes.to_dialect import to_dialect
-    from prototxt_gen.schema.dialect import dialect
+    from prototxt_gen.schema.dialect import find_dialect
 
-    return net if name is None else to_dialect(net, dialect(name))
+    return net if name is None else to_dialect(net, find_dialect(name))

@@ -33,12 +33,12 @@ def demo(output: Path, minutes: float, backend: str, data: Path | None, force: b
     First all attention models are written, checked, measured and drawn. Then a small one is trained. Fashion-MNIST
     comes from Debian's package dataset-fashion-mnist; if that cannot be had, MNIST digits from a wheel of PyPI.
     """
-    from prototxt_gen.demo.run_demo import Demo, as_data, run
+    from prototxt_gen.demo.run_demo import DemoOptions, as_data, run_demo
 
     def say(text: str) -> None:
         click.echo(safe(text), err=True)
 
-    found = as_data(run(Demo(output, minutes, backend, data, force, say=say, bar=progress_bar)))
+    found = as_data(run_demo(DemoOptions(output, minutes, backend, data, force, say=say, bar=progress_bar)))
     if as_json:
         echo_json(found)
         return

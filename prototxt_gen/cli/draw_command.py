@@ -47,14 +47,14 @@ def draw(
     """Draw NET. Layers are grouped by the parts of their names (conv2/1x1, conv2/3x3); HTML blocks open on a click."""
     from prototxt_gen.analysis import analyse
     from prototxt_gen.common.files import refuse_overwriting, replacing
-    from prototxt_gen.draw.drawing import drawing
+    from prototxt_gen.draw.drawing import make_drawing
 
     suffix = output.suffix.lower()
     if suffix not in FORMATS:
         raise PrototxtGenError(f"{output}: the name must end in {', '.join(FORMATS)}")
     refuse_overwriting([output], force)
     one = read_net(net, phase, stages, level)
-    made = drawing(analyse(one, shapes_from_options(one, size, shapes)))
+    made = make_drawing(analyse(one, shapes_from_options(one, size, shapes)))
     with replacing(output, force) as temporary:
         temporary.write_bytes(_content(made, suffix, expand))
     click.echo(output)
@@ -66,8 +66,8 @@ def _content(made: Drawing, suffix: str, expand: bool) -> bytes:
         from prototxt_gen.draw.html import html_text
 
         return html_text(made, expand).encode("utf-8", "backslashreplace")
-    from prototxt_gen.draw.dot import dot_text, rendered
+    from prototxt_gen.draw.dot import dot_text, render_with_graphviz
 
     if suffix == ".dot":
         return dot_text(made, expand).encode()
-    return rendered(made, suffix[1:], expand)
+    return render_with_graphviz(made, suffix[1:], expand)

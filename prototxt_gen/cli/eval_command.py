@@ -16,7 +16,7 @@ from prototxt_gen.common.printable import safe
 from prototxt_gen.common.progress import progress_bar
 
 if TYPE_CHECKING:
-    from prototxt_gen.evaluate.scores import Evaluation, Samples
+    from prototxt_gen.evaluate.scores import EvalSamples, Evaluation
 
 
 @click.command(
@@ -65,12 +65,17 @@ def eval(
 
 
 def _summary(one: Evaluation) -> dict[str, Any]:
-    top5 = {"top5": one.top(5)} if one.classes > 5 else {}
-    return {"backend": one.backend, "top1": one.top(1), **top5, "images_per_second": round(one.speed, 2)}
+    top5 = {"top5": one.top_accuracy(5)} if one.classes > 5 else {}
+    return {
+        "backend": one.backend,
+        "top1": one.top_accuracy(1),
+        **top5,
+        "images_per_second": round(one.images_per_second, 2),
+    }
 
 
 def _as_data(
-    net: Path, weights: Path | None, samples: Samples, names: Sequence[str], found: Sequence[Evaluation]
+    net: Path, weights: Path | None, samples: EvalSamples, names: Sequence[str], found: Sequence[Evaluation]
 ) -> dict[str, Any]:
     first = found[0]
     return {
@@ -79,9 +84,9 @@ def _as_data(
         "data": str(samples.dataset.path),
         "images": len(first),
         "classes": first.classes,
-        "crops": samples.recipe.crops,
+        "crops": samples.preprocessor.crops,
         "input": list(samples.input),
-        "preprocessing": samples.recipe.words(),
+        "preprocessing": samples.preprocessor.description(),
         "results": [_summary(one) | {"differing": len(first.differs_from(one))} for one in found],
         "class_results": [
             {"label": label, "name": name, "images": images, "right": right}
@@ -108,10 +113,10 @@ def name_of(label: int, names: Sequence[str]) -> str:
     return names[label] if label < len(names) else str(label)
 
 
-def _echo(samples: Samples, names: Sequence[str], found: Sequence[Evaluation]) -> None:
+def _echo(samples: EvalSamples, names: Sequence[str], found: Sequence[Evaluation]) -> None:
     first = found[0]
     click.echo(safe(f"{samples.dataset.path}: {len(first):,} images, {first.classes} classes"))
-    click.echo(f"each: {safe(samples.recipe.words())}\n")
+    click.echo(f"each: {safe(samples.preprocessor.description())}\n")
     columns = ("backend", "top-1", *(["top-5"] if first.classes > 5 else []), "images/s", "differing")
     rows = [_cells(one, first) for one in found]
     echo_table(columns, rows, right=columns[1:])
@@ -124,6 +129,6 @@ def _echo(samples: Samples, names: Sequence[str], found: Sequence[Evaluation]) -
 
 
 def _cells(one: Evaluation, first: Evaluation) -> tuple[str, ...]:
-    top5 = [f"{one.top(5):.2%}"] if one.classes > 5 else []
+    top5 = [f"{one.top_accuracy(5):.2%}"] if one.classes > 5 else []
     differing = f"{len(first.differs_from(one)):,}" if one is not first else "-"
-    return (safe(one.backend), f"{one.top(1):.2%}", *top5, f"{one.speed:,.0f}", differing)
+    return (safe(one.backend), f"{one.top_accuracy(1):.2%}", *top5, f"{one.images_per_second:,.0f}", differing)

@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     from converters.common.net_with_weights import NetWithWeights
     from converters.common.preprocessing import Preprocessing
     from prototxt_gen.data.data_set_reader import Dataset
-    from prototxt_gen.evaluate.eval_data import Asked
-    from prototxt_gen.evaluate.net_data_layer import OwnData
+    from prototxt_gen.evaluate.eval_data import EvalDataOptions
+    from prototxt_gen.evaluate.net_data_layer import NetDataLayer
     from prototxt_gen.evaluate.predictors import Predictor
-    from prototxt_gen.evaluate.scores import Samples
+    from prototxt_gen.evaluate.scores import EvalSamples
 
 DATA_OPTIONS = ("data", "kind", "split", "root", "crops", "resize")
 """The options that say which images are read and how they are cut: fields of `Asked`."""
@@ -78,7 +78,7 @@ class OpenedModel:
 class EvalInputs:
     """What `eval` needs: the samples, the names of their classes, and the runtimes, one after another."""
 
-    samples: Samples
+    samples: EvalSamples
     names: Sequence[str]
     predictors: Callable[[], Iterator[Predictor]]
 
@@ -88,25 +88,27 @@ def open_eval(
 ) -> EvalInputs:
     """Open net, weights and data as the options say."""
     from prototxt_gen.evaluate.converted_predictors import is_converted
-    from prototxt_gen.evaluate.eval_data import Asked, class_names, open_data, recipe_for
-    from prototxt_gen.evaluate.predictors import predictor
-    from prototxt_gen.evaluate.scores import Samples
+    from prototxt_gen.evaluate.eval_data import EvalDataOptions, class_names, image_preprocessor, open_eval_dataset
+    from prototxt_gen.evaluate.predictors import make_predictor
+    from prototxt_gen.evaluate.scores import EvalSamples
 
-    asked, converted = Asked(**{name: given.pop(name) for name in DATA_OPTIONS}), is_converted(net)
+    asked, converted = EvalDataOptions(**{name: given.pop(name) for name in DATA_OPTIONS}), is_converted(net)
     if converted and (backends or gpu is not None):
         raise PrototxtGenError(f"{net}: a converted model has its own runtime; --backend and --gpu are for prototxts")
     if converted:
         model = open_converted_model(net, weights, top, **given)
-        dataset = open_data(asked, None, model.input[0])
+        dataset = open_eval_dataset(asked, None, model.input[0])
     else:
         model, dataset = _open_net_and_data(net, weights, asked, **given)
-    samples = Samples(dataset, recipe_for(model.input, model.preprocessing, model.own, asked, dataset), model.input)
+    samples = EvalSamples(
+        dataset, image_preprocessor(model.input, model.preprocessing, model.own, asked, dataset), model.input
+    )
 
     def predictors() -> Iterator[Predictor]:
         if model.predictor is not None:
             yield model.predictor
         elif model.subject is not None:
-            yield from (predictor(name, model.subject, top, gpu) for name in backends or ("torch",))
+            yield from (make_predictor(name, model.subject, top, gpu) for name in backends or ("torch",))
 
     return EvalInputs(samples, class_names(dataset), predictors)
 
@@ -121,7 +123,7 @@ def open_converted_model(path: Path, weights: Path | None, top: str, **given: An
     return OpenedModel(tuple(made.input), preprocessing_from_options(stored, given), predictor=made)
 
 
-def open_net(net: Path, weights: Path | None, own: OwnData | None, **given: Any) -> OpenedModel:
+def open_net(net: Path, weights: Path | None, own: NetDataLayer | None, **given: Any) -> OpenedModel:
     """Read a prototxt and its weights."""
     from prototxt_gen.evaluate.predictors import image_input
 
@@ -132,18 +134,20 @@ def open_net(net: Path, weights: Path | None, own: OwnData | None, **given: Any)
     return OpenedModel(made.analysis.shapes[image_input(made)][1:], made.preprocessing, own, made)
 
 
-def data_layer_of_test(net: Path, stages: tuple[str, ...] = (), level: int = 0) -> OwnData | None:
+def data_layer_of_test(net: Path, stages: tuple[str, ...] = (), level: int = 0) -> NetDataLayer | None:
     """Return what the net's own data layer of the TEST phase reads, None if it has none."""
-    from prototxt_gen.evaluate.net_data_layer import own_data
+    from prototxt_gen.evaluate.net_data_layer import net_data_layer
 
-    return own_data(net_in_phase(read_all_phases(net), "TEST", stages, level))
+    return net_data_layer(net_in_phase(read_all_phases(net), "TEST", stages, level))
 
 
-def adapt_to_image_files(own: OwnData | None, shapes: tuple[str, ...]) -> tuple[OwnData | None, tuple[str, ...]]:
+def adapt_to_image_files(
+    own: NetDataLayer | None, shapes: tuple[str, ...]
+) -> tuple[NetDataLayer | None, tuple[str, ...]]:
     """Return a net's own data layer for single image files, and --shape with the input shape that it tells."""
     if own is None:
         return None, shapes
-    color, crop = own.opening.get("color"), own.augment.crop if own.augment is not None else 0
+    color, crop = own.open_options.get("color"), own.augment.crop if own.augment is not None else 0
     if crop and color is not None and not _is_given(own.top, shapes):
         shapes = (*shapes, f"{own.top}=1x{3 if color else 1}x{crop}x{crop}")
     return replace(own, source=""), shapes
@@ -153,15 +157,17 @@ def _is_given(blob: str, shapes: tuple[str, ...]) -> bool:
     return any(text.startswith(f"{blob}=") for text in shapes)
 
 
-def _open_net_and_data(net: Path, weights: Path | None, asked: Asked, **given: Any) -> tuple[OpenedModel, Dataset]:
+def _open_net_and_data(
+    net: Path, weights: Path | None, asked: EvalDataOptions, **given: Any
+) -> tuple[OpenedModel, Dataset]:
     """Open the net and the data; the first sample gives the shape of the data layer's top."""
-    from prototxt_gen.evaluate.eval_data import open_data
+    from prototxt_gen.evaluate.eval_data import open_eval_dataset
 
     own = data_layer_of_test(net, given["stages"], given["level"])
     if own is None or not own.source:
         model = open_net(net, weights, own, **given)
-        return model, open_data(asked, own, model.input[0])
-    dataset = open_data(asked, own)
+        return model, open_eval_dataset(asked, own, model.input[0])
+    dataset = open_eval_dataset(asked, own)
     if not given["size"] and not _is_given(own.top, given["shapes"]):
         own = replace(own, resize=asked.resize if len(asked.resize) == 2 else own.resize)
         shape = own.shape(dataset[0][0].shape)

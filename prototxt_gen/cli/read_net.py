@@ -17,9 +17,11 @@ if TYPE_CHECKING:
 
 def shapes_from_options(net: Net, input_size: str | None, shapes: tuple[str, ...]) -> Mapping[str, Shape]:
     """Return the shapes that --input-size and --shape give, by blob."""
-    from prototxt_gen.analysis import resized
+    from prototxt_gen.analysis import resized_input_shapes
 
-    found: dict[str, Shape] = dict(resized(net, parse_dims(input_size, "--input-size"))) if input_size else {}
+    found: dict[str, Shape] = (
+        dict(resized_input_shapes(net, parse_dims(input_size, "--input-size"))) if input_size else {}
+    )
     for text in shapes:
         blob, equals, dims = text.partition("=")
         if not equals:
@@ -32,9 +34,9 @@ def shapes_from_options(net: Net, input_size: str | None, shapes: tuple[str, ...
 
 def phase_or_default(net: Net, phase: str | None) -> str:
     """Return the phase of --phase; by default TEST, or TRAIN for a file that has no other."""
-    from prototxt_gen.net.phase_rules import phases_of
+    from prototxt_gen.net.phase_rules import intended_phases
 
-    return phase or phases_of(net)[-1]
+    return phase or intended_phases(net)[-1]
 
 
 def net_in_phase(net: Net, phase: str | None, stages: tuple[str, ...], level: int) -> Net:
@@ -63,11 +65,11 @@ def read_net_or_solver(path: Path) -> tuple[Tree, Net | Solver]:
 
     PrototxtError, naming file and line, where it is neither.
     """
-    from prototxt_gen.net.prototxt_reader import net_from_tree, read_text
+    from prototxt_gen.net.prototxt_reader import net_from_tree, read_prototxt_bytes
     from prototxt_gen.net.solver import is_solver, solver_from_tree
     from prototxt_gen.text import parse
 
-    text, source = read_text(path), str(path)
+    text, source = read_prototxt_bytes(path), str(path)
     try:
         tree = parse(text)
         read = solver_from_tree(tree, source) if is_solver(tree) else net_from_tree(tree, source)

@@ -72,12 +72,12 @@ def _nets(solver: Solver, phase: str | None) -> Iterator[tuple[str, Net | str]]:
     """Yield the solver's nets of the phase, or of both; in place of a net that cannot be read, its error."""
     try:
         if phase != "TEST":
-            yield "train net", solver.train_net()
+            yield "train net", solver.read_train_net()
     except PrototxtGenError as error:
         yield "train net", str(error)
     try:
         if phase != "TRAIN":
-            yield from (("test net", one) for one in solver.test_nets())
+            yield from (("test net", one) for one in solver.read_test_nets())
     except PrototxtGenError as error:
         yield "test net", str(error)
 

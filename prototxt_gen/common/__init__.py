@@ -1,1 +1,1 @@
-"""What every other part may use: errors, files written safely, optional packages, printable text."""
+"""Helpers for all other parts: errors, safe writing of files, optional packages, printable text."""

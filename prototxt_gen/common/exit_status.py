@@ -1,17 +1,17 @@
-"""How a process of ours ended, in words."""
+"""Exit status of a child process as text for an error message."""
 
 from __future__ import annotations
 
 import signal
 
 _HINTS = {
-    signal.SIGBUS: ": a data set or another file that it read was cut short, or its disk is gone",
-    signal.SIGKILL: ": by someone, or because the memory ran out",
+    signal.SIGBUS: ": a file that it read (such as a data set) was truncated, or its disk was removed",
+    signal.SIGKILL: ": by another process, or because the memory was exhausted",
 }
 
 
-def ending(status: int) -> str:
-    """Return what an exit status tells, as subprocess counts them: below 0 are signals."""
+def exit_status_text(status: int) -> str:
+    """Return "with exit status 1" or "by SIGKILL: …" for a return code of subprocess, where signals are negative."""
     if status >= 0:
         return f"with exit status {status}"
     ended_by = signal.Signals(-status)

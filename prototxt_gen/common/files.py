@@ -1,4 +1,4 @@
-"""Writing files so that nothing is lost: to a temporary name beside the target, then renamed."""
+"""Safe writing of files: to a temporary file in the same folder, which then replaces the target."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from prototxt_gen.common.errors import PrototxtGenError
 
 
 def refuse_overwriting(paths: list[Path], force: bool) -> None:
-    """Raise an error naming the files that are there already, unless `force`."""
-    there = [str(path) for path in paths if path.exists()]
-    if there and not force:
-        raise PrototxtGenError(f"{', '.join(there)}: there already; --force overwrites")
+    """Raise PrototxtGenError if any of the files exists, unless `force`."""
+    existing = [str(path) for path in paths if path.exists()]
+    if existing and not force:
+        raise PrototxtGenError(f"{', '.join(existing)}: already exists; use --force to overwrite")
 
 
 @contextmanager
 def replacing(path: str | PathLike[str], force: bool = True) -> Iterator[Path]:
-    """Yield a temporary path in the target's folder; rename it to the target if the block ends without an error.
+    """Context manager that yields a temporary path, and renames it to the target if the block ends without an error.
 
-    The file is there, empty. Open it to be changed (`r+b`): one that was cut to nothing is written out to the disk when
-    it is closed, by ext4 at least, which takes longer than all else. PrototxtGenError where the folder cannot be
-    written, or where the target is there and `force` is not given.
+    The temporary file exists and is empty. Open it with mode `r+b`: a file opened with `wb` is flushed to the disk when
+    it is closed, on ext4 at least, which takes long. Raises PrototxtGenError if the folder cannot be written, or if the
+    target exists and `force` is false.
     """
     target = Path(path)
     refuse_overwriting([target], force)
@@ -53,6 +53,6 @@ def _umask() -> int:
 
 
 def write_text(path: str | PathLike[str], text: str, force: bool = True) -> None:
-    """Write UTF-8 text; see `replacing`."""
+    """Write a text file in UTF-8; for `force` and errors see `replacing`."""
     with replacing(path, force) as temporary:
         temporary.write_bytes(text.encode("utf-8", "surrogateescape"))

@@ -1,4 +1,4 @@
-"""Packages that only some uses need: what they are called, and which extra of this package installs each."""
+"""Optional packages: their names, and the extra of prototxt-gen that installs each of them."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ EXTRAS = {
     "pydot": ("pydot", "draw"),
     "netron": ("Netron", "draw"),
 }
-"""By the name that is imported."""
+"""Name and extra of each package, by its import name."""
 
 
 def missing(package: str) -> RuntimeMissingError:
-    """Return the error for one of EXTRAS that is not installed."""
+    """Return the RuntimeMissingError for one of EXTRAS, with the command that installs it."""
     name, extra = EXTRAS[package]
     return RuntimeMissingError(f"{name} is not installed: pip install 'prototxt-gen[{extra}]'")
 
 
 def need(*packages: str) -> None:
-    """Raise RuntimeMissingError for the first of these that is not installed."""
+    """Raise RuntimeMissingError for the first of these packages that is not installed."""
     for package in packages:
         if find_spec(package) is None:
             raise missing(package)

@@ -31,7 +31,7 @@ import numpy as np
 import numpy.typing as npt
 
 from prototxt_gen.common.errors import PrototxtGenError
-from prototxt_gen.common.exit_status import ending
+from prototxt_gen.common.exit_status import exit_status_text
 from prototxt_gen.data.data_errors import DataError
 
 Array = npt.NDArray[Any]
@@ -120,7 +120,7 @@ class _Worker:
     def _ended_message(self) -> str:
         """Return how the worker process ended. Unless a signal ended it, it has printed an error on stderr."""
         status = self.process.wait()
-        return f"a data worker ended {ending(status)}{'' if status < 0 else '; its error message is above'}"
+        return f"a data worker ended {exit_status_text(status)}{'' if status < 0 else '; its error message is above'}"
 
     def close(self) -> None:
         """Let the worker finish its current batch, and wait until it has ended."""

@@ -1,11 +1,13 @@
-"""The main job on real data, end to end: emit, make data, train, convert, verify, evaluate, report.
+"""The demo: all main commands on real data, one after another (emit, data, train, convert, verify, evaluate, report).
 
-pictures  where the images come from: Fashion-MNIST from Debian's package, else MNIST digits from a wheel
-zoo       all nets of the zoo: emitted, checked, measured, drawn
-steps     one function for each step; each calls what the commands call
-run       the steps in order, with their times; what the command line calls
+demo_images  finds or downloads the images: Fashion-MNIST from Debian's package, else MNIST digits from a wheel
+zoo_check    emits, checks, measures and draws all nets of the zoo
+steps        one function for each step, which calls the same functions as the command
+run_demo     runs the steps in order and measures their times
+html_report  the report as one HTML page, with line_charts
+commands     the demo as commands for the command line
 
-Importing this package loads nothing.
+Importing this package imports none of these modules.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The demo from its first step to the report."""
+"""The demo: runs all steps in order, measures their times, and writes the report."""
 
 from __future__ import annotations
 
@@ -13,25 +13,26 @@ from typing import Any
 from prototxt_gen.common import files
 from prototxt_gen.common.optional_packages import need
 from prototxt_gen.demo import demo_images, steps
-from prototxt_gen.demo.steps import Progress, Story
-from prototxt_gen.demo.zoo_check import zoo
+from prototxt_gen.demo.steps import DemoResults, Progress
+from prototxt_gen.demo.zoo_check import check_zoo
 from prototxt_gen.models import GENERATED
 
-Bar = Callable[[str], AbstractContextManager[Progress | None]]
+ProgressBar = Callable[[str], AbstractContextManager[Progress | None]]
 STEPS = 8
 
 
-def no_bar(what: str) -> AbstractContextManager[Progress | None]:
-    """Show nothing."""
+def no_progress_bar(what: str) -> AbstractContextManager[Progress | None]:
+    """Return a context manager that shows no progress."""
     return nullcontext()
 
 
 @dataclass(frozen=True)
-class Demo:
-    """What is asked for. `minutes` sets how long training takes on two cores: it is a number of iterations.
+class DemoOptions:
+    """Options of the demo.
 
-    `data` are images of one's own, with parts train and test; `zoo` names the nets emitted first. `say` tells of each
-    step, `bar` shows its progress.
+    `out` is the output folder. `minutes` is the approximate training time on two cores, from which the number of
+    iterations is computed. `backend` is that of `train`. `data` is a data source of the user with parts train and test.
+    `zoo` are the names of the nets that are emitted first. `say` prints a line, `bar` shows the progress of a step.
     """
 
     out: Path
@@ -41,95 +42,95 @@ class Demo:
     force: bool = False
     zoo: Sequence[str] = tuple(GENERATED)
     say: Callable[[str], None] = print
-    bar: Bar = no_bar
+    bar: ProgressBar = no_progress_bar
 
     @property
     def iterations(self) -> int:
-        """The iterations of training."""
+        """Number of training iterations."""
         return max(1, round(self.minutes * steps.ITERATIONS_A_MINUTE))
 
     @property
     def report(self) -> Path:
-        """The page that is written in the end."""
+        """Path of the report."""
         return self.out / "report.html"
 
 
 @dataclass
-class _Clock:
-    """Tells of each step, and takes its time."""
+class _StepTimer:
+    """Announces each step and measures its time."""
 
     say: Callable[[str], None]
     seconds: dict[str, float]
 
     @contextmanager
-    def step(self, name: str, what: str) -> Iterator[None]:
-        self.say(f"[{len(self.seconds) + 1}/{STEPS}] {what}")
+    def step(self, name: str, description: str) -> Iterator[None]:
+        self.say(f"[{len(self.seconds) + 1}/{STEPS}] {description}")
         started = time.monotonic()
         yield
         self.seconds[name] = time.monotonic() - started
 
 
-def run(demo: Demo) -> Story:
-    """Do all of it; return what was found. PrototxtGenError for whatever stops it."""
-    need("torch", "safetensors", "onnx", "onnxruntime", "lmdb", "cv2")  # rather than after the training
-    files.refuse_overwriting([demo.report, demo.out / "net"], demo.force)
-    clock = _Clock(demo.say, {})
-    with clock.step("zoo", "the zoo: emit, check, measure and draw every net"), demo.bar("nets") as progress:
-        members = zoo(demo.out / "zoo", demo.force, progress, demo.zoo)
-    with clock.step("data", "real images into LMDBs"), demo.bar("images") as progress:
-        found = demo_images.find(demo.out / "data", demo.data, demo.say)
-        sets = steps.make_sets(found, demo.out / "data", demo.force, progress)
-    with clock.step("emit", f"a small attention net for {found.name}"):
-        net = steps.emit(found, sets, demo.out / "net", demo.iterations, demo.force)
-    story = Story(found, sets, net, members, seconds=clock.seconds)
-    _train_and_test(demo, story, clock)
-    return story
+def run_demo(options: DemoOptions) -> DemoResults:
+    """Run the demo and return its results. Raises PrototxtGenError if a step fails."""
+    need("torch", "safetensors", "onnx", "onnxruntime", "lmdb", "cv2")  # checked now rather than after the training
+    files.refuse_overwriting([options.report, options.out / "net"], options.force)
+    timer = _StepTimer(options.say, {})
+    with timer.step("zoo", "the zoo: emit, check, measure and draw every net"), options.bar("nets") as progress:
+        members = check_zoo(options.out / "zoo", options.force, progress, options.zoo)
+    with timer.step("data", "make LMDBs of real images"), options.bar("images") as progress:
+        images = demo_images.find_or_download(options.out / "data", options.data, options.say)
+        sets = steps.make_sets(images, options.out / "data", options.force, progress)
+    with timer.step("emit", f"emit a small attention net for {images.name}"):
+        net = steps.emit(images, sets, options.out / "net", options.iterations, options.force)
+    results = DemoResults(images, sets, net, members, seconds=timer.seconds)
+    _train_and_test(options, results, timer)
+    return results
 
 
-def _train_and_test(demo: Demo, story: Story, clock: _Clock) -> None:
-    with clock.step("train", f"train it, {demo.iterations:,} iterations with {demo.backend}"):
-        trained = story.trained = steps.train(story.net, demo.backend, demo.force)
-    subject = steps.subject_of(story.net, trained)
-    samples = steps.test_samples(story.net, story.sets, subject)
-    with clock.step("convert", "convert to ONNX and PyTorch"):
-        converted = steps.convert(subject, demo.out, demo.force)
-    with clock.step("verify", "verify: a test image through every runtime, blob by blob"):
-        story.verification = steps.verify(subject, converted, samples)
-    with clock.step("evaluate", f"evaluate every format on {len(samples):,} images"), demo.bar("images") as progress:
-        story.formats = steps.evaluate_all(subject, trained, converted, samples, progress)
-    with clock.step("report", f"the report: {demo.report}"):
-        best = next(one.evaluation for one in story.ran() if one.evaluation is not None)
-        story.seen, story.mistakes = steps.looks(subject, samples, best, story.sets.names)
-        _write(demo, story)
+def _train_and_test(options: DemoOptions, results: DemoResults, timer: _StepTimer) -> None:
+    with timer.step("train", f"train the net, {options.iterations:,} iterations with {options.backend}"):
+        trained = results.trained = steps.train(results.net, options.backend, options.force)
+    subject = steps.read_trained_net(results.net, trained)
+    samples = steps.make_test_samples(results.net, results.sets, subject)
+    with timer.step("convert", "convert the net to ONNX and PyTorch"):
+        converted = steps.convert(subject, options.out, options.force)
+    with timer.step("verify", "verify: compare all blobs of all runtimes for a test image"):
+        results.verification = steps.verify(subject, converted, samples)
+    with timer.step("evaluate", f"evaluate every format on {len(samples):,} images"), options.bar("images") as progress:
+        results.formats = steps.evaluate_all(subject, trained, converted, samples, progress)
+    with timer.step("report", f"write the report: {options.report}"):
+        best = next(one.evaluation for one in results.ran() if one.evaluation is not None)
+        results.seen, results.mistakes = steps.masked_test_images(subject, samples, best, results.sets.names)
+        _write_report(options, results)
 
 
-def _write(demo: Demo, story: Story) -> None:
+def _write_report(options: DemoOptions, results: DemoResults) -> None:
     from prototxt_gen.demo.html_report import html_text
 
-    files.write_text(demo.report, html_text(story), demo.force)
-    files.write_text(demo.out / "demo.json", json.dumps(as_data(story), indent=1) + "\n", demo.force)
+    files.write_text(options.report, html_text(results), options.force)
+    files.write_text(options.out / "demo.json", json.dumps(as_data(results), indent=1) + "\n", options.force)
 
 
-def as_data(story: Story) -> dict[str, Any]:
-    """Return the numbers of a demo as plain data."""
-    evaluations = [(one, one.evaluation) for one in story.formats]
+def as_data(results: DemoResults) -> dict[str, Any]:
+    """Return the results of the demo as a dict for JSON."""
+    evaluations = [(one, one.evaluation) for one in results.formats]
     return {
-        "data": story.pictures.name,
-        "origin": story.pictures.origin,
-        "images": list(story.sets.count),
-        "iterations": story.trained.iterations if story.trained else 0,
+        "data": results.pictures.name,
+        "origin": results.pictures.origin,
+        "images": list(results.sets.count),
+        "iterations": results.trained.iterations if results.trained else 0,
         "formats": [
             {
                 "format": one.name,
                 "runtime": one.runtime,
-                "accuracy": found.top(1) if found else None,
-                "images_per_second": round(found.speed, 1) if found else None,
+                "accuracy": images.top_accuracy(1) if images else None,
+                "images_per_second": round(images.images_per_second, 1) if images else None,
                 "not_run": one.reason or None,
             }
-            for one, found in evaluations
+            for one, images in evaluations
         ],
-        "differing": steps.differing(story.formats),
-        "verified": story.verification.verified if story.verification else None,
-        "worst_error": story.verification.worst if story.verification else None,
-        "seconds": {name: round(value, 1) for name, value in story.seconds.items()},
+        "differing": steps.count_differing(results.formats),
+        "verified": results.verification.verified if results.verification else None,
+        "worst_error": results.verification.worst if results.verification else None,
+        "seconds": {name: round(value, 1) for name, value in results.seconds.items()},
     }

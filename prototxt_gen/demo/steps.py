@@ -1,4 +1,4 @@
-"""The demo's steps. Each does what a command does, through the function that the command calls."""
+"""The steps of the demo. Each calls the same functions as the command that it demonstrates."""
 
 from __future__ import annotations
 
@@ -16,34 +16,34 @@ from prototxt_gen.common.errors import PrototxtGenError, RuntimeMissingError
 from prototxt_gen.data.data_set_reader import open_dataset
 from prototxt_gen.data.info import info, mean
 from prototxt_gen.data.make import make
-from prototxt_gen.demo.demo_images import Pictures
-from prototxt_gen.demo.zoo_check import Member
-from prototxt_gen.evaluate.scores import Evaluation, Samples
+from prototxt_gen.demo.demo_images import DemoImages
+from prototxt_gen.demo.zoo_check import ZooNet
+from prototxt_gen.evaluate.scores import EvalSamples, Evaluation
 from prototxt_gen.models import model
 
 if TYPE_CHECKING:
-    from converters.common.net_with_weights import NetWithWeights
-    from converters.verification.verify import VerificationReport
-    from prototxt_gen.evaluate.attention_maps import Seen
+    from converters.common.net_with_weights import Subject
+    from converters.verification.verify import Report
+    from prototxt_gen.evaluate.attention_maps import MaskedImage
 
 Array = npt.NDArray[Any]
 Progress = Callable[[int, int], None]
 
-BASE, WIDTH = "attention-56-cifar", 4
-"""The net: all of its attention modules, at less than a third of its width, so that it trains in minutes."""
+BASE_MODEL, WIDTH = "attention-56-cifar", 4
+"""The net of the demo: attention-56-cifar with less than a third of its width, so that it trains in minutes."""
 BATCH, TEST_BATCH = 32, 100
 ITERATIONS_A_MINUTE = 700
-"""What two cores do, so that a run is as long as it was asked to be there, and the same run everywhere."""
-RATE = 0.1
-"""It falls to nothing in a straight line: in a run this short, somewhat better than in steps."""
+"""Approximate speed on two cores. It is fixed, so that the demo trains the same iterations on every machine."""
+BASE_LR = 0.1
+"""Initial learning rate. It decreases linearly to 0, which gives better results than steps in such a short run."""
 SEED = 1
 SCALE = 1 / 64
-"""Grey values then spread by about 1."""
+"""Factor for pixel values, which gives them a standard deviation of about 1."""
 
 
 @dataclass(frozen=True)
-class Sets:
-    """The LMDBs made: images in each, shape C×H×W, classes, and the training images' mean per channel."""
+class DemoData:
+    """The LMDBs of the demo: number of images in each, shape C×H×W, class names, mean of the training images."""
 
     train: Path
     test: Path
@@ -54,8 +54,8 @@ class Sets:
 
 
 @dataclass(frozen=True)
-class Trained:
-    """What training left: the run's folder with its metrics, and the weights."""
+class TrainingResult:
+    """The result of training: the folder with metrics.csv, the weights file, iterations and seconds."""
 
     folder: Path
     weights: Path
@@ -64,8 +64,8 @@ class Trained:
 
 
 @dataclass(frozen=True)
-class Format:
-    """One form of the trained net, what ran it, its size on the disk, and how it did."""
+class FormatResult:
+    """The trained net in one format, with the runtime that ran it, its size in bytes, and its evaluation."""
 
     name: str
     runtime: str
@@ -73,31 +73,31 @@ class Format:
     bytes: int
     evaluation: Evaluation | None
     reason: str = ""
-    """Why it was not run."""
+    """The reason why it was not run, if `evaluation` is None."""
 
 
 @dataclass
-class Story:
-    """All that the demo found, for the report."""
+class DemoResults:
+    """The results of all steps, for the report. Steps that have not run yet have None or an empty sequence."""
 
-    pictures: Pictures
-    sets: Sets
+    pictures: DemoImages
+    sets: DemoData
     net: Path
-    zoo: Sequence[Member] = ()
-    trained: Trained | None = None
-    formats: Sequence[Format] = ()
-    verification: VerificationReport | None = None
-    seen: Sequence[Seen] = ()
-    mistakes: Sequence[Seen] = ()
+    zoo: Sequence[ZooNet] = ()
+    trained: TrainingResult | None = None
+    formats: Sequence[FormatResult] = ()
+    verification: Report | None = None
+    seen: Sequence[MaskedImage] = ()
+    mistakes: Sequence[MaskedImage] = ()
     seconds: dict[str, float] = field(default_factory=dict)
 
-    def ran(self) -> list[Format]:
+    def ran(self) -> list[FormatResult]:
         """Return the formats that were evaluated."""
         return [one for one in self.formats if one.evaluation is not None]
 
 
-def make_sets(pictures: Pictures, folder: Path, force: bool, progress: Progress | None) -> Sets:
-    """Make LMDBs of both parts, the training images shuffled, as Caffe's Data layer reads in order."""
+def make_sets(pictures: DemoImages, folder: Path, force: bool, progress: Progress | None) -> DemoData:
+    """Make the LMDBs of training and test images. Training images are shuffled here, as Caffe's Data layer does not."""
     made = {
         part: make(
             pictures.path, folder / f"{part}_lmdb", split=part, shuffle_seed=seed, force=force, progress=progress
@@ -109,21 +109,21 @@ def make_sets(pictures: Pictures, folder: Path, force: bool, progress: Progress 
     names = pictures.classes or made["train"].classes or tuple(map(str, range(max(found.labels) + 1)))
     files.write_text(folder / "labels.txt", "".join(f"{name}\n" for name in names))
     shape = open_dataset(train)[0][0].shape
-    return Sets(train, made["test"].path, (found.count, made["test"].count), shape, names, mean(train).channels)
+    return DemoData(train, made["test"].path, (found.count, made["test"].count), shape, names, mean(train).channels)
 
 
-def emit(pictures: Pictures, sets: Sets, folder: Path, iterations: int, force: bool) -> Path:
-    """Write the net with its solver; return the folder. The net names its data relative to itself."""
+def emit(pictures: DemoImages, sets: DemoData, folder: Path, iterations: int, force: bool) -> Path:
+    """Write the net and its solver to `folder`, which is returned. The paths of the data are relative to it."""
     changes = net_changes(pictures, sets)
-    model(BASE, solver_changes(sets, iterations), **changes).write(folder, force=force)
+    model(BASE_MODEL, solver_changes(sets, iterations), **changes).write(folder, force=force)
     return folder
 
 
-def net_changes(pictures: Pictures, sets: Sets) -> dict[str, Any]:
-    """Return what makes the net of the zoo this one; PrototxtGenError where the images are no squares."""
+def net_changes(pictures: DemoImages, sets: DemoData) -> dict[str, Any]:
+    """Return the changes of BASE_MODEL for these images. Raises PrototxtGenError if the images are not square."""
     channels, height, width = sets.shape
     if height != width:
-        raise PrototxtGenError(f"{pictures.path}: the images are {height}x{width}; the net takes squares")
+        raise PrototxtGenError(f"{pictures.path}: the images are {height}x{width}, but the net needs square images")
     return {
         "name": f"Attention-56-{pictures.name}",
         "width": WIDTH,
@@ -137,15 +137,15 @@ def net_changes(pictures: Pictures, sets: Sets) -> dict[str, Any]:
         "test_batch": min(TEST_BATCH, sets.count[1]),
         "mean": tuple(round(one, 3) for one in sets.mean),
         "scale": SCALE,
-        "mirror": False,  # shoes all point one way: a short run has no time to learn the other
+        "mirror": False,  # all shoes point in one direction, and a short run does not learn the other
     }
 
 
-def solver_changes(sets: Sets, iterations: int) -> dict[str, Any]:
-    """Return what differs from the paper's recipe, which takes 160,000 iterations."""
+def solver_changes(sets: DemoData, iterations: int) -> dict[str, Any]:
+    """Return the changes of the paper's solver, which has 160,000 iterations."""
     return {
         "max_iter": iterations,
-        "base_lr": RATE,
+        "base_lr": BASE_LR,
         "lr_policy": "poly",
         "power": 1.0,
         "test_iter": (max(1, min(20, sets.count[1] // TEST_BATCH)),),
@@ -159,8 +159,8 @@ def solver_changes(sets: Sets, iterations: int) -> dict[str, Any]:
     }
 
 
-def train(net: Path, backend: str, force: bool) -> Trained:
-    """Train as the solver says."""
+def train(net: Path, backend: str, force: bool) -> TrainingResult:
+    """Train the net in folder `net` with its solver. Raises PrototxtGenError if training is stopped."""
     from prototxt_gen.train.backend import Settings
     from prototxt_gen.train.snapshots import weights_of_state
     from prototxt_gen.train.training_run import TrainingJob, run
@@ -169,22 +169,22 @@ def train(net: Path, backend: str, force: bool) -> Trained:
     out = net / "snapshots"
     outcome = run(TrainingJob(net / "solver.prototxt", backend, out, restart=force, settings=Settings(workers=0)))
     if outcome.exit_code or outcome.state is None:
-        raise PrototxtGenError(f"training was stopped at iteration {outcome.iteration}; nothing is reported")
-    return Trained(out, weights_of_state(outcome.state), outcome.iteration, time.monotonic() - started)
+        raise PrototxtGenError(f"training was stopped at iteration {outcome.iteration}, so there is no report")
+    return TrainingResult(out, weights_of_state(outcome.state), outcome.iteration, time.monotonic() - started)
 
 
-def subject_of(net: Path, trained: Trained) -> NetWithWeights:
-    """Read the deploy net with its weights; the preprocessing is that of the train_val's test data."""
-    from converters import read_net_with_weights
-    from converters.common.preprocessing import preprocessing_of_net
-    from prototxt_gen.net.prototxt_reader import read
+def read_trained_net(net: Path, trained: TrainingResult) -> Subject:
+    """Read the deploy net with its weights, and with the preprocessing of the TEST data layer of the train_val."""
+    from converters import read_subject
+    from converters.common.preprocessing import told_by
+    from prototxt_gen.net.prototxt_reader import read_net
 
-    told = preprocessing_of_net(read(net / "train_val.prototxt").at("TEST"))
-    return read_net_with_weights(net / "deploy.prototxt", trained.weights, preprocessing=told)
+    told = told_by(read_net(net / "train_val.prototxt").at("TEST"))
+    return read_subject(net / "deploy.prototxt", trained.weights, preprocessing=told)
 
 
-def convert(subject: NetWithWeights, folder: Path, force: bool) -> dict[str, Path]:
-    """Convert to ONNX and PyTorch; either is verified before it is there."""
+def convert(subject: Subject, folder: Path, force: bool) -> dict[str, Path]:
+    """Convert the net to ONNX and PyTorch and return the paths; both are verified before they are written."""
     from converters.write_models import write_onnx, write_torch
 
     onnx, torch = folder / "model.onnx", folder / "pytorch"
@@ -193,17 +193,19 @@ def convert(subject: NetWithWeights, folder: Path, force: bool) -> dict[str, Pat
     return {"ONNX": onnx, "PyTorch": torch}
 
 
-def test_samples(net: Path, sets: Sets, subject: NetWithWeights) -> Samples:
-    """Return the test images as the net takes them."""
-    from prototxt_gen.evaluate.eval_data import Asked, recipe_for
+def make_test_samples(net: Path, sets: DemoData, subject: Subject) -> EvalSamples:
+    """Return the test images with their preprocessing for the net."""
+    from prototxt_gen.evaluate.eval_data import EvalDataOptions, image_preprocessor
 
     dataset = open_dataset(sets.test)
-    shape = subject.analysis.shapes[subject.input_values[0]][1:]
-    return Samples(dataset, recipe_for(shape, subject.preprocessing, None, Asked(), dataset), shape)
+    shape = subject.analysis.shapes[subject.sources[0]][1:]
+    return EvalSamples(
+        dataset, image_preprocessor(shape, subject.preprocessing, None, EvalDataOptions(), dataset), shape
+    )
 
 
-def verify(subject: NetWithWeights, converted: Mapping[str, Path], samples: Samples) -> VerificationReport:
-    """Run a real test image through every runtime and both converted files, and compare all blobs."""
+def verify(subject: Subject, converted: Mapping[str, Path], samples: EvalSamples) -> Report:
+    """Run a test image in every runtime and in both converted files, and compare all blobs."""
     from converters.pytorch_export import output_files as torch_file
     from converters.verification.runtimes import run_onnx_export
     from converters.verification.verify import verify as compare
@@ -214,25 +216,25 @@ def verify(subject: NetWithWeights, converted: Mapping[str, Path], samples: Samp
     def run_model(subject: NetWithWeights, inputs: Mapping[str, Array]) -> dict[str, Array]:
         return run_onnx_export(subject, converted["ONNX"], inputs)
 
-    fed = {subject.input_values[0].blob: samples.one(0)[0]}
+    fed = {subject.sources[0].blob: samples.sample(0)[0]}
     others = {"model.onnx": run_model, "pytorch/model.py": run_folder}
     return compare(subject, fed, ("pycaffe", "torch", "onnx"), others)
 
 
 def evaluate_all(
-    subject: NetWithWeights,
-    trained: Trained,
+    subject: Subject,
+    trained: TrainingResult,
     converted: Mapping[str, Path],
-    samples: Samples,
+    samples: EvalSamples,
     progress: Progress | None,
-) -> list[Format]:
-    """Evaluate the caffemodel, in real Caffe where it is installed and in PyTorch, and both converted files."""
+) -> list[FormatResult]:
+    """Evaluate the caffemodel (in PyTorch, and in real Caffe if installed) and both converted files."""
     from prototxt_gen.evaluate.converted_predictors import open_converted
-    from prototxt_gen.evaluate.predictors import Predictor, predictor
+    from prototxt_gen.evaluate.predictors import Predictor, make_predictor
 
     makers: dict[tuple[str, str, Path], Callable[[], Predictor]] = {
-        ("Caffe", "real Caffe", trained.weights): lambda: predictor("pycaffe", subject),
-        ("Caffe", "prototxt-gen", trained.weights): lambda: predictor("torch", subject),
+        ("Caffe", "real Caffe", trained.weights): lambda: make_predictor("pycaffe", subject),
+        ("Caffe", "prototxt-gen", trained.weights): lambda: make_predictor("torch", subject),
         ("ONNX", "ONNX Runtime", converted["ONNX"]): lambda: open_converted(converted["ONNX"])[0],
         ("PyTorch", "PyTorch", converted["PyTorch"]): lambda: open_converted(converted["PyTorch"])[0],
     }
@@ -241,13 +243,15 @@ def evaluate_all(
         try:
             one = open_one()
         except RuntimeMissingError as error:
-            made.append(Format(name, runtime, path, _bytes(path), None, str(error)))
+            made.append(FormatResult(name, runtime, path, _size_in_bytes(path), None, str(error)))
             continue
-        made.append(Format(name, runtime, path, _bytes(path), _evaluated(one, samples, progress)))
+        made.append(
+            FormatResult(name, runtime, path, _size_in_bytes(path), _evaluate_and_close(one, samples, progress))
+        )
     return made
 
 
-def _evaluated(one: Any, samples: Samples, progress: Progress | None) -> Evaluation:
+def _evaluate_and_close(one: Any, samples: EvalSamples, progress: Progress | None) -> Evaluation:
     from prototxt_gen.evaluate.scores import evaluate
 
     try:
@@ -256,44 +260,44 @@ def _evaluated(one: Any, samples: Samples, progress: Progress | None) -> Evaluat
         one.close()
 
 
-def _bytes(path: Path) -> int:
+def _size_in_bytes(path: Path) -> int:
     found = [path] if path.is_file() else [file for file in path.rglob("*") if "__pycache__" not in file.parts]
     return sum(file.stat().st_size for file in found if file.is_file())
 
 
-def differing(formats: Sequence[Format]) -> int:
-    """Return for how many test images not all formats predict the same class."""
+def count_differing(formats: Sequence[FormatResult]) -> int:
+    """Return the number of test images for which the formats predict different classes."""
     found = [one.evaluation.predicted for one in formats if one.evaluation is not None]
     return int(sum(np.any([one != found[0] for one in found[1:]], axis=0))) if len(found) > 1 else 0
 
 
-def looks(
-    subject: NetWithWeights, samples: Samples, found: Evaluation, names: Sequence[str]
-) -> tuple[list[Seen], list[Seen]]:
-    """Return masks over a test image of each class, the first that is right if one is, and the surest mistakes."""
+def masked_test_images(
+    subject: Subject, samples: EvalSamples, found: Evaluation, names: Sequence[str]
+) -> tuple[list[MaskedImage], list[MaskedImage]]:
+    """Return test images with masks: one of each class, predicted correctly if possible, and the 12 surest mistakes."""
     right = found.labels == found.predicted
     of_class = [np.flatnonzero(found.labels == label) for label in range(found.classes)]
     firsts = [int(images[np.argmax(right[images])]) for images in of_class if images.size]
     wrong = np.flatnonzero(~right)
     surest = wrong[np.argsort(-found.scores[wrong], kind="stable")][:12]
     return (
-        _seen(subject, samples, found, names, firsts),
-        _seen(subject, samples, found, names, [int(index) for index in surest]),
+        _masked_images(subject, samples, found, names, firsts),
+        _masked_images(subject, samples, found, names, [int(index) for index in surest]),
     )
 
 
-def _seen(
-    subject: NetWithWeights, samples: Samples, found: Evaluation, names: Sequence[str], indices: Sequence[int]
-) -> list[Seen]:
-    from prototxt_gen.evaluate.attention_maps import PATTERN, Seen
-    from prototxt_gen.evaluate.classification import masks_in
+def _masked_images(
+    subject: Subject, samples: EvalSamples, found: Evaluation, names: Sequence[str], indices: Sequence[int]
+) -> list[MaskedImage]:
+    from prototxt_gen.evaluate.attention_maps import MASK_PATTERN, MaskedImage
+    from prototxt_gen.evaluate.classification import compute_masks
 
     if not indices:
         return []
-    views = np.concatenate([samples.one(index)[0][:1] for index in indices])
+    views = np.concatenate([samples.sample(index)[0][:1] for index in indices])
     made = []
-    for index, masks in zip(indices, masks_in(subject, views, PATTERN), strict=True):
+    for index, masks in zip(indices, compute_masks(subject, views, MASK_PATTERN), strict=True):
         label, predicted = (names[int(one)] for one in (found.labels[index], found.predicted[index]))
         told = f"{predicted}, {found.scores[index]:.0%}"
-        made.append(Seen(label, told, samples.recipe.pixels(samples.dataset[index][0]), masks))
+        made.append(MaskedImage(label, told, samples.preprocessor.centre_image(samples.dataset[index][0]), masks))
     return made

@@ -1,6 +1,6 @@
-"""What a drawing shows: layers stacked where one only follows another, stacks in scopes, and the blobs between them.
+"""Contents of a drawing of a net: stacks of layers that follow each other, grouped in scopes, and edges between them.
 
-Nothing here knows how it is drawn; `dot` and `html` do.
+The modules `dot` and `html` draw it.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from prototxt_gen import layers
 from prototxt_gen.analysis import Analysis, Row
 from prototxt_gen.ir import Layer, Shape, Value, show
-from prototxt_gen.net.phase_rules import is_ending, is_source
+from prototxt_gen.net.phase_rules import is_loss_or_metric, is_source_layer
 
 MAX_SCOPES = 12
-"""Scopes inside each other; what is deeper is drawn in the last."""
+"""Maximum depth of nested scopes; deeper ones are drawn inside the last."""
 
 FAMILIES = {
     "data": "#dfe3e8",
@@ -29,7 +29,7 @@ FAMILIES = {
     "unknown": "#ffffff",
 }
 """Families of layer types, with their colours."""
-_MEMBERS = {
+_TYPES_OF_FAMILY = {
     "learned": "Convolution Deconvolution InnerProduct Embed Filter LSTM RNN Lstm Recurrent ConvolutionDepthwise "
     "DepthwiseConvolution Parameter",
     "norm": "BN BatchNorm Scale Bias LRN MVN Normalize LayerNorm ChannelScale Axpy",
@@ -40,23 +40,23 @@ _MEMBERS = {
     "joint": "Eltwise Concat Slice Split Flatten Reshape Permute Reduction ArgMax BatchReindex ShuffleChannel Flip "
     "Silence Axpy",
 }
-_FAMILY = {type_: family for family, types in _MEMBERS.items() for type_ in types.split()}
+_FAMILY = {type_: family for family, types in _TYPES_OF_FAMILY.items() for type_ in types.split()}
 
 
 def family(layer: Layer) -> str:
-    """Return the family of a layer's type."""
+    """Return the family of a layer's type, one of FAMILIES."""
     if layer.type in _FAMILY:
         return _FAMILY[layer.type]
-    if is_source(layer):
+    if is_source_layer(layer):
         return "data"
-    if is_ending(layer):
+    if is_loss_or_metric(layer):
         return "loss"
     return "other" if layers.find_layer_type(layer.type) is not None else "unknown"
 
 
 @dataclass(frozen=True)
 class Box:
-    """One thing drawn: a stack of layers, or an input, an output or a missing blob of the net, as `kind` says."""
+    """One box of a drawing. `kind` is "layers" (a stack of layers, `rows`), "input", "output" or "missing" (a blob)."""
 
     id: int
     kind: str
@@ -67,13 +67,13 @@ class Box:
 
 @dataclass
 class Scope:
-    """Boxes and scopes whose names begin alike, in the order of the net."""
+    """Boxes and scopes whose names begin with the same `path`, in the order of the net."""
 
     path: str
     children: list[Box | Scope] = field(default_factory=list)
 
     def boxes(self) -> Iterator[Box]:
-        """Yield all boxes here and below."""
+        """Yield all boxes in this scope and its inner scopes."""
         for child in self.children:
             if isinstance(child, Box):
                 yield child
@@ -81,14 +81,14 @@ class Scope:
                 yield from child.boxes()
 
     def rows(self) -> Iterator[Row]:
-        """Yield all layers here and below."""
+        """Yield the rows of all layers in this scope and its inner scopes."""
         for box in self.boxes():
             yield from box.rows
 
 
 @dataclass(frozen=True)
 class Edge:
-    """A blob on its way from one box to another; the label is its shape."""
+    """A blob that one box writes and another reads, both given by id; the label is its shape."""
 
     source: int
     target: int
@@ -97,7 +97,7 @@ class Edge:
 
 @dataclass(frozen=True)
 class Drawing:
-    """A net to draw. `root` holds everything; edges name boxes by id."""
+    """The contents of a drawing. `root` contains all boxes."""
 
     title: str
     root: Scope
@@ -105,13 +105,13 @@ class Drawing:
     edges: tuple[Edge, ...]
 
 
-def drawing(analysis: Analysis) -> Drawing:
-    """Return what a drawing of this net shows."""
-    made = _Maker(analysis)
+def make_drawing(analysis: Analysis) -> Drawing:
+    """Return the drawing of an analysed net."""
+    made = _DrawingBuilder(analysis)
     boxes = made.boxes()
     edges = tuple(made.edges(boxes))
-    root = _lifted(_tree([box for box in boxes if box.kind == "layers"]))
-    _take_in(root, edges)
+    root = _without_single_child_scopes(_scope_tree([box for box in boxes if box.kind == "layers"]))
+    _move_boxes_into_scopes(root, edges)
     root.children = [
         *(box for box in boxes if box.kind in ("input", "missing")),
         *root.children,
@@ -120,15 +120,15 @@ def drawing(analysis: Analysis) -> Drawing:
     return Drawing(analysis.net.name, root, tuple(boxes), edges)
 
 
-class _Maker:
-    """Boxes and edges of one net."""
+class _DrawingBuilder:
+    """Makes the boxes and edges of one net."""
 
     def __init__(self, analysis: Analysis) -> None:
         self.analysis, self.net = analysis, analysis.net
         self.uses = Counter(value for layer in self.net.layers for value in layer.bottoms)
 
     def boxes(self) -> list[Box]:
-        """Return inputs, stacks of layers, outputs, and the bottoms that nothing makes."""
+        """Return the boxes of inputs, stacks of layers, outputs, and bottoms that no layer writes."""
         inputs = [("input", value.blob, (), self.analysis.shapes.get(value)) for value in self.net.inputs]
         stacks = [("layers", rows[0].layer.name, tuple(rows), None) for rows in self._stacks()]
         outputs = [("output", value.blob, (), self.analysis.shapes.get(value)) for value in self._outputs()]
@@ -140,13 +140,13 @@ class _Maker:
         return [value for value in self.net.outputs if value not in inputs]
 
     def _stacks(self) -> list[list[Row]]:
-        """Put a layer on the stack of the one it follows: in place, or by name (`conv1`, `conv1/bn`)."""
+        """Return stacks of layers: a layer joins the stack of its bottom if in place or by its name (`conv1/bn`)."""
         stacks: list[list[Row]] = []
         by_value: dict[Value, list[Row]] = {}
         for row in self.analysis.rows:
             layer = row.layer
             below = by_value.get(layer.bottoms[0]) if len(layer.bottoms) == 1 else None
-            if below is not None and self.uses[layer.bottoms[0]] == 1 and _follows(layer, below):
+            if below is not None and self.uses[layer.bottoms[0]] == 1 and _belongs_to_stack(layer, below):
                 below.append(row)
             else:
                 below = [row]
@@ -155,13 +155,13 @@ class _Maker:
         return stacks
 
     def edges(self, boxes: list[Box]) -> Iterator[Edge]:
-        """Yield an edge for every bottom from outside its stack, and for every output."""
+        """Yield an edge for every bottom that comes from another stack, and for every output."""
         makers = {value: box.id for value, box in zip(self.net.inputs, boxes, strict=False)}
         missing = {box.name: box.id for box in boxes if box.kind == "missing"}
-        outputs = {value: box.id for value, box in zip(self._outputs(), _of(boxes, "output"), strict=True)}
-        for box in _of(boxes, "layers"):
+        outputs = {value: box.id for value, box in zip(self._outputs(), _boxes_of_kind(boxes, "output"), strict=True)}
+        for box in _boxes_of_kind(boxes, "layers"):
             makers.update((top, box.id) for row in box.rows for top in row.layer.tops)
-        for box in _of(boxes, "layers"):
+        for box in _boxes_of_kind(boxes, "layers"):
             for value in box.rows[0].layer.bottoms:
                 source = makers.get(value, missing.get(value.blob, box.id))
                 yield Edge(source, box.id, show(self.analysis.shapes.get(value)))
@@ -169,37 +169,37 @@ class _Maker:
             yield Edge(makers[value], id_, show(self.analysis.shapes.get(value)))
 
 
-def _of(boxes: list[Box], kind: str) -> list[Box]:
+def _boxes_of_kind(boxes: list[Box], kind: str) -> list[Box]:
     return [box for box in boxes if box.kind == kind]
 
 
-def _follows(layer: Layer, below: list[Row]) -> bool:
-    """Whether a layer of one bottom belongs on top of the stack that makes it."""
+def _belongs_to_stack(layer: Layer, below: list[Row]) -> bool:
+    """Return whether a layer with one bottom belongs to the stack that writes this bottom."""
     last, first = below[-1].layer, below[0].layer
-    if layer.bottoms[0] not in last.tops or len(last.tops) > 1 or is_source(last):
+    if layer.bottoms[0] not in last.tops or len(last.tops) > 1 or is_source_layer(last):
         return False
     in_place = len(layer.tops) == 1 and layer.tops[0].blob == layer.bottoms[0].blob
     return in_place or layer.name.startswith(f"{first.name}/")
 
 
-def _tree(boxes: list[Box]) -> Scope:
-    """Return the boxes in scopes by their slash-separated names; a box named as a scope is in that scope."""
+def _scope_tree(boxes: list[Box]) -> Scope:
+    """Return the boxes in scopes by their slash-separated names; a box with the name of a scope is in that scope."""
     scopes = {"": Scope("")}
-    prefixes = {prefix for box in boxes for prefix in _prefixes(box.name)}
+    prefixes = {prefix for box in boxes for prefix in _scope_paths(box.name)}
     for box in boxes:
-        path = [*_prefixes(box.name), *([box.name] if box.name in prefixes else [])][:MAX_SCOPES]
-        _scope(scopes, path).children.append(box)
+        path = [*_scope_paths(box.name), *([box.name] if box.name in prefixes else [])][:MAX_SCOPES]
+        _get_scope(scopes, path).children.append(box)
     return scopes[""]
 
 
-def _prefixes(name: str) -> list[str]:
-    """Return `a` and `a/b` for `a/b/c`."""
+def _scope_paths(name: str) -> list[str]:
+    """Return the paths of the scopes of a name: `a` and `a/b` for `a/b/c`."""
     parts = name.split("/", MAX_SCOPES)[:-1]
     return ["/".join(parts[: index + 1]) for index in range(len(parts))]
 
 
-def _scope(scopes: dict[str, Scope], path: list[str]) -> Scope:
-    """Return the scope of a path, made where it is not there yet."""
+def _get_scope(scopes: dict[str, Scope], path: list[str]) -> Scope:
+    """Return the scope of a path, after adding it to `scopes` if necessary."""
     parent = scopes[""]
     for name in path:
         if name not in scopes:
@@ -209,11 +209,11 @@ def _scope(scopes: dict[str, Scope], path: list[str]) -> Scope:
     return parent
 
 
-def _lifted(scope: Scope, root: bool = True) -> Scope:
-    """Take the boxes out of scopes that hold only one thing."""
+def _without_single_child_scopes(scope: Scope, root: bool = True) -> Scope:
+    """Replace scopes that have only one child by this child."""
     children: list[Box | Scope] = []
     for child in scope.children:
-        inner = _lifted(child, False) if isinstance(child, Scope) else child
+        inner = _without_single_child_scopes(child, False) if isinstance(child, Scope) else child
         lone = isinstance(inner, Scope) and len(inner.children) == 1
         children.append(inner.children[0] if isinstance(inner, Scope) and lone else inner)
     scope.children = children
@@ -221,8 +221,8 @@ def _lifted(scope: Scope, root: bool = True) -> Scope:
     return only if isinstance(only, Scope) else scope
 
 
-def _take_in(root: Scope, edges: tuple[Edge, ...]) -> None:
-    """Put a box at the top whose neighbours are all in one scope into that scope, which would else loop through it."""
+def _move_boxes_into_scopes(root: Scope, edges: tuple[Edge, ...]) -> None:
+    """Move top-level boxes into the scope that contains all their neighbours, as the edges would form a loop."""
     home = {box.id: child for child in root.children if isinstance(child, Scope) for box in child.boxes()}
     neighbours: dict[int, set[int]] = {}
     for edge in edges:
@@ -237,25 +237,25 @@ def _take_in(root: Scope, edges: tuple[Edge, ...]) -> None:
     root.children = kept
 
 
-def within(name: str, scope: str) -> str:
-    """Return a name as it is called inside a scope: `b/c` for `a/b/c` in `a`, and `b` for `a/b` in `a/b` itself."""
+def name_in_scope(name: str, scope: str) -> str:
+    """Return a name relative to a scope: `b/c` for `a/b/c` in `a`, and `b` for `a/b` in `a/b` itself."""
     if name == scope:
         return name.rsplit("/", 1)[-1]
     return name.removeprefix(f"{scope}/") if scope else name
 
 
-def numbers(rows: list[Row]) -> str:
-    """Return layers, parameters and MACs in short."""
+def cost_text(rows: list[Row]) -> str:
+    """Return a short text with the numbers of layers, parameters and MACs."""
     parameters, macs = sum(row.parameters for row in rows), sum(row.macs or 0 for row in rows)
     unknown = "" if all(row.known for row in rows) else " at least"
     parts = [f"{len(rows)} layers"] if len(rows) > 1 else []
-    parts += [f"{short(parameters)} parameters"] if parameters else []
-    parts += [f"{short(macs)} MACs"] if macs else []
+    parts += [f"{short_number(parameters)} parameters"] if parameters else []
+    parts += [f"{short_number(macs)} MACs"] if macs else []
     return " · ".join(parts) + unknown
 
 
-def short(count: int) -> str:
-    """Return 25.6 M for 25,600,000."""
+def short_number(count: int) -> str:
+    """Return a number with three digits and a unit: 25.6 M for 25,600,000."""
     for unit, size in (("T", 10**12), ("G", 10**9), ("M", 10**6), ("k", 10**3)):
         if count >= size:
             return f"{count / size:.3g} {unit}"

@@ -1,12 +1,15 @@
-"""Evaluation and classification: one way from pictures to what a net takes, for every runtime that runs it.
+"""Evaluation on data sets and classification of image files, with the same preprocessing in every runtime.
 
-own         what a net's own TEST data layer reads, and what it does to it
-recipe      a picture to the views that the net sees: the middle, or ten crops
-predictors  PyTorch, ONNX Runtime, real Caffe, and files that were converted: a batch in, scores out
-scores      labels against scores: top-1, top-5, confusion
-opening     options to all of these; what the command line calls
+net_data_layer        source and preprocessing of the TEST data layer of a net
+image_preprocessing   an image to the crops that the net gets: the centre crop, or ten crops
+predictors            PyTorch, ONNX Runtime and real Caffe: a batch in, scores out
+converted_predictors  the same for converted files (.onnx, .pt2, folder)
+scores                scores compared with labels: top-1, top-5, confusion matrix
+classification        classes and attention masks of single image files
+attention_maps        attention masks drawn over images
+eval_data             data set and preprocessing from the options of the command line
 
-Importing this package loads nothing.
+Importing this package imports none of these modules.
 """
 
 from __future__ import annotations

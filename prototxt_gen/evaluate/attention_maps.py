@@ -1,7 +1,7 @@
-"""Where a net looks: its attention masks drawn over the picture, module by module, as PNG or HTML.
+"""Attention masks drawn over an image, one attention module after another, as PNG or HTML.
 
-A mask is a blob N×C×h×w of numbers from 0 to 1, by which the trunk's features are weighed. Drawn are its mean over the
-channels, and the channels that vary most over the picture; colours go from the least to the largest value in each.
+A mask is a blob N×C×h×w of values from 0 to 1, which the trunk's features are multiplied by. Its mean over the channels
+is drawn, and the channels that vary most over the image. The colours range from the smallest to the largest value.
 """
 
 from __future__ import annotations
@@ -29,40 +29,40 @@ if TYPE_CHECKING:
 
 Array = npt.NDArray[Any]
 
-PATTERN = "*/mask"
-"""Names of the blobs that are masks in the nets made here; `*` stands for anything, slashes too."""
-CHANNELS = 3
-"""How many single channels are drawn of each mask."""
-TILE = 224
-_STRENGTH = 0.6
-"""How much of an overlay is the mask's colour."""
+MASK_PATTERN = "*/mask"
+"""Pattern of the names of mask blobs in the nets of the zoo; `*` matches any characters, slashes too."""
+SINGLE_CHANNELS = 3
+"""Number of single channels drawn of each mask."""
+TILE_SIDE = 224
+_COLOUR_SHARE = 0.6
+"""Share of the mask's colour in an overlay; the rest is the image in grey."""
 
 
 @dataclass(frozen=True)
 class Mask:
-    """One module's mask for one picture: C×h×w."""
+    """The mask of one attention module for one image. `values` has shape C×h×w."""
 
     blob: str
     values: Array
 
     @property
     def module(self) -> str:
-        """The name without its last part: `AttentionA_1` for `AttentionA_1/mask`."""
+        """The blob's name without its last part: `AttentionA_1` for `AttentionA_1/mask`."""
         return self.blob.rpartition("/")[0] or self.blob
 
     def mean(self) -> Array:
-        """Return h×w, the mean over the channels."""
+        """Return the mean over the channels, of shape h×w."""
         return np.asarray(self.values.mean(axis=0))
 
-    def liveliest(self, count: int = CHANNELS) -> list[int]:
-        """Return the channels that vary most over the picture, the first most of all."""
+    def most_varying_channels(self, count: int = SINGLE_CHANNELS) -> list[int]:
+        """Return the indices of the channels with the largest standard deviation over the image, the largest first."""
         spread = self.values.reshape(len(self.values), -1).std(axis=1)
         return [int(channel) for channel in np.argsort(-spread, kind="stable")[:count]]
 
 
 @dataclass(frozen=True)
-class Seen:
-    """A picture H×W×C (uint8, BGR) as a net saw it, what it was taken for, and the masks."""
+class MaskedImage:
+    """An image H×W×C (uint8, BGR), as cropped for the net, with its attention masks. `caption` has the best classes."""
 
     title: str
     caption: str
@@ -71,37 +71,39 @@ class Seen:
 
 
 @dataclass(frozen=True)
-class Tile:
-    """One drawing: H×W×3, uint8, BGR."""
+class ImageTile:
+    """One titled image of a page or sheet. `image` is H×W×3, uint8, BGR."""
 
     title: str
     image: Array
 
     @property
     def uri(self) -> str:
-        """The drawing as a PNG inside a page."""
+        """The image as a PNG in a data: URI, for an HTML page."""
         return "data:image/png;base64," + base64.b64encode(images.encode(self.image, "png")).decode()
 
 
-def mask_values(net: Net, pattern: str = PATTERN) -> list[Value]:
-    """Return the last values of the blobs that are masks; NetError where none has such a name."""
+def find_mask_values(net: Net, pattern: str = MASK_PATTERN) -> list[Value]:
+    """Return the last value of each blob whose name matches the pattern. Raises NetError if there is none."""
     last = {value.blob: value for value in net.values()}
     found = [value for blob, value in last.items() if fnmatchcase(blob, pattern)]
     if not found:
-        raise NetError(f"{net.name}: no blob is named {pattern!r}{nearest(pattern, last)}; --mask-blobs names others")
+        raise NetError(
+            f"{net.name}: no blob name matches {pattern!r}{nearest(pattern, last)}; choose others with --mask-blobs"
+        )
     return found
 
 
-def masks_of(blobs: Mapping[str, Array], index: int = 0) -> list[Mask]:
-    """Return the masks of picture number `index`; NetError where a blob is no N×C×h×w."""
+def masks_of_image(blobs: Mapping[str, Array], index: int = 0) -> list[Mask]:
+    """Return the masks of image number `index` of a batch. Raises NetError unless each blob is N×C×h×w."""
     for name, blob in blobs.items():
         if blob.ndim != 4:
-            raise NetError(f"blob {name!r} is {show(blob.shape)}; a mask is N×C×h×w")
+            raise NetError(f"blob {name!r} is {show(blob.shape)}; a mask must be N×C×h×w")
     return [Mask(name, blob[index]) for name, blob in blobs.items()]
 
 
-def shown(picture: Array, side: int = TILE) -> Array:
-    """Return a picture of either channel count as colour, enlarged to `side` if it is smaller, its pixels visible."""
+def enlarged_colour(picture: Array, side: int = TILE_SIDE) -> Array:
+    """Return an image H×W×1 or H×W×3 in colour, enlarged by a whole factor to at most `side`, without smoothing."""
     cv2 = images.opencv()
     colour = np.repeat(picture, 3, axis=2) if picture.shape[2] == 1 else picture
     height, width = colour.shape[:2]
@@ -110,44 +112,48 @@ def shown(picture: Array, side: int = TILE) -> Array:
 
 
 def overlay(picture: Array, field: Array) -> Array:
-    """Return a picture H×W×3 under a field h×w: dark where it is least, bright where it is largest."""
+    """Return an image H×W×3 with the values h×w over it in colours: dark for the smallest, bright for the largest."""
     cv2 = images.opencv()
     low, high = float(field.min()), float(field.max())
     bytes_ = np.rint(255 * (field - low) / (high - low)) if high > low else np.full(field.shape, 127.0)
     height, width = picture.shape[:2]
     smooth = cv2.resize(bytes_.astype(np.uint8), (width, height), interpolation=cv2.INTER_LINEAR)
     grey = images.to_gray(picture, "bgr").astype(np.float32)
-    mixed = _STRENGTH * cv2.applyColorMap(smooth, cv2.COLORMAP_INFERNO) + (1 - _STRENGTH) * grey
+    mixed = _COLOUR_SHARE * cv2.applyColorMap(smooth, cv2.COLORMAP_INFERNO) + (1 - _COLOUR_SHARE) * grey
     return np.asarray(np.rint(mixed).clip(0, 255), np.uint8)
 
 
-def tiles(picture: Array, mask: Mask, channels: int = CHANNELS) -> list[Tile]:
-    """Return a mask's drawings over a picture: the mean, then single channels."""
-    large, mean = shown(picture), mask.mean()
-    made = [Tile(f"mean of {len(mask.values)}, {mean.min():.2f} to {mean.max():.2f}", overlay(large, mean))]
-    for channel in mask.liveliest(channels):
+def mask_tiles(picture: Array, mask: Mask, channels: int = SINGLE_CHANNELS) -> list[ImageTile]:
+    """Return tiles of a mask over an image: its mean, then single channels."""
+    large, mean = enlarged_colour(picture), mask.mean()
+    made = [ImageTile(f"mean of {len(mask.values)}, {mean.min():.2f} to {mean.max():.2f}", overlay(large, mean))]
+    for channel in mask.most_varying_channels(channels):
         field = mask.values[channel]
-        made.append(Tile(f"channel {channel}, {field.min():.2f} to {field.max():.2f}", overlay(large, field)))
+        made.append(ImageTile(f"channel {channel}, {field.min():.2f} to {field.max():.2f}", overlay(large, field)))
     return made
 
 
-def write(target: Path, seen: Sequence[Seen], force: bool = False) -> list[Path]:
-    """Write the drawings: one .html, one .png, or a folder with a PNG for each picture and module; return the files."""
+def write_masks(target: Path, seen: Sequence[MaskedImage], force: bool = False) -> list[Path]:
+    """Write the images with their masks and return the files.
+
+    `target` is an .html file, a .png file, or a folder, which gets a PNG for each image and each attention module.
+    Raises PrototxtGenError if a file exists and `force` is not set, or for another file extension.
+    """
     kind = target.suffix.lower()
     if kind == ".html":
         files.write_text(target, html_text(seen), force)
         return [target]
     if kind == ".png":
         with files.replacing(target, force) as temporary:
-            _sheet(seen).savefig(temporary, format="png", dpi=100)
+            _figure(seen).savefig(temporary, format="png", dpi=100)
         return [target]
     if kind:
-        raise PrototxtGenError(f"{target}: the name must end in .html or .png, or be a folder's")
+        raise PrototxtGenError(f"{target}: the name must end in .html or .png, or have no extension (a folder)")
     return _write_folder(target, seen, force)
 
 
-def _write_folder(folder: Path, seen: Sequence[Seen], force: bool) -> list[Path]:
-    named = {folder / name: image for one in seen for name, image in _pictures(one)}
+def _write_folder(folder: Path, seen: Sequence[MaskedImage], force: bool) -> list[Path]:
+    named = {folder / name: image for one in seen for name, image in _png_files(one)}
     files.refuse_overwriting(list(named), force)
     for path, image in named.items():
         with files.replacing(path) as temporary:
@@ -155,23 +161,26 @@ def _write_folder(folder: Path, seen: Sequence[Seen], force: bool) -> list[Path]
     return list(named)
 
 
-def _pictures(one: Seen) -> Iterable[tuple[str, Array]]:
+def _png_files(one: MaskedImage) -> Iterable[tuple[str, Array]]:
     stem = Path(one.title).stem
-    yield f"{stem}.png", shown(one.picture)
+    yield f"{stem}.png", enlarged_colour(one.picture)
     for mask in one.masks:
-        drawn = [tile.image for tile in tiles(one.picture, mask)]
-        yield f"{stem}_{mask.module.replace('/', '_')}.png", np.concatenate([shown(one.picture), *drawn], axis=1)
+        drawn = [tile.image for tile in mask_tiles(one.picture, mask)]
+        yield (
+            f"{stem}_{mask.module.replace('/', '_')}.png",
+            np.concatenate([enlarged_colour(one.picture), *drawn], axis=1),
+        )
 
 
-def html_text(seen: Sequence[Seen]) -> str:
-    """Return a page that needs nothing beside itself."""
+def html_text(seen: Sequence[MaskedImage]) -> str:
+    """Return an HTML page that needs no other files."""
     blocks = [
         {
             "title": safe(one.title),
             "caption": safe(one.caption),
-            "picture": Tile("", shown(one.picture)),
+            "picture": ImageTile("", enlarged_colour(one.picture)),
             "modules": [
-                {"name": safe(mask.module), "shape": show(mask.values.shape), "tiles": tiles(one.picture, mask)}
+                {"name": safe(mask.module), "shape": show(mask.values.shape), "tiles": mask_tiles(one.picture, mask)}
                 for mask in one.masks
             ],
         }
@@ -180,27 +189,27 @@ def html_text(seen: Sequence[Seen]) -> str:
     return render("masks.html.j2", blocks=blocks)
 
 
-def _sheet(seen: Sequence[Seen]) -> Any:
-    """Return a figure with a row for each module of each picture."""
+def _figure(seen: Sequence[MaskedImage]) -> Any:
+    """Return a Matplotlib figure with a row for each attention module of each image."""
     try:
         from matplotlib.figure import Figure
     except ImportError:
         raise missing("matplotlib") from None
     rows = [(one, mask, index) for one in seen for index, mask in enumerate(one.masks)]
-    figure = Figure(figsize=(2.3 * (CHANNELS + 2), 2.6 * len(rows)), layout="constrained")
-    grid = figure.subplots(len(rows), CHANNELS + 2, squeeze=False)
+    figure = Figure(figsize=(2.3 * (SINGLE_CHANNELS + 2), 2.6 * len(rows)), layout="constrained")
+    grid = figure.subplots(len(rows), SINGLE_CHANNELS + 2, squeeze=False)
     for axes, (one, mask, index) in zip(grid, rows, strict=True):
         for each in axes:
             each.axis("off")
         if not index:
-            _panel(axes[0], Tile(f"{one.title}\n{one.caption}", shown(one.picture)))
-        drawn = tiles(one.picture, mask)
-        _panel(axes[1], Tile(f"{mask.module}\n{drawn[0].title}", drawn[0].image))
+            _draw_panel(axes[0], ImageTile(f"{one.title}\n{one.caption}", enlarged_colour(one.picture)))
+        drawn = mask_tiles(one.picture, mask)
+        _draw_panel(axes[1], ImageTile(f"{mask.module}\n{drawn[0].title}", drawn[0].image))
         for each, tile in zip(axes[2:], drawn[1:], strict=False):
-            _panel(each, tile)
+            _draw_panel(each, tile)
     return figure
 
 
-def _panel(axes: Axes, tile: Tile) -> None:
+def _draw_panel(axes: Axes, tile: ImageTile) -> None:
     axes.imshow(tile.image[..., ::-1])
     axes.set_title(safe_lines(tile.title).replace("$", r"\$"), fontsize=8)

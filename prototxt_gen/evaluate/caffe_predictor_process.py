@@ -1,4 +1,4 @@
-"""The process that Caffe predicts in (see `serving`). Only `CaffePredictor` starts it."""
+"""Child process in which real Caffe runs a net for `CaffePredictor` (see `real_caffe.child_server`)."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import numpy as np
 from prototxt_gen.real_caffe.child_server import Request, serve
 
 
-class Session:
-    """A net in Caffe."""
+class PredictorSession:
+    """A net with weights in real Caffe, on the CPU."""
 
     def __init__(self, request: Request) -> None:
         import caffe
@@ -20,10 +20,10 @@ class Session:
         self.input, self.output = request["input"], request["output"]
 
     def start_answer(self) -> None:
-        """Answer that the net is there."""
+        """Return the answer to the request "start": nothing, since the net is loaded."""
 
     def forward(self, request: Request) -> None:
-        """Run one batch, from one .npy file to another."""
+        """Run the net on the batch in one .npy file and write the scores to another."""
         batch, blob = np.load(request["batch"]), self.net.blobs[self.input]
         blob.reshape(*batch.shape)
         self.net.reshape()
@@ -33,4 +33,4 @@ class Session:
 
 
 if __name__ == "__main__":
-    serve(Session)
+    serve(PredictorSession)

@@ -1,4 +1,4 @@
-"""Single pictures: their classes with probabilities, and the masks of the net's attention."""
+"""Classification of single image files: classes with probabilities, and the attention masks of the net."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ import numpy.typing as npt
 from prototxt_gen.common.optional_packages import need
 from prototxt_gen.data import images
 from prototxt_gen.data.data_errors import DataError
-from prototxt_gen.evaluate.attention_maps import Mask, Seen, mask_values, masks_of
-from prototxt_gen.evaluate.image_preprocessing import Recipe
-from prototxt_gen.evaluate.predictors import image_input, predictor
+from prototxt_gen.evaluate.attention_maps import Mask, MaskedImage, find_mask_values, masks_of_image
+from prototxt_gen.evaluate.image_preprocessing import ImagePreprocessor
+from prototxt_gen.evaluate.predictors import image_input, make_predictor
 
 if TYPE_CHECKING:
     from converters.common.net_with_weights import NetWithWeights
@@ -24,8 +24,12 @@ Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
-class Sight:
-    """What a net sees in one picture. `picture` is the part it looked at, H×W×C, uint8; `scores` one for each class."""
+class Classification:
+    """The result of one image file.
+
+    `picture` is the centre crop that the net gets, H×W×C, uint8, BGR. `scores` are the probabilities, one per class;
+    `names` the names of the classes.
+    """
 
     path: Path
     picture: Array
@@ -33,72 +37,74 @@ class Sight:
     names: Sequence[str] = ()
     masks: Sequence[Mask] = ()
 
-    def best(self, count: int) -> list[tuple[str, float]]:
-        """Return the names and probabilities of the best classes, the best first."""
+    def top_classes(self, count: int) -> list[tuple[str, float]]:
+        """Return the names and probabilities of the `count` most probable classes, the most probable first."""
         order = np.argsort(-self.scores, kind="stable")[:count]
-        return [(self.name(int(label)), float(self.scores[label])) for label in order]
+        return [(self.class_name(int(label)), float(self.scores[label])) for label in order]
 
-    def name(self, label: int) -> str:
-        """Return a class's name, its number where it has none."""
+    def class_name(self, label: int) -> str:
+        """Return the name of a class, or its number if it has no name."""
         return self.names[label] if label < len(self.names) else str(label)
 
-    def drawn(self, top: int) -> Seen:
-        """Return what is drawn of it, captioned by its best classes."""
-        caption = ", ".join(f"{name} {probability:.1%}" for name, probability in self.best(top))
-        return Seen(self.path.name, caption, self.picture, self.masks)
+    def as_masked_image(self, top: int) -> MaskedImage:
+        """Return the image with its masks, with the `top` most probable classes in the caption."""
+        caption = ", ".join(f"{name} {probability:.1%}" for name, probability in self.top_classes(top))
+        return MaskedImage(self.path.name, caption, self.picture, self.masks)
 
     def as_data(self, top: int) -> dict[str, Any]:
-        """Return it as plain data."""
+        """Return the result as a dict for JSON, with the `top` most probable classes."""
         order = [int(label) for label in np.argsort(-self.scores, kind="stable")[:top]]
-        classes = [{"label": x, "name": self.name(x), "probability": float(self.scores[x])} for x in order]
+        classes = [{"label": x, "name": self.class_name(x), "probability": float(self.scores[x])} for x in order]
         masks = [{"blob": mask.blob, "mean": float(mask.values.mean())} for mask in self.masks]
         return {"picture": str(self.path), "classes": classes, "masks": masks}
 
 
 def classify(
-    subject: NetWithWeights,
-    recipe: Recipe,
+    subject: Subject,
+    preprocessor: ImagePreprocessor,
     paths: Iterable[Path],
     names: Sequence[str] = (),
     backend: str = "torch",
     output: str = "",
     pattern: str = "",
-) -> list[Sight]:
-    """Classify picture files; scores are the mean over the recipe's crops.
+) -> list[Classification]:
+    """Classify image files and return the results; scores are the mean over the crops.
 
-    `pattern` names the blobs that are masks, see `masks.PATTERN`; none are taken without. They are PyTorch's, of the
-    middle crop.
+    `names` are the class names, `backend` is one of `predictors.BACKENDS`, and `output` is the name of the output blob
+    (default: the last). `pattern` selects the mask blobs (see `attention_maps.MASK_PATTERN`); without it no masks are
+    computed. Masks are computed in PyTorch, for the centre crop.
     """
     color = subject.analysis.shapes[image_input(subject)][1] == 3
-    predict = predictor(backend, subject, output)
-    seen = []
+    predict = make_predictor(backend, subject, output)
+    results = []
     try:
         for path in paths:
-            picture = images.to_chw(images.decode(_bytes(path), color, str(path)))
-            views = recipe.views(picture)
-            masks = masks_in(subject, views[:1], pattern)[0] if pattern else []
-            seen.append(Sight(path, recipe.pixels(picture), predict(views).mean(axis=0), names, masks))
+            image = images.to_chw(images.decode(_read_bytes(path), color, str(path)))
+            views = preprocessor.views(image)
+            masks = compute_masks(subject, views[:1], pattern)[0] if pattern else []
+            scores = predict(views).mean(axis=0)
+            results.append(Classification(path, preprocessor.centre_image(image), scores, names, masks))
     finally:
         predict.close()
-    return seen
+    return results
 
 
-def masks_in(subject: NetWithWeights, batch: Array, pattern: str) -> list[list[Mask]]:
-    """Return the masks for each image of a batch N×C×H×W."""
+def compute_masks(subject: Subject, batch: Array, pattern: str) -> list[list[Mask]]:
+    """Return the masks of each image of a batch N×C×H×W, computed in PyTorch."""
     need("torch")
     import torch
 
     from prototxt_gen.runtime.torch_net import TorchNet
 
-    values = mask_values(subject.net, pattern)
+    values = find_mask_values(subject.net, pattern)
     net = TorchNet(subject.analysis, subject.weights).eval()
     with torch.inference_mode():
-        found = net.forward_blobs([torch.from_numpy(np.ascontiguousarray(batch))], tuple(values))
-    blobs = {value.blob: blob.numpy() for value, blob in zip(values, found, strict=True)}
-    return [masks_of(blobs, index) for index in range(len(batch))]
+        tensors = net.forward_blobs([torch.from_numpy(np.ascontiguousarray(batch))], tuple(values))
+    blobs = {value.blob: tensor.numpy() for value, tensor in zip(values, tensors, strict=True)}
+    return [masks_of_image(blobs, index) for index in range(len(batch))]
 
 
-def _bytes(path: Path) -> bytes:
+def _read_bytes(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Files that were converted, as predictors: they carry what is needed to feed them, so they need no prototxt."""
+"""Predictors for converted files (.onnx, .pt2, folders); input shape and preprocessing come from their metadata."""
 
 from __future__ import annotations
 
@@ -17,35 +17,38 @@ from prototxt_gen.common.errors import PrototxtGenError, UnsupportedError
 from prototxt_gen.common.optional_packages import need
 from prototxt_gen.evaluate.predictors import ModulePredictor, OnnxPredictor, Predictor
 from prototxt_gen.ir import Shape
-from prototxt_gen.net.lowering_checks import sources
+from prototxt_gen.net.lowering_checks import net_inputs
 from prototxt_gen.net.prototxt_reader import parse_net
 
 PROTOTXT_KEY = "caffe.prototxt"
-"""The key under which PyTorch's files keep the net."""
+"""Metadata key of the net's prototxt in PyTorch files."""
 
 
 def is_converted(path: Path) -> bool:
-    """Whether this is an ONNX model, a .pt2, or a folder with model.py; what else there is, is a prototxt."""
+    """Return whether the path is a converted model (.onnx, .pt2, or a folder with model.py) rather than a prototxt."""
     return path.suffix.lower() in (".onnx", ".pt2") or (path / "model.py").is_file()
 
 
 def open_converted(path: Path, output: str = "") -> tuple[Predictor, Preprocessing]:
-    """Return the model as a predictor, and the preprocessing that it carries.
+    """Return a converted model as a predictor, and the preprocessing in its metadata.
 
-    A folder's model.py is run, as importing it would.
+    `output` is the name of the output (ONNX only); default: the last. The model.py of a folder is executed. Raises
+    PrototxtGenError if the file does not exist or is damaged.
     """
     if not path.exists():
         raise PrototxtGenError(f"{path} does not exist")
-    with translate_loading_errors(path):
-        return _open(path, output)
+    with opening(path):
+        return _open_file(path, output)
 
 
-def _open(path: Path, output: str) -> tuple[Predictor, Preprocessing]:
+def _open_file(path: Path, output: str) -> tuple[Predictor, Preprocessing]:
     if path.suffix.lower() == ".onnx":
-        made = OnnxPredictor(path, output)
-        return made, preprocessing_from(made.session.get_modelmeta().custom_metadata_map)
+        predictor = OnnxPredictor(path, output)
+        return predictor, preprocessing_from_metadata(predictor.session.get_modelmeta().custom_metadata_map)
     if output:
-        raise PrototxtGenError(f"{path}: an output can be chosen in an ONNX model or a prototxt; this gives its last")
+        raise PrototxtGenError(
+            f"{path}: --output works only with an ONNX model or a prototxt; other files use the last"
+        )
     return _open_torch(path)
 
 
@@ -61,27 +64,29 @@ def _open_torch(path: Path) -> tuple[Predictor, Preprocessing]:
         module = torch_file.load_folder(path)
     else:
         module = torch.export.load(path, extra_files=metadata).module()
-    return ModulePredictor(path.name, module, _input_of(path, metadata)), preprocessing_from(metadata)
+    return ModulePredictor(path.name, module, _input_shape(path, metadata)), preprocessing_from_metadata(metadata)
 
 
-def _input_of(path: Path, metadata: Mapping[str, str]) -> Shape:
-    """Return C×H×W, as the prototxt inside says."""
+def _input_shape(path: Path, metadata: Mapping[str, str]) -> Shape:
+    """Return the input shape C×H×W according to the prototxt in the metadata."""
     if not metadata.get(PROTOTXT_KEY):
-        raise PrototxtGenError(f"{path}: it does not carry its prototxt; prototxt-gen convert pytorch writes it so")
+        raise PrototxtGenError(
+            f"{path}: it does not contain its prototxt, which files from `prototxt-gen convert pytorch` do"
+        )
     analysis = analyse(parse_net(metadata[PROTOTXT_KEY], str(path)))
-    shapes = [analysis.shapes[value] for value in sources(analysis.net)]
+    shapes = [analysis.shapes[value] for value in net_inputs(analysis.net)]
     if len(shapes) != 1 or len(shapes[0]) != 4:
         raise UnsupportedError(f"{path}: a net with one input N×C×H×W is needed")
     return shapes[0][1:]
 
 
-def preprocessing_from(metadata: Mapping[str, str]) -> Preprocessing:
-    """Return the preprocessing that a file carries (see `Preprocessing.metadata`)."""
-    found: dict[str, Any] = json.loads(metadata.get(METADATA_KEY) or "{}")
-    image = found.get("mean_image")
+def preprocessing_from_metadata(metadata: Mapping[str, str]) -> Preprocessing:
+    """Return the preprocessing in the metadata of a converted file (see `Preprocessing.metadata`)."""
+    values: dict[str, Any] = json.loads(metadata.get(KEY) or "{}")
+    image = values.get("mean_image")
     mean_image = None
     if image:
         mean_image = np.frombuffer(base64.b64decode(image["float32_base64"]), "<f4").reshape(image["shape"])
     return Preprocessing(
-        tuple(found.get("mean", ())), found.get("scale", 1.0), found.get("channel_order", ""), mean_image
+        tuple(values.get("mean", ())), values.get("scale", 1.0), values.get("channel_order", ""), mean_image
     )

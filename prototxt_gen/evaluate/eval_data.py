@@ -1,4 +1,4 @@
-"""From what the command line says to predictors and samples."""
+"""Data set, preprocessing and class names for an evaluation, from the options of the command line and the net."""
 
 from __future__ import annotations
 
@@ -14,17 +14,18 @@ from prototxt_gen.data.data_set_reader import Dataset, SourceDataset, open_datas
 from prototxt_gen.data.info import label_names
 from prototxt_gen.data.source_detection import detect_kind
 from prototxt_gen.data.sources import FileSource
-from prototxt_gen.evaluate.image_preprocessing import CROPS, AugmentRecipe, CaffeRecipe, Recipe
-from prototxt_gen.evaluate.net_data_layer import OwnData
+from prototxt_gen.evaluate.image_preprocessing import CROPS, AugmentPreprocessor, CaffePreprocessor, ImagePreprocessor
+from prototxt_gen.evaluate.net_data_layer import NetDataLayer
 from prototxt_gen.ir import Shape
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What is asked of the data: where they are, and how pictures are cut. Empty where the net's own layer says.
+class EvalDataOptions:
+    """Options for the data of an evaluation; what is not set comes from the net's data layer.
 
-    `resize`: one number, the shorter side; two, height and width; none: picture files are fitted to the input, stored
-    sets stay as they are.
+    `data` is the path of the data set; for `kind`, `split` and `root` see `open_dataset`. `crops` is 1 or 10. `resize`
+    is the shorter side, or height and width, in pixels. Default of `resize`: image files are resized to cover the
+    input, images of data sets are not resized. Raises PrototxtGenError for other values.
     """
 
     data: Path | None = None
@@ -36,95 +37,112 @@ class Asked:
 
     def __post_init__(self) -> None:
         if self.crops not in CROPS:
-            raise PrototxtGenError(f"crops: {' or '.join(map(str, CROPS))}, not {self.crops}")
+            raise PrototxtGenError(f"crops must be {' or '.join(map(str, CROPS))}, not {self.crops}")
         if len(self.resize) > 2:
-            raise PrototxtGenError("resize: one number for the shorter side, or height and width")
+            raise PrototxtGenError("resize must be one number (the shorter side) or two (height and width)")
 
 
-def open_data(asked: Asked, own: OwnData | None, channels: int | None = None) -> Dataset:
-    """Open the data asked for, else those of the net's own layer; `channels` decides how pictures are decoded.
+def open_eval_dataset(
+    options: EvalDataOptions, data_layer: NetDataLayer | None, channels: int | None = None
+) -> Dataset:
+    """Open the data set of the options, or else that of the net's data layer.
 
-    DataError where neither names any.
+    `channels` (1 or 3) determines whether images are decoded in grey or colour. Raises DataError if there is no data.
     """
-    given = {name: value for name in ("kind", "split", "root") if (value := getattr(asked, name)) is not None}
+    given = {name: value for name in ("kind", "split", "root") if (value := getattr(options, name)) is not None}
     color = {1: False, 3: True}.get(channels or 0)
-    if own is not None and own.opening.get("color") is not None:
-        color = own.opening["color"]
-    if asked.data is not None:
-        is_stored = (asked.kind or detect_kind(asked.data)).startswith("hdf5")
-        tops = {"tops": own.opening["tops"]} if own is not None and "tops" in own.opening and is_stored else {}
-        return open_dataset(asked.data, color=color, **tops, **given)
-    if own is None or not own.source:
-        raise DataError("there are no data: the net names none for its TEST phase; give --data")
-    return open_dataset(own.source, **{**own.opening, "color": color, **given})
+    if data_layer is not None and data_layer.open_options.get("color") is not None:
+        color = data_layer.open_options["color"]
+    if options.data is not None:
+        is_stored = (options.kind or detect_kind(options.data)).startswith("hdf5")
+        tops = (
+            {"tops": data_layer.open_options["tops"]}
+            if data_layer is not None and "tops" in data_layer.open_options and is_stored
+            else {}
+        )
+        return open_dataset(options.data, color=color, **tops, **given)
+    if data_layer is None or not data_layer.source:
+        raise DataError("there is no data: the net names none for its TEST phase; give --data")
+    return open_dataset(data_layer.source, **{**data_layer.open_options, "color": color, **given})
 
 
-def recipe_for(
-    input_: Shape, numbers: Preprocessing, own: OwnData | None, asked: Asked, dataset: Dataset | None = None
-) -> Recipe:
-    """Return what is done to a picture. `dataset` None: a picture file."""
+def image_preprocessor(
+    input_: Shape,
+    preprocessing: Preprocessing,
+    data_layer: NetDataLayer | None,
+    options: EvalDataOptions,
+    dataset: Dataset | None = None,
+) -> ImagePreprocessor:
+    """Return the preprocessor of the images of a data set, or of image files if `dataset` is None.
+
+    `input_` is the net's input C×H×W. `preprocessing` (mean, scale, channel order) overrules the data layer's.
+    """
     size = (input_[1], input_[2])
-    if own is not None and own.augment is not None:
-        return AugmentRecipe(_with_numbers(_at_size(own.augment, size, asked.resize), numbers), asked.crops)
-    if own is not None and own.mean_file and numbers.mean_image is None and not numbers.mean:
-        numbers = replace(numbers, mean_image=read_mean(own.mean_file))
-    numbers.check_channels(input_[0])
-    shorter, exact = _resizing(size, own, asked, dataset is None or _is_files(dataset))
-    swap = input_[0] == 3 and {stored_order(dataset), numbers.channel_order} == {"BGR", "RGB"}
-    return CaffeRecipe(size, numbers, shorter, exact, swap, asked.crops)
+    if data_layer is not None and data_layer.augment is not None:
+        return AugmentPreprocessor(
+            _with_mean_and_scale(_with_crop_size(data_layer.augment, size, options.resize), preprocessing),
+            options.crops,
+        )
+    if data_layer is not None and data_layer.mean_file and preprocessing.mean_image is None and not preprocessing.mean:
+        preprocessing = replace(preprocessing, mean_image=read_mean(data_layer.mean_file))
+    preprocessing.check_channels(input_[0])
+    shorter, exact = _resizing(size, data_layer, options, dataset is None or _reads_image_files(dataset))
+    swap = input_[0] == 3 and {stored_channel_order(dataset), preprocessing.channel_order} == {"BGR", "RGB"}
+    return CaffePreprocessor(size, preprocessing, shorter, exact, swap, options.crops)
 
 
 def _resizing(
-    size: tuple[int, int], own: OwnData | None, asked: Asked, pictures: bool
+    size: tuple[int, int], data_layer: NetDataLayer | None, options: EvalDataOptions, are_image_files: bool
 ) -> tuple[int, tuple[int, int] | None]:
-    """Return (shorter side, exact size); picture files that nothing is said of are made to just cover the input."""
-    if asked.resize:
-        return (asked.resize[0], None) if len(asked.resize) == 1 else (0, (asked.resize[0], asked.resize[1]))
-    if own is not None and (own.source or own.resize):
-        return 0, own.resize
-    if not pictures:
+    """Return (shorter side, exact size), of which at most one is set. Default for image files: cover the input."""
+    if options.resize:
+        return (options.resize[0], None) if len(options.resize) == 1 else (0, (options.resize[0], options.resize[1]))
+    if data_layer is not None and (data_layer.source or data_layer.resize):
+        return 0, data_layer.resize
+    if not are_image_files:
         return 0, None
     return (size[0], None) if size[0] == size[1] else (0, size)
 
 
-def _at_size(how: Augment, size: tuple[int, int], resize: tuple[int, ...]) -> Augment:
-    """Return the recipe for another crop; the shorter side grows with it unless it is given."""
+def _with_crop_size(how: Augment, size: tuple[int, int], resize: tuple[int, ...]) -> Augment:
+    """Return the augmentation with the net's input size as crop; the shorter side is scaled too, unless given."""
     if size[0] != size[1] and how.crop:
-        raise DataError(f"augment cuts squares; the net's input is {size[0]}x{size[1]}")
+        raise DataError(f"the data layer crops squares, but the net's input is {size[0]}x{size[1]}")
     crop = size[0] if how.crop else 0
     shorter = resize[0] if resize else round(how.test_shorter * crop / how.crop) if crop else how.test_shorter
     return replace(how, crop=crop, test_shorter=shorter)
 
 
-def _with_numbers(how: Augment, numbers: Preprocessing) -> Augment:
-    """Return the recipe with the mean and scale that options give."""
-    if numbers.mean_image is not None:
-        raise DataError("augment takes off a mean per channel, no mean image")
-    scale = (numbers.scale,) if numbers.scale != 1 else how.scale
-    return replace(how, mean=numbers.mean or how.mean, scale=scale)
+def _with_mean_and_scale(how: Augment, preprocessing: Preprocessing) -> Augment:
+    """Return the augmentation with the mean and scale of the options, if given."""
+    if preprocessing.mean_image is not None:
+        raise DataError("the data layer subtracts a mean per channel, so a mean image cannot be used")
+    scale = (preprocessing.scale,) if preprocessing.scale != 1 else how.scale
+    return replace(how, mean=preprocessing.mean or how.mean, scale=scale)
 
 
-def _is_files(dataset: Dataset) -> bool:
+def _reads_image_files(dataset: Dataset) -> bool:
     return isinstance(dataset, SourceDataset) and isinstance(dataset.source, FileSource)
 
 
-def stored_order(dataset: Dataset | None) -> str:
-    """Return the order of a data set's channels, BGR or RGB; empty where nothing tells. Picture files are BGR."""
+def stored_channel_order(dataset: Dataset | None) -> str:
+    """Return the channel order of a data set, BGR or RGB, or "" if unknown. Decoded image files are BGR."""
     if dataset is None:
         return "BGR"
     if isinstance(dataset, SourceDataset):
         return dataset.source.order.upper()
-    account = (dataset.path if dataset.path.is_dir() else dataset.path.parent) / "dataset.json"
+    description = (dataset.path if dataset.path.is_dir() else dataset.path.parent) / "dataset.json"
     try:
-        return str(json.loads(account.read_text())["channel_order"]).upper()
+        return str(json.loads(description.read_text())["channel_order"]).upper()
     except (OSError, ValueError, KeyError):
         return ""
 
 
 def class_names(dataset: Dataset | None, labels: Path | None = None) -> tuple[str, ...]:
-    """Return names of the classes by label: a file's lines, else what the data set knows; none where nothing does.
+    """Return the class names by label, from the lines of the file `labels`, else from the data set; may be empty.
 
-    A line of ImageNet's synset_words.txt loses its number (`n01440764 tench`).
+    The WordNet numbers of ImageNet's synset_words.txt (`n01440764 tench`) are removed. Raises DataError if the file
+    cannot be read.
     """
     if labels is not None:
         try:

@@ -1,4 +1,4 @@
-"""What a net's own data layer of the TEST phase reads, and what it does to it."""
+"""Source and preprocessing of the TEST data layer of a net, used to evaluate the net on its test data."""
 
 from __future__ import annotations
 
@@ -21,16 +21,17 @@ from prototxt_gen.train.data_shapes import is_augmented_data
 
 
 @dataclass(frozen=True)
-class OwnData:
-    """A TEST data layer. `opening` is what `open_dataset` takes beside the path; an empty `source`: none is named.
+class NetDataLayer:
+    """Source and preprocessing of a data layer.
 
-    `crop` is the side that is cut out, 0 for all of the picture; `resize` the size (height, width) before that.
-    `augment` takes the place of both, and of mean and scale, where the layer is our Python layer.
+    `source` is the path of the data, "" if there is none; `open_options` are further arguments of `open_dataset`.
+    `crop` is the side of the crop, 0 for the whole image; `resize` is (height, width) before the crop. For the Python
+    layer of prototxt-gen, `augment` replaces crop, resize, mean and scale.
     """
 
     layer: Layer
     source: str = ""
-    opening: Mapping[str, Any] = field(default_factory=dict)
+    open_options: Mapping[str, Any] = field(default_factory=dict)
     crop: int = 0
     resize: tuple[int, int] | None = None
     augment: Augment | None = None
@@ -38,11 +39,11 @@ class OwnData:
 
     @property
     def top(self) -> str:
-        """The blob of the images."""
+        """The name of the blob with the images."""
         return self.layer.tops[0].blob
 
     def shape(self, sample: Shape) -> Shape:
-        """Return 1×C×H×W, what the net gets of a sample of shape C×H×W."""
+        """Return the shape 1×C×H×W of the blob for a sample C×H×W. Raises NetError if the crop is too large."""
         channels, height, width = sample
         if self.augment is not None:
             return (1, *self.augment.output_shape((channels, height, width)))
@@ -52,59 +53,63 @@ class OwnData:
         return (1, channels, self.crop or height, self.crop or width)
 
 
-def own_data(net: Net) -> OwnData | None:
-    """Return what the data layer of a net of one phase says; None where the net has inputs only."""
+def net_data_layer(net: Net) -> NetDataLayer | None:
+    """Return the first data layer of a net of one phase that is supported, or None if there is none."""
     for layer in net.layers:
-        make = _READERS.get(layer.type)
-        if make is not None and (layer.type != "Python" or is_augmented_data(layer)):
-            return make(net, layer)
+        construct = _CONSTRUCTORS.get(layer.type)
+        if construct is not None and (layer.type != "Python" or is_augmented_data(layer)):
+            return construct(net, layer)
     return None
 
 
-def locate(net: Net, name: str) -> Path:
-    """Return a file that a net names: from the working folder, as Caffe does, or else beside the net."""
+def locate_file(net: Net, name: str) -> Path:
+    """Return the path of a file that a net names, from the working folder (as in Caffe) or the net's folder."""
     beside = Path(net.source).parent / name
     return beside if not Path(name).exists() and beside.exists() else Path(name)
 
 
-def _plain(net: Net, layer: Layer, **given: Any) -> OwnData:
-    how = transform_of_layer(layer, lambda name: locate(net, name))
-    opening = {"color": how.color, **given.pop("opening", {})}
-    return OwnData(layer, opening=opening, crop=how.crop_size, mean_file=how.mean_file, **given)
+def _from_transform(net: Net, layer: Layer, **given: Any) -> NetDataLayer:
+    how = transform_of_layer(layer, lambda name: locate_file(net, name))
+    open_options = {"color": how.color, **given.pop("open_options", {})}
+    return NetDataLayer(layer, open_options=open_options, crop=how.crop_size, mean_file=how.mean_file, **given)
 
 
-def _data(net: Net, layer: Layer) -> OwnData:
-    own = layer.get(DataParameter)
-    opening = {"color": True} if own.force_encoded_color else {}
-    return _plain(net, layer, source=str(locate(net, own.source)), opening=opening)
+def _from_data(net: Net, layer: Layer) -> NetDataLayer:
+    params = layer.get(DataParameter)
+    open_options = {"color": True} if params.force_encoded_color else {}
+    return _from_transform(net, layer, source=str(locate_file(net, params.source)), open_options=open_options)
 
 
-def _image_data(net: Net, layer: Layer) -> OwnData:
-    own = layer.get(ImageDataParameter)
-    size = (own.new_height, own.new_width) if own.new_height else None
-    opening = {"kind": "list", "root": own.root_folder, "color": own.is_color}
-    return _plain(net, layer, source=str(locate(net, own.source)), resize=size, opening=opening)
+def _from_image_data(net: Net, layer: Layer) -> NetDataLayer:
+    params = layer.get(ImageDataParameter)
+    size = (params.new_height, params.new_width) if params.new_height else None
+    open_options = {"kind": "list", "root": params.root_folder, "color": params.is_color}
+    return _from_transform(
+        net, layer, source=str(locate_file(net, params.source)), resize=size, open_options=open_options
+    )
 
 
-def _hdf5_data(net: Net, layer: Layer) -> OwnData:
-    own, tops = layer.get(HDF5DataParameter), [top.blob for top in layer.tops]
-    return OwnData(layer, str(locate(net, own.source)), {"kind": "hdf5-list", "tops": tops})
+def _from_hdf5_data(net: Net, layer: Layer) -> NetDataLayer:
+    params, tops = layer.get(HDF5DataParameter), [top.blob for top in layer.tops]
+    return NetDataLayer(layer, str(locate_file(net, params.source)), {"kind": "hdf5-list", "tops": tops})
 
 
-def _augmented(net: Net, layer: Layer) -> OwnData:
+def _from_augmented(net: Net, layer: Layer) -> NetDataLayer:
     text = layer.get(PythonParameter).param_str
     try:
         spec = LoaderSpec.from_json(text)
     except DataError as error:
         raise layer.error(str(error)) from error
-    opening = {name: getattr(spec, name) for name in ("kind", "root", "split", "color") if name in json.loads(text)}
-    return OwnData(layer, str(locate(net, spec.source)), opening, augment=spec.augment)
+    open_options = {
+        name: getattr(spec, name) for name in ("kind", "root", "split", "color") if name in json.loads(text)
+    }
+    return NetDataLayer(layer, str(locate_file(net, spec.source)), open_options, augment=spec.augment)
 
 
-_READERS = {
-    "Data": _data,
-    "ImageData": _image_data,
-    "HDF5Data": _hdf5_data,
-    "MemoryData": _plain,
-    "Python": _augmented,
+_CONSTRUCTORS = {
+    "Data": _from_data,
+    "ImageData": _from_image_data,
+    "HDF5Data": _from_hdf5_data,
+    "MemoryData": _from_transform,
+    "Python": _from_augmented,
 }

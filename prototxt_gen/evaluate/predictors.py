@@ -1,4 +1,4 @@
-"""The runtimes as predictors: a batch of images in, a row of scores for each image out."""
+"""Predictors for PyTorch, ONNX Runtime and real Caffe: a batch of images in, a row of scores for each image out."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from converters.common.loading_errors import translate_loading_errors
 from prototxt_gen.common.errors import NetError, PrototxtGenError, RuntimeMissingError, UnsupportedError, nearest
 from prototxt_gen.common.optional_packages import need
 from prototxt_gen.ir import Shape, Value, show
-from prototxt_gen.net.lowering_checks import results
+from prototxt_gen.net.lowering_checks import computed_outputs
 
 if TYPE_CHECKING:
     from converters.common.net_with_weights import NetWithWeights
@@ -25,36 +25,37 @@ Array = npt.NDArray[Any]
 
 
 class Predictor(Protocol):
-    """A net in a runtime, in the TEST phase."""
+    """A net in a runtime, in the TEST phase. Calling it with a batch N×C×H×W returns scores N×classes."""
 
     name: str
 
     @property
     def input(self) -> Shape:
-        """C×H×W, what one image is."""
+        """Shape C×H×W of one image."""
         ...
 
     def __call__(self, batch: Array) -> Array:
-        """Return scores N×classes for N×C×H×W, float32."""
+        """Return the scores N×classes, float32, of a batch N×C×H×W."""
         ...
 
     def close(self) -> None:
-        """End what it started; it cannot be used afterwards."""
+        """Release the resources of the predictor; it cannot be used afterwards."""
         ...
 
 
-def image_input(subject: NetWithWeights) -> Value:
-    """Return the net's only input, N×C×H×W; UnsupportedError where it has others, or another shape."""
-    found = subject.input_values
-    shapes = ", ".join(f"{value.blob} {show(subject.analysis.shapes[value])}" for value in found)
-    if len(found) != 1 or len(subject.analysis.shapes[found[0]]) != 4:
-        raise UnsupportedError(f"{subject.net.name}: it takes {shapes or 'nothing'}; a net that takes images is needed")
-    return found[0]
+def image_input(subject: Subject) -> Value:
+    """Return the net's only input, N×C×H×W. Raises UnsupportedError if it has several, or one of another shape."""
+    inputs = subject.sources
+    shapes = ", ".join(f"{value.blob} {show(subject.analysis.shapes[value])}" for value in inputs)
+    if len(inputs) != 1 or len(subject.analysis.shapes[inputs[0]]) != 4:
+        has = f"its inputs are {shapes}" if shapes else "it has no input"
+        raise UnsupportedError(f"{subject.net.name}: {has}; a net with one input N×C×H×W is needed")
+    return inputs[0]
 
 
-def score_output(subject: NetWithWeights, blob: str = "") -> Value:
-    """Return the output that holds the scores: the one named, else the last."""
-    outputs = {value.blob: value for value in results(subject.net)}
+def score_output(subject: Subject, blob: str = "") -> Value:
+    """Return the output with the scores: the blob of this name, default the last output. Raises NetError."""
+    outputs = {value.blob: value for value in computed_outputs(subject.net)}
     if blob and blob not in outputs:
         raise NetError(f"{subject.net.name}: no output {blob!r}; it has {', '.join(outputs)}{nearest(blob, outputs)}")
     if not outputs:
@@ -63,7 +64,7 @@ def score_output(subject: NetWithWeights, blob: str = "") -> Value:
 
 
 class TorchPredictor:
-    """The net as a PyTorch module, on the CPU or on card number `gpu`."""
+    """The net as a PyTorch module, on the CPU or on GPU number `gpu`. Raises RuntimeMissingError if it is missing."""
 
     name = "torch"
 
@@ -77,7 +78,7 @@ class TorchPredictor:
         self.scores = (score_output(subject, output),)
         self.device = torch.device("cpu" if gpu is None else f"cuda:{gpu}")
         if gpu is not None and gpu >= torch.cuda.device_count():
-            raise RuntimeMissingError(f"there is no card {gpu}: PyTorch sees {torch.cuda.device_count()}")
+            raise RuntimeMissingError(f"there is no GPU {gpu}: PyTorch has {torch.cuda.device_count()}")
         self.net = TorchNet(subject.analysis, subject.weights).eval().to(self.device)
 
     def __call__(self, batch: Array) -> Array:
@@ -85,15 +86,15 @@ class TorchPredictor:
 
         with torch.inference_mode():
             images = torch.from_numpy(np.ascontiguousarray(batch)).to(self.device)
-            (made,) = self.net.forward_blobs([images], self.scores)
-        return _rows(made.cpu().numpy(), len(batch), self.name)
+            (scores,) = self.net.forward_blobs([images], self.scores)
+        return _score_rows(scores.cpu().numpy(), len(batch), self.name)
 
     def close(self) -> None:
         """Do nothing."""
 
 
 class ModulePredictor:
-    """A module that was converted: a function from a batch to the scores, of N×C×H×W as `input` says."""
+    """A converted PyTorch module, which is a function from a batch to the scores or to several outputs."""
 
     def __init__(self, name: str, module: Callable[[Any], Any], input_: Shape) -> None:
         self.name, self.module, self.input = name, module, input_
@@ -102,16 +103,19 @@ class ModulePredictor:
         import torch
 
         with torch.inference_mode():
-            made = self.module(torch.from_numpy(np.ascontiguousarray(batch)))
-        last = made[-1] if isinstance(made, (tuple, list)) else made
-        return _rows(last.numpy(), len(batch), self.name)
+            outputs = self.module(torch.from_numpy(np.ascontiguousarray(batch)))
+        last = outputs[-1] if isinstance(outputs, (tuple, list)) else outputs
+        return _score_rows(last.numpy(), len(batch), self.name)
 
     def close(self) -> None:
         """Do nothing."""
 
 
 class OnnxPredictor:
-    """An ONNX file in ONNX Runtime. A model of a fixed batch is given that many images at a time."""
+    """An ONNX file in ONNX Runtime. A model with a fixed batch size gets that many images at a time.
+
+    Raises UnsupportedError unless the model has one input N×C×H×W, and NetError for an unknown output.
+    """
 
     name = "onnx"
 
@@ -122,32 +126,34 @@ class OnnxPredictor:
         inputs, outputs = self.session.get_inputs(), [one.name for one in self.session.get_outputs()]
         if len(inputs) != 1 or len(inputs[0].shape) != 4 or not all(isinstance(d, int) for d in inputs[0].shape[1:]):
             shapes = ", ".join(f"{one.name} {one.shape}" for one in inputs)
-            raise UnsupportedError(f"{path}: it takes {shapes}; a model that takes images of one size is needed")
+            raise UnsupportedError(
+                f"{path}: its inputs are {shapes}; a model with images of one size as input is needed"
+            )
         if output and output not in outputs:
             raise NetError(f"{path}: no output {output!r}; it has {', '.join(outputs)}{nearest(output, outputs)}")
         self.output = output or outputs[-1]
-        self.feed = inputs[0].name
-        self.fixed = inputs[0].shape[0] if isinstance(inputs[0].shape[0], int) else 0
+        self.input_name = inputs[0].name
+        self.fixed_batch = inputs[0].shape[0] if isinstance(inputs[0].shape[0], int) else 0
         self.input: Shape = tuple(inputs[0].shape[1:])
 
     def __call__(self, batch: Array) -> Array:
-        step = self.fixed or len(batch)
-        made = [self._run(batch[start : start + step]) for start in range(0, len(batch), step)]
-        return np.concatenate(made)[: len(batch)]
+        step = self.fixed_batch or len(batch)
+        scores = [self._run(batch[start : start + step]) for start in range(0, len(batch), step)]
+        return np.concatenate(scores)[: len(batch)]
 
     def _run(self, batch: Array) -> Array:
-        missing = max(0, self.fixed - len(batch))
+        missing = max(0, self.fixed_batch - len(batch))
         filled = np.concatenate([batch, np.repeat(batch[-1:], missing, 0)]) if missing else batch
-        with translate_loading_errors(self.path):
-            (made,) = self.session.run([self.output], {self.feed: np.ascontiguousarray(filled)})
-        return _rows(made, len(filled), self.name)
+        with opening(self.path):
+            (scores,) = self.session.run([self.output], {self.input_name: np.ascontiguousarray(filled)})
+        return _score_rows(scores, len(filled), self.name)
 
     def close(self) -> None:
         """Do nothing."""
 
 
 class CaffePredictor:
-    """Real Caffe, in a process of its own: a failed check there ends the process."""
+    """Real Caffe, in a separate process, because a failed check in Caffe ends its process."""
 
     name = "pycaffe"
 
@@ -159,8 +165,8 @@ class CaffePredictor:
         value = image_input(subject)
         self.input = subject.analysis.shapes[value][1:]
         self._stack = ExitStack()
-        self.place = Path(self._stack.enter_context(tempfile.TemporaryDirectory()))
-        self.child = ChildProcess("prototxt_gen.evaluate.caffe_predictor_process", self.place / "log.txt")
+        self.folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory()))
+        self.child = ChildProcess("prototxt_gen.evaluate.caffe_predictor_process", self.folder / "log.txt")
         self._stack.callback(self.child.close)
         try:
             self._start(subject, value.blob, score_output(subject, output).blob)
@@ -168,9 +174,9 @@ class CaffePredictor:
             self._stack.close()
             raise
 
-    def _start(self, subject: NetWithWeights, data: str, output: str) -> None:
-        """Load the files as they are, where Caffe can read them, else the same net written anew."""
-        from converters.verification.run_real_caffe import write_caffe_files
+    def _start(self, subject: Subject, data: str, output: str) -> None:
+        """Load the net in Caffe from its original files or, if Caffe cannot read them, from files written for it."""
+        from converters.verification.run_real_caffe import written_anew
 
         names = {"input": data, "output": output}
         if subject.matches_files and subject.prototxt is not None and subject.caffemodel is not None:
@@ -178,26 +184,26 @@ class CaffePredictor:
                 self.child.request("start", net=str(subject.prototxt), weights=str(subject.caffemodel), **names)
                 return
             except PrototxtGenError:
-                pass  # a fork's file: the same net, written for this Caffe, may do
-        net, weights = write_caffe_files(subject, self.place)
+                pass  # perhaps the files of a fork; the same net, written for this Caffe, may work
+        net, weights = written_anew(subject, self.folder)
         self.child.request("start", net=str(net), weights=str(weights), **names)
 
     def __call__(self, batch: Array) -> Array:
-        np.save(self.place / "batch.npy", batch)
-        self.child.request("forward", batch=str(self.place / "batch.npy"), scores=str(self.place / "scores.npy"))
-        return _rows(np.load(self.place / "scores.npy"), len(batch), self.name)
+        np.save(self.folder / "batch.npy", batch)
+        self.child.request("forward", batch=str(self.folder / "batch.npy"), scores=str(self.folder / "scores.npy"))
+        return _score_rows(np.load(self.folder / "scores.npy"), len(batch), self.name)
 
     def close(self) -> None:
-        """End Caffe's process."""
+        """End the process of Caffe."""
         self._stack.close()
 
 
-def _torch(subject: NetWithWeights, output: str, gpu: int | None) -> Predictor:
+def _make_torch_predictor(subject: Subject, output: str, gpu: int | None) -> Predictor:
     return TorchPredictor(subject, output, gpu)
 
 
-def _onnx(subject: NetWithWeights, output: str, gpu: int | None) -> Predictor:
-    """Convert, and run what was converted."""
+def _make_onnx_predictor(subject: Subject, output: str, gpu: int | None) -> Predictor:
+    """Convert the net to ONNX and return a predictor for the ONNX model."""
     need("onnx", "onnxruntime")
     from converters.onnx_export.onnx_writer import save_onnx
     from converters.write_models import convert_to_onnx
@@ -210,31 +216,35 @@ def _onnx(subject: NetWithWeights, output: str, gpu: int | None) -> Predictor:
         return OnnxPredictor(path, wanted)
 
 
-def _pycaffe(subject: NetWithWeights, output: str, gpu: int | None) -> Predictor:
+def _make_caffe_predictor(subject: Subject, output: str, gpu: int | None) -> Predictor:
     return CaffePredictor(subject, output)
 
 
-BACKENDS: dict[str, Callable[[NetWithWeights, str, int | None], Predictor]] = {
-    "torch": _torch,
-    "onnx": _onnx,
-    "pycaffe": _pycaffe,
+BACKENDS: dict[str, Callable[[Subject, str, int | None], Predictor]] = {
+    "torch": _make_torch_predictor,
+    "onnx": _make_onnx_predictor,
+    "pycaffe": _make_caffe_predictor,
 }
 
 
-def predictor(backend: str, subject: NetWithWeights, output: str = "", gpu: int | None = None) -> Predictor:
-    """Return a net in a runtime. RuntimeMissingError where it is not installed, UnsupportedError where it cannot."""
+def make_predictor(backend: str, subject: Subject, output: str = "", gpu: int | None = None) -> Predictor:
+    """Return a predictor for a net in a runtime, which is one of BACKENDS; `gpu` is used by "torch" only.
+
+    Raises RuntimeMissingError if the runtime is not installed, UnsupportedError if it cannot run the net.
+    """
     if backend not in BACKENDS:
-        raise PrototxtGenError(f"there is no backend {backend!r}; there are {', '.join(BACKENDS)}")
+        raise PrototxtGenError(f"unknown backend {backend!r}; possible values are {', '.join(BACKENDS)}")
     return BACKENDS[backend](subject, output, gpu)
 
 
-def _rows(scores: Array, count: int, name: str) -> Array:
-    """Return scores N×classes; an error where there is not one finite row of numbers for each image."""
+def _score_rows(scores: Array, count: int, name: str) -> Array:
+    """Return scores as N×classes. Raises an error unless they are finite and have one row for each image."""
     shape: Sequence[int] = scores.shape
     flat = scores.reshape(shape[0], -1) if scores.ndim > 1 and shape[0] == count else None
     if flat is None or any(size != 1 for size in shape[2:]):
-        found = show(tuple(shape))
-        raise UnsupportedError(f"{name}: the output for {count} images is {found}, not a row of scores for each")
+        raise UnsupportedError(
+            f"{name}: the output for {count} images is {show(tuple(shape))}, not a row of scores for each image"
+        )
     if not np.isfinite(flat).all():
-        raise PrototxtGenError(f"{name}: the net gives scores that are not finite: a diverged run, or wrong weights")
+        raise PrototxtGenError(f"{name}: the scores are not finite: training has diverged, or the weights are wrong")
     return flat

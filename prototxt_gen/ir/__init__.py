@@ -1,4 +1,4 @@
-"""Frozen types: Net, Layer and Value, a net as plain data."""
+"""Net, Layer and Value: immutable data classes that represent a net."""
 
 from prototxt_gen.ir.net import NOBODY, Kind, Layer, Net, Shape, Value, link, show
 

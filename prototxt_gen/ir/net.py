@@ -1,7 +1,8 @@
-"""Net, Layer and Value: a net as data, frozen, knowing neither protobuf nor arrays.
+"""Net, Layer and Value: immutable data classes that represent a net, independent of protobuf and of weights.
 
-A Caffe layer may write its top over its bottom ("in place"). Here every write makes a new `Value`: the same blob name
-at a later version. So a net is a plain graph, and the in-place tops come back when the names are written out.
+A Caffe layer may overwrite its bottom with its top ("in place"). Here every top is a new `Value`, which has the same
+blob name and a higher version if it is written in place. So a net is a graph in which each value is written once, and
+writing only the blob names restores the in-place layers.
 """
 
 from __future__ import annotations
@@ -16,23 +17,23 @@ from prototxt_gen.schema.caffe_proto import LayerParameter, NetParameter, NetSta
 from prototxt_gen.schema.message import Extra, Message
 
 Shape = tuple[int, ...]
-"""N×C×H×W for images; any number of axes."""
+"""Sizes of the axes: N×C×H×W for images, but any number of axes."""
 
 M = TypeVar("M", bound=Message)
 Kind = type[M]  # Layer has a field called `type`
 
 NOBODY = -1
-"""The version of a value that no layer and no input makes."""
+"""The version of a bottom that is neither an input nor the top of an earlier layer (a dangling bottom)."""
 
 
 def show(shape: Shape | None) -> str:
-    """Return `1x512x28x28`, `()` for a scalar, `?` where the shape is not known."""
+    """Return a shape as text: `1x512x28x28`, `()` for a scalar, `?` if unknown."""
     return "?" if shape is None else "x".join(map(str, shape)) or "()"
 
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """A blob at one moment. `shape` is None where it is not known; it does not count in comparisons."""
+    """One version of a blob. `shape` is None if unknown; it is ignored in comparisons."""
 
     blob: str
     version: int = 0
@@ -40,20 +41,20 @@ class Value:
 
     @property
     def channels(self) -> int:
-        """The size of axis 1."""
+        """The size of axis 1. Raises NetError if the shape is unknown."""
         return self.known_shape[1]
 
     @property
     def known_shape(self) -> Shape:
-        """The shape, or a NetError where it is not known."""
+        """The shape. Raises NetError if it is unknown."""
         if self.shape is None:
-            raise NetError(f"the shape of blob {self.blob!r} is not known")
+            raise NetError(f"the shape of blob {self.blob!r} is unknown")
         return self.shape
 
 
 @dataclass(frozen=True)
 class Layer:
-    """One layer of one net. `params` holds all it says beside name, type, bottoms and tops."""
+    """A layer of a net. `params` has all its other fields; `line` is its line in the file, 0 if it has none."""
 
     name: str
     type: str
@@ -63,26 +64,27 @@ class Layer:
     line: int = field(default=0, compare=False)
 
     def get(self, kind: Kind[M]) -> M:
-        """Return the layer's parameters of this kind: `layer.get(PoolingParameter)`; defaults where it has none."""
+        """Return the layer's parameters of a class, such as PoolingParameter, or the defaults if there are none."""
         value = dict(self.params.set_fields()).get(kind.field)
         return value if isinstance(value, kind) else kind()
 
     def unknown_fields(self, *kinds: Kind[Message]) -> Iterator[tuple[str, Extra]]:
-        """Yield the fields that nothing knows, inside these parameters or beside them in the layer."""
+        """Yield (dotted path, extra) of the unknown fields of the layer and of its parameters of these classes."""
         for extra in self.params.extras:
             yield extra.name, extra
         for kind in kinds:
             yield from self.get(kind).walk_extras(f"{kind.field}.")
 
     def error(self, problem: str) -> NetError:
+        """Return a NetError with the text `layer 'name' (Type): problem`."""
         return layer_error(self.name, self.type, problem)
 
 
 @dataclass(frozen=True)
 class Net:
-    """Inputs and layers, in order. `params` holds the rest of the file; `source` names the file for error texts.
+    """A net: inputs and layers, in order. `params` has all other fields; `source` is the file name for error messages.
 
-    A net as read from a train_val holds the layers of both phases; `at` gives the net of one.
+    A net read from a train_val has the layers of both phases; `at` returns the net of one phase.
     """
 
     name: str
@@ -93,40 +95,43 @@ class Net:
 
     @cached_property
     def outputs(self) -> tuple[Value, ...]:
-        """The values that no layer takes, in the order they are made: what Caffe prints as the net's output."""
-        taken = {value for layer in self.layers for value in layer.bottoms}
-        return tuple(value for value in self.values() if value not in taken)
+        """The values that no layer reads, in order, which Caffe lists as outputs of the net."""
+        read_values = {value for layer in self.layers for value in layer.bottoms}
+        return tuple(value for value in self.values() if value not in read_values)
 
     def values(self) -> Iterator[Value]:
-        """Yield every value that an input or a layer makes, in order."""
+        """Yield the inputs and the tops of all layers, in order."""
         yield from self.inputs
         for layer in self.layers:
             yield from layer.tops
 
     def layer(self, name: str) -> Layer:
-        """Return the first layer of this name; NetError with the nearest name where there is none."""
+        """Return the first layer of this name. Raises NetError, with the most similar name, if there is none."""
         for layer in self.layers:
             if layer.name == name:
                 return layer
         raise NetError(f"no layer is named {name!r}{nearest(name, (layer.name for layer in self.layers))}")
 
     def relinked(self, layers: Sequence[Layer]) -> Net:
-        """Return the net with these layers, each bottom taken anew from the last layer before that wrote its blob."""
+        """Return the net with other layers, whose values get new versions by the order of the layers."""
         return replace(self, layers=tuple(link(self.inputs, layers)))
 
     def at(self, phase: str = "TEST", stages: Sequence[str] = (), level: int = 0) -> Net:
-        """Return the net of one phase, as Caffe filters it. Source: src/caffe/net.cpp Net::FilterNet."""
+        """Return the net of one phase (with stages and level), as include and exclude rules select its layers.
+
+        Raises NetError for a layer with both kinds of rules. Source: src/caffe/net.cpp Net::FilterNet.
+        """
         state = _State(phase, frozenset(stages), level)
-        return self.relinked([layer for layer in self.layers if state.takes(layer)])
+        return self.relinked([layer for layer in self.layers if state.includes(layer)])
 
     def map(self, change: Callable[[Layer], Layer | None]) -> Net:
-        """Return the net with every layer changed, or left out where `change` gives None."""
+        """Return the net with `change(layer)` for each layer; layers for which it returns None are left out."""
         changed = (change(layer) for layer in self.layers)
         return self.relinked([layer for layer in changed if layer is not None])
 
 
 def link(inputs: Sequence[Value], layers: Sequence[Layer]) -> Iterator[Layer]:
-    """Yield the layers with the versions of their values set by the order of writing."""
+    """Yield the layers with versions of their values that follow from the order in which blobs are written."""
     latest = {value.blob: value for value in inputs}
     for layer in layers:
         bottoms = tuple(latest.get(v.blob, Value(v.blob, NOBODY)) for v in layer.bottoms)
@@ -140,16 +145,16 @@ def link(inputs: Sequence[Value], layers: Sequence[Layer]) -> Iterator[Layer]:
 
 @dataclass(frozen=True)
 class _State:
-    """A phase, its stages and level. Source: src/caffe/net.cpp Net::StateMeetsRule."""
+    """Phase, stages and level of a net. Source: src/caffe/net.cpp Net::StateMeetsRule."""
 
     phase: str
     stages: frozenset[str]
     level: int
 
-    def takes(self, layer: Layer) -> bool:
+    def includes(self, layer: Layer) -> bool:
         include, exclude = layer.params.include, layer.params.exclude
         if include and exclude:
-            raise layer.error("it has both include and exclude rules; Caffe takes one kind or the other")
+            raise layer.error("it has both include and exclude rules; Caffe allows only one kind in a layer")
         if include:
             return any(self.meets(rule) for rule in include)
         return not any(self.meets(rule) for rule in exclude)

@@ -1,4 +1,4 @@
-"""The model zoo: the Residual Attention Networks, ResNet-50 and ResNeXt-50, and their variants."""
+"""The model zoo: Residual Attention Networks, ResNet-50, ResNeXt-50 and their variants."""
 
 from prototxt_gen.models.zoo import GENERATED, ZOO, build, config, model
 

@@ -1,4 +1,4 @@
-"""Everything a model of the zoo is on disk: deploy.prototxt, train_val.prototxt, solver.prototxt and its card."""
+"""The files of a model of the zoo: deploy.prototxt, train_val.prototxt, solver.prototxt and the model card."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 from prototxt_gen.analysis import Analysis, Row, analyse, top_shapes
 from prototxt_gen.common import files
 from prototxt_gen.ir import Net, show
-from prototxt_gen.models.solver_recipes import solver
+from prototxt_gen.models.solver_recipes import recipe_solver
 from prototxt_gen.net.render import net_text, render, solver_text
-from prototxt_gen.passes.to_train_val import Data, train_val
+from prototxt_gen.passes.to_train_val import DataOptions, to_train_val
 from prototxt_gen.schema.caffe_proto import SolverParameter
 
 if TYPE_CHECKING:
@@ -24,44 +24,53 @@ FILES = ("deploy.prototxt", "train_val.prototxt", "solver.prototxt", "README.md"
 
 
 @dataclass(frozen=True)
-class Model:
-    """A net of the zoo, or a variant, with its data and its recipe. `solver_changes` override fields of the solver."""
+class ZooModel:
+    """A net of the zoo or a variant, with its data options and the name of its training recipe (see `RECIPES`).
+
+    `solver_changes` are fields of the solver that overrule the recipe.
+    """
 
     config: ResidualNet
-    data: Data
+    data: DataOptions
     recipe: str
     solver_changes: Mapping[str, Any] = field(default_factory=dict)
 
     @cached_property
     def deploy(self) -> Net:
+        """The deploy net."""
         return self.config.build()
 
     @cached_property
     def train_val(self) -> Net:
-        return train_val(self.deploy, self.data, freeze_bn=self.config.bn == "frozen")
+        """The net for training, with the layers of both phases."""
+        return to_train_val(self.deploy, self.data, freeze_bn=self.config.bn == "frozen")
 
     @property
     def solver(self) -> SolverParameter:
-        return solver(self.recipe, "train_val.prototxt", f"snapshots/{self.deploy.name.lower()}", **self.solver_changes)
+        """The solver of the recipe."""
+        return recipe_solver(
+            self.recipe, "train_val.prototxt", f"snapshots/{self.deploy.name.lower()}", **self.solver_changes
+        )
 
     @cached_property
     def analysis(self) -> Analysis:
+        """Shapes and costs of the deploy net."""
         return analyse(self.deploy)
 
     def texts(self, templates: str = "") -> dict[str, str]:
-        """Return the four files' texts by name."""
+        """Return the texts of the four files by file name. `templates` is a folder of the user's own templates."""
         image = self.deploy.inputs[0].known_shape[1:]
         batches = {"TRAIN": self.data.batch, "TEST": self.data.test_batch}
-        given = {phase: {"data": (batch, *image), "label": (batch,)} for phase, batch in batches.items()}
+        input_shapes = {phase: {"data": (batch, *image), "label": (batch,)} for phase, batch in batches.items()}
         return {
             "deploy.prototxt": net_text(self.deploy, {}, templates),
-            "train_val.prototxt": net_text(self.train_val, top_shapes(self.train_val, given), templates),
+            "train_val.prototxt": net_text(self.train_val, top_shapes(self.train_val, input_shapes), templates),
             "solver.prototxt": solver_text(self.solver, (f"{self.deploy.name}: the recipe of the paper.",), templates),
             "README.md": render("card.md.j2", templates, **self._card()),
         }
 
     def write(self, folder: Path, templates: str = "", force: bool = False) -> list[Path]:
-        """Write the four files; none is written where any is there already and `force` is not given."""
+        """Write the four files and return their paths. Raises PrototxtGenError if one exists and `force` is not set."""
         paths = [folder / name for name in FILES]
         files.refuse_overwriting(paths, force)
         for name, text in self.texts(templates).items():
@@ -73,7 +82,7 @@ class Model:
             "config": self.config,
             "net": self.deploy,
             "analysis": self.analysis,
-            "stages": list(stages(self.analysis)),
+            "stages": list(card_rows(self.analysis)),
             "data": self.data,
             "solver": self.solver,
             "files": FILES,
@@ -81,8 +90,8 @@ class Model:
 
 
 @dataclass(frozen=True)
-class Stage:
-    """One line of a card: all layers whose names begin with the same word."""
+class CardRow:
+    """One row of the table in a model card: all layers whose names have the same first part. `output` is a shape."""
 
     name: str
     output: str
@@ -92,11 +101,11 @@ class Stage:
     activation_bytes: int
 
 
-def stages(analysis: Analysis) -> Iterator[Stage]:
-    """Yield the net's stages in order, grouped by the first part of the slash-separated layer names."""
+def card_rows(analysis: Analysis) -> Iterator[CardRow]:
+    """Yield a row for each first part of the slash-separated layer names, in the order of the net."""
     for name, group in groupby(analysis.rows, key=lambda row: row.layer.name.split("/")[0].removesuffix("_residual")):
         rows: list[Row] = list(group)
-        yield Stage(
+        yield CardRow(
             name,
             show(rows[-1].tops[0]) if rows[-1].tops else "",
             len(rows),

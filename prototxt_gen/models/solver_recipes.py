@@ -1,4 +1,4 @@
-"""Solvers: the paper's recipes, each number overridable.
+"""Training recipes of the paper as solvers, whose fields can be changed.
 
 Source: Wang et al., CVPR 2017, sections 4.1 and 4.2.
 """
@@ -26,16 +26,20 @@ RECIPES: dict[str, dict[str, Any]] = {
 }
 
 
-OF_POLICY = ("gamma", "stepvalue")
-"""What belongs to the recipes' rate policy, and goes with it."""
+_LR_POLICY_FIELDS = ("gamma", "stepvalue")
+"""Fields that belong to the lr_policy of the recipes, and are left out with another lr_policy."""
 
 
-def solver(recipe: str, net: str, snapshot_prefix: str, **changes: Any) -> SolverParameter:
-    """Return the solver of a recipe for a train_val file, with any of its fields changed."""
+def recipe_solver(recipe: str, net: str, snapshot_prefix: str, **changes: Any) -> SolverParameter:
+    """Return the solver of a recipe for the train_val file `net`; `changes` are fields that overrule the recipe.
+
+    Raises NetError for an unknown recipe.
+    """
     if recipe not in RECIPES:
-        raise NetError(f"there is no recipe {recipe!r}; there are {', '.join(RECIPES)}{nearest(recipe, RECIPES)}")
+        known = f"possible values are {', '.join(RECIPES)}{nearest(recipe, RECIPES)}"
+        raise NetError(f"unknown recipe {recipe!r}; {known}")
     common = {"display": 100, "snapshot": 10_000, "snapshot_prefix": snapshot_prefix, "solver_mode": "GPU"}
-    own = RECIPES[recipe]
-    if changes.get("lr_policy", own["lr_policy"]) != own["lr_policy"]:
-        own = {name: value for name, value in own.items() if name not in OF_POLICY}
-    return SolverParameter(**({"net": net} | own | common | changes))
+    fields = RECIPES[recipe]
+    if changes.get("lr_policy", fields["lr_policy"]) != fields["lr_policy"]:
+        fields = {name: value for name, value in fields.items() if name not in _LR_POLICY_FIELDS}
+    return SolverParameter(**({"net": net} | fields | common | changes))

@@ -1,4 +1,4 @@
-"""The zoo: named nets, each a `ResidualNet` with its numbers. A variant is a name with some numbers changed."""
+"""The model zoo: named nets, each a `ResidualNet`. A variant is a named net with some options changed."""
 
 from __future__ import annotations
 
@@ -7,59 +7,64 @@ from typing import Any
 
 from prototxt_gen.common.errors import NetError, nearest
 from prototxt_gen.ir import Net
-from prototxt_gen.models.model_files import Model
+from prototxt_gen.models.model_files import ZooModel
 from prototxt_gen.models.residual_nets import ResidualNet
-from prototxt_gen.passes.to_train_val import Data
+from prototxt_gen.passes.to_train_val import DataOptions
 
-_NEXT: dict[str, Any] = {"unit": "resnext"}
+_RESNEXT: dict[str, Any] = {"unit": "resnext"}
 _CIFAR: dict[str, Any] = {"width": 14, "stem": "cifar", "input_size": 32, "classes": 10}
-_PLAIN: dict[str, Any] = {"modules": (), "units": (2, 3, 5, 2)}
+_WITHOUT_ATTENTION: dict[str, Any] = {"modules": (), "units": (2, 3, 5, 2)}
 RECONSTRUCTED = "The paper does not give this net's widths: they are reconstructed so that parameter counts come near."
 
 
-def _cifar(depth: int, modules: int) -> ResidualNet:
+def _cifar_net(depth: int, modules: int) -> ResidualNet:
     return ResidualNet(f"Attention-{depth}-CIFAR", modules=(modules,) * 3, **_CIFAR, note=RECONSTRUCTED)
 
 
 ZOO: dict[str, ResidualNet] = {
     "attention-56": ResidualNet("Attention-56"),
     "attention-92": ResidualNet("Attention-92", modules=(1, 2, 3)),
-    "attentionnext-56": ResidualNet("AttentionNeXt-56", **_NEXT),
-    "attentionnext-92": ResidualNet("AttentionNeXt-92", modules=(1, 2, 3), **_NEXT),
+    "attentionnext-56": ResidualNet("AttentionNeXt-56", **_RESNEXT),
+    "attentionnext-92": ResidualNet("AttentionNeXt-92", modules=(1, 2, 3), **_RESNEXT),
     **{
-        f"attention-{depth}-cifar": _cifar(depth, modules)
+        f"attention-{depth}-cifar": _cifar_net(depth, modules)
         for depth, modules in ((56, 1), (92, 2), (128, 3), (164, 4), (236, 6), (452, 12))
     },
-    "resnet-50": ResidualNet("ResNet-50", unit="resnet", **_PLAIN),
-    "resnext-50": ResidualNet("ResNeXt-50", **_NEXT, **_PLAIN),
+    "resnet-50": ResidualNet("ResNet-50", unit="resnet", **_WITHOUT_ATTENTION),
+    "resnext-50": ResidualNet("ResNeXt-50", **_RESNEXT, **_WITHOUT_ATTENTION),
 }
 
 
 GENERATED = [name for name in ZOO if name.startswith("attention")]
-"""The nets that are committed, ready to use, in `generated/`."""
+"""Names of the nets whose files are in the folder `generated/` of the repository."""
 
-_DATA = {field.name for field in fields(Data)}
-_CIFAR_DATA = Data(batch=64, test_batch=25, crop=32, pad=4, mean=(128.0,), kind="python")
+_DATA_OPTIONS = {field.name for field in fields(DataOptions)}
+_CIFAR_DATA = DataOptions(batch=64, test_batch=25, crop=32, pad=4, mean=(128.0,), kind="python")
 
 
-def model(name: str, /, solver: dict[str, Any] | None = None, **changes: Any) -> Model:
-    """Return a net of the zoo with its data and its solver, any number of each changed.
+def model(name: str, /, solver: dict[str, Any] | None = None, **changes: Any) -> ZooModel:
+    """Return a model of the zoo (net, data options and solver), with options changed.
 
-    `changes` are fields of `ResidualNet` or of `Data`; `solver` holds fields of the solver.
+    `changes` are fields of `ResidualNet` or `DataOptions`; `solver` are fields of the solver. Raises NetError for an
+    unknown name or option.
     """
-    data = {key: changes.pop(key) for key in list(changes) if key in _DATA and key != "channels"}
-    made = config(name, **changes)
-    cifar = made.stem == "cifar"
-    base = replace(_CIFAR_DATA if cifar else Data(), channels=made.channels, crop=data.pop("crop", made.input_size))
-    if made.channels != 3 and len(base.mean) > 1:
+    data = {key: changes.pop(key) for key in list(changes) if key in _DATA_OPTIONS and key != "channels"}
+    net_config = config(name, **changes)
+    is_cifar = net_config.stem == "cifar"
+    base = replace(
+        _CIFAR_DATA if is_cifar else DataOptions(),
+        channels=net_config.channels,
+        crop=data.pop("crop", net_config.input_size),
+    )
+    if net_config.channels != 3 and len(base.mean) > 1:
         base = replace(base, mean=(sum(base.mean) / len(base.mean),))
-    return Model(made, replace(base, **data), "cifar" if cifar else "imagenet", solver or {})
+    return ZooModel(net_config, replace(base, **data), "cifar" if is_cifar else "imagenet", solver or {})
 
 
 def config(name: str, /, **changes: Any) -> ResidualNet:
-    """Return a net of the zoo with some of its numbers changed; NetError on an unknown name or option."""
+    """Return the options of a net of the zoo, some of them changed. Raises NetError for an unknown name or option."""
     if name not in ZOO:
-        raise NetError(f"there is no model {name!r}; there are {', '.join(ZOO)}{nearest(name, ZOO)}")
+        raise NetError(f"unknown model {name!r}; possible values are {', '.join(ZOO)}{nearest(name, ZOO)}")
     known = [field.name for field in fields(ResidualNet)]
     for change in changes:
         if change not in known:
@@ -68,5 +73,5 @@ def config(name: str, /, **changes: Any) -> ResidualNet:
 
 
 def build(name: str, /, **changes: Any) -> Net:
-    """Return the deploy net of a model of the zoo, any of its numbers changed: `build("attention-56", classes=100)`."""
+    """Return the deploy net of a model of the zoo, with options changed: `build("attention-56", classes=100)`."""
     return config(name, **changes).build()

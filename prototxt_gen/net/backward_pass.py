@@ -1,4 +1,4 @@
-"""Where Caffe's backward pass goes: from the losses down to what is learned.
+"""Which layers and bottoms Caffe's backward pass reaches, from the losses down to the learned blobs.
 
 Source: src/caffe/net.cpp Net::Init, Net::AppendBottom.
 """
@@ -10,39 +10,42 @@ from collections.abc import Callable
 from prototxt_gen.ir import Layer, Net, Value
 from prototxt_gen.net.phase_rules import is_loss
 
-_GRADIENTS = {"BatchNorm": 0, "BN": 2}
-"""How many of the blobs of a type have a gradient, where statistics follow."""
+_BLOBS_WITH_GRADIENT = {"BatchNorm": 0, "BN": 2}
+"""Number of blobs that have a gradient, for the types whose other blobs are statistics."""
 
 
-def learns(layer: Layer, blobs: int) -> bool:
-    """Whether the solver learns one of the layer's blobs, of which there are so many."""
-    count = min(blobs, _GRADIENTS.get(layer.type, blobs))
-    given = layer.params.param[:count]
-    return len(given) < count or any(spec.lr_mult for spec in given)
+def has_learned_blob(layer: Layer, blob_count: int) -> bool:
+    """Return whether the solver learns at least one of the layer's `blob_count` blobs."""
+    count = min(blob_count, _BLOBS_WITH_GRADIENT.get(layer.type, blob_count))
+    specs = layer.params.param[:count]
+    return len(specs) < count or any(spec.lr_mult for spec in specs)
 
 
-def backward(net: Net, learning: Callable[[Layer], bool]) -> list[tuple[Layer, tuple[int, ...]]]:
-    """Return the layers of a net of one phase that gradients come to, with the places of the bottoms they go on to."""
-    learned = _above_what_is_learned(net, learning)
-    wanted: set[Value] = set()
-    found = []
+def layers_with_gradient(net: Net, is_learning: Callable[[Layer], bool]) -> list[tuple[Layer, tuple[int, ...]]]:
+    """Return the layers that the backward pass runs, each with the indices of the bottoms that get a gradient.
+
+    `net` is a net of one phase; `is_learning` says whether the solver learns blobs of a layer.
+    """
+    above_learned = _values_above_learned_blobs(net, is_learning)
+    with_gradient: set[Value] = set()
+    reached = []
     for layer in reversed(net.layers):
-        if is_loss(layer) or not wanted.isdisjoint(layer.tops):
-            places = tuple(place for place, value in _down(net, layer) if value in learned)
-            wanted |= {layer.bottoms[place] for place in places}
-            found.append((layer, places))
-    return found[::-1]
+        if is_loss(layer) or not with_gradient.isdisjoint(layer.tops):
+            indices = tuple(index for index, value in _propagated_bottoms(net, layer) if value in above_learned)
+            with_gradient |= {layer.bottoms[index] for index in indices}
+            reached.append((layer, indices))
+    return reached[::-1]
 
 
-def _above_what_is_learned(net: Net, learning: Callable[[Layer], bool]) -> set[Value]:
-    found: set[Value] = set()
+def _values_above_learned_blobs(net: Net, is_learning: Callable[[Layer], bool]) -> set[Value]:
+    values: set[Value] = set()
     for layer in net.layers:
-        if learning(layer) or any(value in found for _, value in _down(net, layer)):
-            found |= set(layer.tops)
-    return found
+        if is_learning(layer) or any(value in values for _, value in _propagated_bottoms(net, layer)):
+            values |= set(layer.tops)
+    return values
 
 
-def _down(net: Net, layer: Layer) -> list[tuple[int, Value]]:
-    """Return the bottoms that no `propagate_down: false` keeps gradients from; with force_backward none does."""
+def _propagated_bottoms(net: Net, layer: Layer) -> list[tuple[int, Value]]:
+    """Return (index, value) of each bottom without `propagate_down: false`, which `force_backward` overrules."""
     flags = () if net.params.force_backward else layer.params.propagate_down
-    return [(place, value) for place, value in enumerate(layer.bottoms) if place >= len(flags) or flags[place]]
+    return [(index, value) for index, value in enumerate(layer.bottoms) if index >= len(flags) or flags[index]]

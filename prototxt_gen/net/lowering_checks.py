@@ -1,4 +1,4 @@
-"""What every target shares: a net made ready for it, and all that it cannot do told in one error."""
+"""Checks before a net is converted or run, shared by the ONNX and PyTorch targets; all errors are raised as one."""
 
 from __future__ import annotations
 
@@ -18,94 +18,103 @@ T = TypeVar("T")
 M = TypeVar("M", bound=Message)
 
 
-def ready(net: Net, given: Mapping[str, Shape] | None = None, ignored: Collection[str] = ()) -> Analysis:
-    """Return the analysis of a net of one phase, everything known.
+def analyse_for_conversion(
+    net: Net, input_shapes: Mapping[str, Shape] | None = None, ignored: Collection[str] = ()
+) -> Analysis:
+    """Return the analysis of a net of one phase, or raise if any shape is unknown or any blob conflicts.
 
-    Raises NetError, all faults in one text: layers whose shapes cannot be known, bottoms that nothing makes, blobs
-    written twice, blobs shared that do not fit, and fields that are not understood, since one of them may change what a
-    layer computes; `ignored` names those that do not.
+    `input_shapes` gives shapes of inputs that are not in the file. `ignored` are names of unknown fields that do not
+    change the result. Raises NetError (UnsupportedError if nothing worse is wrong) with all problems in one text:
+    layers whose shapes cannot be inferred, bottoms without a layer that makes them, blobs written twice, shared blobs
+    of different shapes, and unknown fields, since an unknown field may change what its layer computes.
     """
-    net = without_fields(net, ignored)
-    analysis = analyse(net, given)
+    net = without_unknown_fields(net, ignored)
+    analysis = analyse(net, input_shapes)
     failed = [row for row in analysis.rows if row.error is not None and not row.blocked]
-    causes = [row.error for row in failed if row.error is not None and not _has_odd_params(row.layer)]
-    causes += [*blob_conflicts.faults(analysis), *shared_parameters.faults(analysis.rows)]
+    causes = [row.error for row in failed if row.error is not None and not _has_unknown_parameters(row.layer)]
+    causes += [*blob_conflicts.conflict_errors(analysis), *shared_parameters.sharing_errors(analysis.rows)]
     blocked = [row.error for row in analysis.rows if row.error is not None and row.blocked]
-    faults = [*map(str, causes), *(text for layer in net.layers for text in _not_understood(layer))]
-    faults = faults or [str(error) for error in blocked[:1]]
-    if faults:
+    problems = [*map(str, causes), *(text for layer in net.layers for text in _unknown_field_errors(layer))]
+    problems = problems or [str(error) for error in blocked[:1]]
+    if problems:
         only_unsupported = all(isinstance(error, UnsupportedError) for error in causes)
-        raise (UnsupportedError if only_unsupported else NetError)(_listed(net, faults))
+        raise (UnsupportedError if only_unsupported else NetError)(_joined_errors(net, problems))
     return analysis
 
 
-def is_fed(layer: Layer) -> bool:
-    """Whether the layer's tops come from outside: a data layer or an input, but not one that makes constants."""
+def is_input_layer(layer: Layer) -> bool:
+    """Return whether the layer is an Input or data layer, whose tops come from outside the net.
+
+    Types that compute their tops themselves, such as DummyData, do not count.
+    """
     layer_type = layers.find_layer_type(layer.type)
     return layer_type is not None and layer_type.data and type(layer_type).torch is LayerType.torch
 
 
-def sources(net: Net) -> tuple[Value, ...]:
-    """Return the values that come from outside: inputs, and tops of data layers that some layer takes."""
-    taken = {value for layer in net.layers for value in layer.bottoms}
-    made = (value for layer in net.layers if is_fed(layer) for value in layer.tops if value in taken)
-    return (*net.inputs, *made)
+def net_inputs(net: Net) -> tuple[Value, ...]:
+    """Return the values that come from outside: the net's inputs, and tops of data layers that some layer reads."""
+    read_values = {value for layer in net.layers for value in layer.bottoms}
+    data_tops = (value for layer in net.layers if is_input_layer(layer) for value in layer.tops if value in read_values)
+    return (*net.inputs, *data_tops)
 
 
-def results(net: Net) -> tuple[Value, ...]:
-    """Return the outputs that some layer computes; labels that nobody takes are none."""
-    fed = {value for layer in net.layers if is_fed(layer) for value in layer.tops} | set(net.inputs)
-    return tuple(value for value in net.outputs if value not in fed)
+def computed_outputs(net: Net) -> tuple[Value, ...]:
+    """Return the outputs of the net that a layer computes; inputs and data tops that no layer reads do not count."""
+    inputs = {value for layer in net.layers if is_input_layer(layer) for value in layer.tops} | set(net.inputs)
+    return tuple(value for value in net.outputs if value not in inputs)
 
 
-def without_fields(net: Net, names: Collection[str]) -> Net:
-    """Return the net without the unknown fields of these names, wherever they stand."""
+def without_unknown_fields(net: Net, names: Collection[str]) -> Net:
+    """Return the net without the unknown fields of these names, at any depth of any layer."""
     if not names:
         return net
-    return net.map(lambda layer: replace(layer, params=_stripped(layer.params, names)))
+    return net.map(lambda layer: replace(layer, params=_without_extras(layer.params, names)))
 
 
-def _stripped(message: M, names: Collection[str]) -> M:
-    inner = {name: _stripped(value, names) for name, value in message.set_fields() if isinstance(value, Message)}
+def _without_extras(message: M, names: Collection[str]) -> M:
+    inner = {name: _without_extras(value, names) for name, value in message.set_fields() if isinstance(value, Message)}
     return message.replace(**inner).without_extras(names)
 
 
-def _unknown(layer: Layer) -> list[tuple[str, Extra]]:
+def _unknown_fields(layer: Layer) -> list[tuple[str, Extra]]:
     layer_type = layers.find_layer_type(layer.type)
     return list(layer.unknown_fields(*(layer_type.params if layer_type else ())))
 
 
-def _has_odd_params(layer: Layer) -> bool:
-    """Whether the layer's own parameters hold fields that are not known, which then are all that is wrong with it."""
-    return any(path != extra.name for path, extra in _unknown(layer))
+def _has_unknown_parameters(layer: Layer) -> bool:
+    """Return whether the layer's type parameters hold unknown fields, which then may be the cause of its error."""
+    return any(path != extra.name for path, extra in _unknown_fields(layer))
 
 
-def _not_understood(layer: Layer) -> list[str]:
+def _unknown_field_errors(layer: Layer) -> list[str]:
     return [
         f"layer {layer.name!r} ({layer.type}): line {extra.line}: {path} is not understood ({extra.reason}); "
-        f"if it does not change what the layer computes, --ignore-field {extra.name}"
-        for path, extra in _unknown(layer)
+        f"if it does not change what the layer computes, use --ignore-field {extra.name}"
+        for path, extra in _unknown_fields(layer)
     ]
 
 
-def _listed(net: Net, faults: list[str]) -> str:
+def _joined_errors(net: Net, problems: list[str]) -> str:
     where = f"{net.source}: " if net.source else ""
-    return where + (faults[0] if len(faults) == 1 else "".join(f"\n  {fault}" for fault in faults))
+    return where + (problems[0] if len(problems) == 1 else "".join(f"\n  {problem}" for problem in problems))
 
 
 def lower_all(analysis: Analysis, lower: Callable[[Row], T], target: str) -> list[T]:
-    """Lower every layer in order; one UnsupportedError lists every layer that cannot be, by type, with the reason."""
-    made: list[T] = []
+    """Return `lower(row)` of every layer, in order; `lower` makes the target's form of one layer.
+
+    Raises one UnsupportedError that lists all layers which `lower` refused, grouped by type, with the reasons.
+    """
+    lowered: list[T] = []
     refused: dict[str, list[str]] = {}
     for row in analysis.rows:
         try:
-            made.append(lower(row))
+            lowered.append(lower(row))
         except UnsupportedError as error:
             refused.setdefault(row.layer.type, []).append(str(error))
     if refused:
         count = sum(map(len, refused.values()))
-        kinds = ", ".join(f"{type_} ×{len(texts)}" for type_, texts in refused.items())
+        types = ", ".join(f"{type_} ×{len(texts)}" for type_, texts in refused.items())
         listed = "".join(f"\n  {text}" for texts in refused.values() for text in texts)
         where = f"{analysis.net.source or analysis.net.name}: {count} of {len(analysis.rows)} layers"
-        raise UnsupportedError(f"{where} cannot go to {target} ({kinds}):{listed}")
-    return made
+        raise UnsupportedError(f"{where} cannot be converted to {target} ({types}):{listed}")
+    return lowered

@@ -1,4 +1,4 @@
-"""Blobs that layers share by a name in `param`: who owns them, and which of a file's copies counts.
+"""Learned blobs that layers share through a `name` in `param`: the owner, and the stored copy that takes effect.
 
 Source: src/caffe/net.cpp Net::AppendParam, CopyTrainedLayersFromBinaryProto, CopyTrainedLayersFromHDF5.
 """
@@ -12,52 +12,54 @@ from prototxt_gen.analysis import Row
 from prototxt_gen.common.errors import NetError
 from prototxt_gen.ir import Shape, show
 
-Place = tuple[str, str]
+BlobKey = tuple[str, str]
 """A layer's name and the role of one of its blobs."""
 
 
-def groups(rows: Sequence[Row]) -> dict[str, dict[Place, Shape]]:
-    """Return for each name the places that go by it, the owner first, with their shapes."""
-    found: dict[str, dict[Place, Shape]] = {}
+def blobs_by_param_name(rows: Sequence[Row]) -> dict[str, dict[BlobKey, Shape]]:
+    """Return, for each `name` in a `param`, the shapes of the blobs with this name, the owner's blob first."""
+    groups: dict[str, dict[BlobKey, Shape]] = {}
     for row in rows:
-        for (role, blob), own in zip(row.blobs.items(), row.layer.params.param, strict=False):
-            if own.name:
-                found.setdefault(own.name, {})[row.layer.name, role] = blob.shape
-    return found
+        for (role, blob), param in zip(row.blobs.items(), row.layer.params.param, strict=False):
+            if param.name:
+                groups.setdefault(param.name, {})[row.layer.name, role] = blob.shape
+    return groups
 
 
-def faults(rows: Sequence[Row]) -> Iterator[NetError]:
-    """Yield an error where a layer lists more `param` than it has blobs, or shares a blob that does not fit."""
+def sharing_errors(rows: Sequence[Row]) -> Iterator[NetError]:
+    """Yield an error for each layer with more `param` than blobs, or with a shared blob unlike the owner's."""
     owners: dict[str, tuple[Row, Shape]] = {}
     multipliers: dict[tuple[str, str], float] = {}
     for row in rows:
         params = row.layer.params.param
         if row.known and len(params) > len(row.blobs):
-            yield row.layer.error(f"it has {len(params)} param, and {len(row.blobs)} blobs")
-        for (role, blob), own in zip(row.blobs.items(), params, strict=False):
-            if not own.name:
+            yield row.layer.error(f"it has {len(params)} param, but only {len(row.blobs)} learned blobs")
+        for (role, blob), param in zip(row.blobs.items(), params, strict=False):
+            if not param.name:
                 continue
-            owner, shape = owners.setdefault(own.name, (row, blob.shape))
-            loose = own.share_mode == "PERMISSIVE" and math.prod(shape) == math.prod(blob.shape)
-            if shape != blob.shape and not loose:
+            owner, shape = owners.setdefault(param.name, (row, blob.shape))
+            permitted = param.share_mode == "PERMISSIVE" and math.prod(shape) == math.prod(blob.shape)
+            if shape != blob.shape and not permitted:
                 yield row.layer.error(
-                    f"it shares its {role} {show(blob.shape)} under the name {own.name!r} with layer "
-                    f"{owner.layer.name!r}, whose is {show(shape)}"
+                    f"its {role} is {show(blob.shape)}, but it shares it as param {param.name!r} with layer "
+                    f"{owner.layer.name!r}, where it is {show(shape)}"
                 )
             for name in ("lr_mult", "decay_mult"):
-                if own.has(name) and multipliers.setdefault((own.name, name), getattr(own, name)) != getattr(own, name):
-                    yield row.layer.error(f"the {name} of param {own.name!r} is another than that of an earlier layer")
+                value = getattr(param, name)
+                if param.has(name) and multipliers.setdefault((param.name, name), value) != value:
+                    yield row.layer.error(f"the {name} of param {param.name!r} differs from that of an earlier layer")
 
 
-def resolved(rows: Sequence[Row], found: Mapping[Place, int]) -> dict[Place, Place]:
-    """Return for each shared place the one in the file that it takes its numbers from.
+def effective_stored_blobs(rows: Sequence[Row], stored: Mapping[BlobKey, int]) -> dict[BlobKey, BlobKey]:
+    """Return, for each shared blob, the blob in the weights file whose values it gets.
 
-    `found` tells which places the file has, by their order in it: the last one read is what all hold in the end.
+    `stored` gives the position in the file of each blob that the file has. Of several copies the last one takes effect,
+    because Caffe copies them one after another into the same memory.
     """
-    taken: dict[Place, Place] = {}
-    for places in groups(rows).values():
-        there = [place for place in places if place in found]
-        if there:
-            last = max(reversed(there), key=lambda place: found[place])  # of one layer's own the last blob
-            taken.update(dict.fromkeys(places, last))
-    return taken
+    sources: dict[BlobKey, BlobKey] = {}
+    for group in blobs_by_param_name(rows).values():
+        copies = [key for key in group if key in stored]
+        if copies:
+            last = max(reversed(copies), key=lambda key: stored[key])  # the last blob, if a layer has several of them
+            sources.update(dict.fromkeys(group, last))
+    return sources

@@ -1,4 +1,4 @@
-"""Old prototxts made new: V0 and V1 layers, and the transformations once kept in data layers, as V2 text trees.
+"""Upgrade of old prototxts: V0 and V1 layers, and transformations written inside data layers, to V2 text trees.
 
 Source: BVLC/caffe src/caffe/util/upgrade_proto.cpp.
 """
@@ -15,7 +15,7 @@ from prototxt_gen.text import Field
 Tree = tuple[Field, ...]
 
 _V0_TYPES = {"conv": "Convolution", "pool": "Pooling", "images": "ImageData", "softmaxloss": "SoftmaxWithLoss"}
-"""Old type names that are not their V2 names in another spelling."""
+"""Old type names that differ from the V2 names by more than case and underscores."""
 
 _V0_FIELDS = {
     "biasterm": "bias_term",
@@ -43,20 +43,20 @@ _V0_PARAMS = {
 }
 
 
-def first(tree: Sequence[Field], name: str) -> Field | None:
+def first_field(tree: Sequence[Field], name: str) -> Field | None:
     """Return the first field of this name."""
     return next((field for field in tree if field.name == name), None)
 
 
 def is_v0(layer: Tree) -> bool:
-    """Whether a V1 layer wraps a V0 one."""
-    inner = first(layer, "layer")
+    """Return whether an entry of `layers` is a V0 layer, which has an inner `layer` message."""
+    inner = first_field(layer, "layer")
     return inner is not None and isinstance(inner.value, tuple)
 
 
 @lru_cache(maxsize=4096)
 def type_name(old: str) -> str:
-    """Return the V2 name of a V0 or V1 type: `INNER_PRODUCT` and `innerproduct` are InnerProduct; others are kept."""
+    """Return the V2 name of a V0 or V1 type, InnerProduct for INNER_PRODUCT and innerproduct; other names are kept."""
     key = old.replace("_", "").lower()
     if key in _V0_TYPES:
         return _V0_TYPES[key]
@@ -64,34 +64,34 @@ def type_name(old: str) -> str:
 
 
 def upgrade(old: Sequence[Tree]) -> list[Tree]:
-    """Return V2 layers for the `layers` of a net, all V0 or all V1."""
+    """Return the V2 layers for the `layers` of a net, which are all V0 or all V1."""
     if any(is_v0(layer) for layer in old):
-        old = [_v0_to_v1(layer) for layer in _without_padding(old)]
+        old = [_v0_to_v1(layer) for layer in _without_padding_layers(old)]
     return [_v1_to_v2(layer) for layer in old]
 
 
-def _names(layer: Tree, what: str) -> list[str]:
-    return [str(field.value) for field in layer if field.name == what]
+def _values_of(layer: Tree, field_name: str) -> list[str]:
+    return [str(field.value) for field in layer if field.name == field_name]
 
 
-def _v0_inner(layer: Tree) -> Tree:
-    inner = first(layer, "layer")
+def _v0_fields(layer: Tree) -> Tree:
+    inner = first_field(layer, "layer")
     return inner.value if inner is not None and isinstance(inner.value, tuple) else ()
 
 
 def _v0_type(layer: Tree) -> str:
-    found = first(_v0_inner(layer), "type")
+    found = first_field(_v0_fields(layer), "type")
     return str(found.value) if found else ""
 
 
-def _without_padding(old: Sequence[Tree]) -> Iterator[Tree]:
-    """Move the pad of each V0 padding layer into the convolution or pooling that takes it."""
+def _without_padding_layers(old: Sequence[Tree]) -> Iterator[Tree]:
+    """Yield the layers without V0 padding layers; their pad moves into the convolution or pooling that reads them."""
     padding: dict[str, Tree] = {}
     for layer in old:
-        sources = [padding[blob] for blob in _names(layer, "bottom") if blob in padding]
+        sources = [padding[blob] for blob in _values_of(layer, "bottom") if blob in padding]
         if sources:
             layer = _merge_padding(layer, sources[0])
-        tops = _names(layer, "top")
+        tops = _values_of(layer, "top")
         if _v0_type(layer) == "padding":
             padding.update(dict.fromkeys(tops, layer))
         else:
@@ -101,34 +101,36 @@ def _without_padding(old: Sequence[Tree]) -> Iterator[Tree]:
 
 def _merge_padding(layer: Tree, padding: Tree) -> Tree:
     line = layer[0].line
-    if _v0_type(layer) not in ("conv", "pool") or len(_names(layer, "bottom")) != 1:
-        raise PrototxtError(f"line {line}: only a conv or pool layer of one bottom can take a padding layer", line)
-    source = first(padding, "bottom")
-    if source is None or len(_names(padding, "bottom")) != 1 or len(_names(padding, "top")) != 1:
-        raise PrototxtError(f"line {padding[0].line}: a padding layer has one bottom and one top", padding[0].line)
-    pad = first(_v0_inner(padding), "pad") or Field("pad", 0, line)
-    inner = (*(f for f in _v0_inner(layer) if f.name != "pad"), pad)
+    if _v0_type(layer) not in ("conv", "pool") or len(_values_of(layer, "bottom")) != 1:
+        raise PrototxtError(f"line {line}: only a conv or pool layer with one bottom can read a padding layer", line)
+    source = first_field(padding, "bottom")
+    if source is None or len(_values_of(padding, "bottom")) != 1 or len(_values_of(padding, "top")) != 1:
+        raise PrototxtError(
+            f"line {padding[0].line}: a padding layer must have one bottom and one top", padding[0].line
+        )
+    pad = first_field(_v0_fields(padding), "pad") or Field("pad", 0, line)
+    inner = (*(f for f in _v0_fields(layer) if f.name != "pad"), pad)
     replaced = {"bottom": source, "layer": Field("layer", inner, line)}
     return tuple(replaced.get(field.name, field) for field in layer)
 
 
 def _v0_to_v1(layer: Tree) -> Tree:
-    """Of what is around the V0 layer Caffe takes the ends alone."""
+    """Return the V1 layer of a V0 layer; of the fields outside the inner `layer`, Caffe keeps only bottom and top."""
     if not is_v0(layer):
         return layer
     type_ = type_name(_v0_type(layer))
     outer = [field for field in layer if field.name in ("bottom", "top")]
-    own, transform = [], []
-    for name, value, line in _v0_inner(layer):
+    type_fields, transform = [], []
+    for name, value, line in _v0_fields(layer):
         field = Field(_V0_FIELDS.get(name, name.removeprefix("det_")), value, line)
         if name in _V0_OF_THE_LAYER or (isinstance(value, tuple) and name.endswith("_param")):
             outer.append(field if name != "type" else Field("type", type_, line))
         elif field.name in _TRANSFORMS:
             transform.append(field)
         else:
-            own.append(field)
-    if own:
-        outer.append(Field(_V0_PARAMS.get(type_, "v0_param"), tuple(own), own[0].line))
+            type_fields.append(field)
+    if type_fields:
+        outer.append(Field(_V0_PARAMS.get(type_, "v0_param"), tuple(type_fields), type_fields[0].line))
     if transform:
         outer.append(Field("transform_param", tuple(transform), transform[0].line))
     return tuple(outer)
@@ -148,12 +150,12 @@ def _v1_to_v2(layer: Tree) -> Tree:
             out.append(Field("type", _v1_type(field), field.line))
         else:
             out.append(field)
-    params = (Field("param", tuple(spec.values()), _line(spec, layer)) for spec in specs)
+    params = (Field("param", tuple(spec.values()), _first_line(spec, layer)) for spec in specs)
     return move_transforms((*out, *params))
 
 
 def _v1_type(field: Field) -> str:
-    """Return the V2 name of a V1 type, which may be given by its number."""
+    """Return the V2 name of a V1 type, which is written as a name or as its enum number."""
     from prototxt_gen.caffemodel.reading import V1_TYPES
 
     if isinstance(field.value, int) and 0 < field.value < len(V1_TYPES):
@@ -164,20 +166,20 @@ def _v1_type(field: Field) -> str:
 _SPEC_FIELDS = {"param": "name", "blob_share_mode": "share_mode", "blobs_lr": "lr_mult", "weight_decay": "decay_mult"}
 
 
-def _line(spec: dict[str, Field], layer: Tree) -> int:
+def _first_line(spec: dict[str, Field], layer: Tree) -> int:
     return next((field.line for field in spec.values()), layer[0].line)
 
 
 def move_transforms(layer: Tree) -> Tree:
-    """Move scale, mean_file, crop_size and mirror from a V1 data layer's own parameters to its transform_param.
+    """Move scale, mean_file, crop_size and mirror of a V1 data layer from its own parameters to its transform_param.
 
-    There they take the place of those it has. In a V2 layer Caffe looks at transform_param alone.
+    They replace the fields of the same name there. In a V2 layer Caffe reads only transform_param.
     Source: src/caffe/util/upgrade_proto.cpp UpgradeNetDataTransformation.
     """
     if not any(f.name in _DATA_PARAMS and _has_transform(f) for f in layer):
         return layer
     moved: list[Field] = []
-    given: list[Field] = []
+    existing: list[Field] = []
     out: list[Field] = []
     for field in layer:
         if field.name in _DATA_PARAMS and isinstance(field.value, tuple):
@@ -185,11 +187,11 @@ def move_transforms(layer: Tree) -> Tree:
             kept = tuple(inner for inner in field.value if inner.name not in _TRANSFORMS)
             out.append(Field(field.name, kept, field.line))
         elif field.name == "transform_param" and isinstance(field.value, tuple):
-            given += field.value
+            existing += field.value
         else:
             out.append(field)
     names = {field.name for field in moved}
-    transform = (*(field for field in given if field.name not in names), *moved)
+    transform = (*(field for field in existing if field.name not in names), *moved)
     return (*out, Field("transform_param", transform, transform[0].line))
 
 

@@ -1,1 +1,1 @@
-"""Passes: pure functions from a net to a net."""
+"""Passes: pure functions that return a transformed net (and its weights, for those that change learned blobs)."""

@@ -1,4 +1,4 @@
-"""Fold normalisation away: where a BN, BatchNorm, Scale or Bias only follows a convolution, its numbers go into it."""
+"""Folding of normalisation: a BN, BatchNorm, Scale or Bias behind a convolution becomes part of the convolution."""
 
 from __future__ import annotations
 
@@ -16,105 +16,114 @@ from prototxt_gen.layers.vision._convolution_window import ConvolutionParameter
 from prototxt_gen.weights import Array, Weights
 
 _DEPTHWISE = ("ConvolutionDepthwise", "DepthwiseConvolution", "ConvolutionDepthWise")
-_PARAMS = {
+_PARAMETER_CLASSES = {
     **dict.fromkeys(("Convolution", *_DEPTHWISE), ConvolutionParameter),
     "Deconvolution": ConvolutionParameter,
     "InnerProduct": InnerProductParameter,
 }
 
 
-def fold(analysis: Analysis, weights: Weights) -> tuple[Analysis, Weights]:
-    """Return the net and weights with every foldable normalisation folded into the layer before it.
+def fold_normalisation(analysis: Analysis, weights: Weights) -> tuple[Analysis, Weights]:
+    """Return net and weights with each foldable normalisation folded into the convolution or InnerProduct before it.
 
-    The convolution takes over the normalisation's top; the blob between the two is gone. In the TEST phase both nets
-    compute the same, up to float32 rounding.
+    The convolution then writes the top of the normalisation; the blob between the two no longer exists. In the TEST
+    phase both nets compute the same, up to float32 rounding.
     """
     folder = _Folder(analysis, weights)
     for layer in analysis.net.layers:
-        folder.take(layer)
-    net = replace(analysis.net, layers=tuple(folder.kept))
-    given = {value.blob: shape for value, shape in analysis.shapes.items() if _is_source(analysis, value)}
-    return analyse(net, given), Weights(folder.made, weights.source, weights.remarks)
+        folder.add(layer)
+    net = replace(analysis.net, layers=tuple(folder.layers))
+    inputs = _input_values(analysis)
+    input_shapes = {value.blob: shape for value, shape in analysis.shapes.items() if value in inputs}
+    return analyse(net, input_shapes), Weights(folder.blobs, weights.source, weights.remarks)
 
 
 class _Folder:
-    """Takes the layers in order; `makers` tells which layer kept so far makes a blob that may still be scaled."""
+    """Collects the layers of the folded net, in order, with their blobs.
+
+    `foldable` maps a value to the index of the layer in `layers` that writes it and that can absorb a normalisation.
+    """
 
     def __init__(self, analysis: Analysis, weights: Weights) -> None:
-        self.made = dict(weights.blobs)
-        self.kept: list[Layer] = []
-        self.makers: dict[Value, int] = {}
+        self.blobs = dict(weights.blobs)
+        self.layers: list[Layer] = []
+        self.foldable: dict[Value, int] = {}
         self.uses = Counter(value for layer in analysis.net.layers for value in layer.bottoms)
         self.uses.update(analysis.net.outputs)
         self.names = Counter(layer.name for layer in analysis.net.layers)
 
-    def take(self, layer: Layer) -> None:
-        before = self.makers.get(layer.bottoms[0]) if len(layer.bottoms) == 1 else None
-        if before is not None and self.uses[layer.bottoms[0]] == 1 and self._own(layer):
-            folded = _folded(self.kept[before], layer, self.made)
+    def add(self, layer: Layer) -> None:
+        """Add the layer, or fold it into the layer that writes its bottom."""
+        index = self.foldable.get(layer.bottoms[0]) if len(layer.bottoms) == 1 else None
+        if index is not None and self.uses[layer.bottoms[0]] == 1 and self._has_unshared_blobs(layer):
+            folded = _folded(self.layers[index], layer, self.blobs)
             if folded is not None:
-                self.kept[before] = folded
-                self.makers[layer.tops[0]] = before
-                self.made.pop(layer.name, None)
+                self.layers[index] = folded
+                self.foldable[layer.tops[0]] = index
+                self.blobs.pop(layer.name, None)
                 return
-        if _scalable(layer) and self._own(layer):
-            self.makers[layer.tops[0]] = len(self.kept)
-        self.kept.append(layer)
+        if _accepts_normalisation(layer) and self._has_unshared_blobs(layer):
+            self.foldable[layer.tops[0]] = len(self.layers)
+        self.layers.append(layer)
 
-    def _own(self, layer: Layer) -> bool:
-        """Whether the layer's blobs are its own alone: shared by neither a parameter's name nor the layer's."""
+    def _has_unshared_blobs(self, layer: Layer) -> bool:
+        """Return whether no other layer shares the learned blobs, neither by the name of a `param` nor of the layer."""
         return self.names[layer.name] == 1 and not any(spec.name for spec in layer.params.param)
 
 
-def _is_source(analysis: Analysis, value: Value) -> bool:
-    data = {
-        v
+def _input_values(analysis: Analysis) -> set[Value]:
+    """Return the inputs of the net and the tops of its data layers."""
+    data_tops = {
+        value
         for row in analysis.rows
         if (layer_type := layers.find_layer_type(row.layer.type)) and layer_type.data
-        for v in row.layer.tops
+        for value in row.layer.tops
     }
-    return value in data or value in analysis.net.inputs
+    return data_tops | set(analysis.net.inputs)
 
 
-def _scalable(layer: Layer) -> bool:
-    """Whether the layer's weights make axis 1 of its only top, the axis that normalisation scales."""
-    if layer.type not in _PARAMS or len(layer.bottoms) != 1:
+def _accepts_normalisation(layer: Layer) -> bool:
+    """Return whether the layer is a convolution or InnerProduct whose output channels are axis 1, as normalised."""
+    if layer.type not in _PARAMETER_CLASSES or len(layer.bottoms) != 1:
         return False
     return layer.get(ConvolutionParameter).axis == 1 and layer.get(InnerProductParameter).axis == 1
 
 
-def _folded(conv: Layer, layer: Layer, made: dict[str, Mapping[str, Array]]) -> Layer | None:
-    """Return the convolution with the layer's numbers in it and its top, or None where the two do not fold."""
-    with np.errstate(all="ignore"):  # what is not finite stays unfolded
-        affine = layers.layer_type_of(layer).affine(layer, made.get(layer.name, {}))
-    if affine is None or "weight" not in made.get(conv.name, {}):
+def _folded(conv: Layer, normalisation: Layer, blobs: dict[str, Mapping[str, Array]]) -> Layer | None:
+    """Return the convolution with the top of the normalisation, and update `blobs`; None if they cannot be folded."""
+    with np.errstate(all="ignore"):  # factors that are not finite are refused below
+        affine = layers.layer_type_of(normalisation).affine(normalisation, blobs.get(normalisation.name, {}))
+    if affine is None or "weight" not in blobs.get(conv.name, {}):
         return None
     scale, shift = (part.astype("float64") for part in affine)
     if not (np.isfinite(scale).all() and np.isfinite(shift).all()):
         return None
-    blobs = made[conv.name]
-    bias = blobs["bias"].astype("float64") * scale + shift if "bias" in blobs else shift
-    made[conv.name] = {"weight": _scaled(conv, blobs["weight"], scale), "bias": bias.astype("float32")}
-    own = conv.get(_PARAMS[conv.type])
-    params = conv.params.replace(**{own.field: own.replace(bias_term=None)})
-    return replace(conv, params=params, tops=layer.tops)
+    old = blobs[conv.name]
+    bias = old["bias"].astype("float64") * scale + shift if "bias" in old else shift
+    blobs[conv.name] = {"weight": _scaled(conv, old["weight"], scale), "bias": bias.astype("float32")}
+    conv_params = conv.get(_PARAMETER_CLASSES[conv.type])
+    params = conv.params.replace(**{conv_params.field: conv_params.replace(bias_term=None)})
+    return replace(conv, params=params, tops=normalisation.tops)
 
 
 def _scaled(conv: Layer, weight: Array, scale: Array) -> Array:
-    """Multiply each output channel's weights. Deconvolution has I×(O/group), a transposed InnerProduct K×O."""
+    """Return the weights with each output channel multiplied by its scale.
+
+    Weights are O×…, except I×(O/group)×… of a Deconvolution, and K×O of a transposed InnerProduct.
+    """
     if conv.type == "Deconvolution":
         group = conv.get(ConvolutionParameter).group
         grouped = weight.reshape(group, -1, *weight.shape[1:])
         per_group = scale.reshape(group, 1, -1, *[1] * (weight.ndim - 2))
-        made: Array = _product(grouped, per_group).reshape(weight.shape)
-        return made
+        scaled: Array = _product(grouped, per_group).reshape(weight.shape)
+        return scaled
     if conv.type == "InnerProduct" and conv.get(InnerProductParameter).transpose:
         return _product(weight, scale)
     return _product(weight, scale.reshape(-1, *[1] * (weight.ndim - 1)))
 
 
 def _product(weight: Array, scale: Array) -> Array:
-    """Multiply in float64, rounded to float32 as it goes: no copy of the weights in double."""
-    made: Array = np.empty(weight.shape, "float32")
-    np.multiply(weight, scale, out=made, casting="same_kind")
-    return made
+    """Multiply in float64 and round to float32, without a copy of the weights in float64."""
+    product: Array = np.empty(weight.shape, "float32")
+    np.multiply(weight, scale, out=product, casting="same_kind")
+    return product

@@ -1,4 +1,4 @@
-"""BN, and BatchNorm with a scale of its own, as BatchNorm followed by Scale, net and weights together."""
+"""Splitting of BN, and of BatchNorm with built-in scale and bias, into BatchNorm and Scale, of a net and weights."""
 
 from __future__ import annotations
 
@@ -17,31 +17,31 @@ from prototxt_gen.weights import Array, Weights
 
 Blobs = Mapping[str, Array]
 Specs = Sequence[ParamSpec]
-Made = tuple[list[Layer], dict[str, Blobs]]
-"""The layers that take the place of one, and their blobs by layer name."""
+Replacement = tuple[list[Layer], dict[str, Blobs]]
+"""The layers that replace one layer, and their blobs by layer name."""
 
 
-def split(net: Net, weights: Weights, merged: bool = True) -> tuple[Net, Weights]:
-    """Return the net with every BN, and every BatchNorm with a scale of its own, as BatchNorm and Scale.
+def split_batch_norms(net: Net, weights: Weights, merged: bool = True) -> tuple[Net, Weights]:
+    """Return net and weights with each BN, and each BatchNorm with built-in scale and bias, as BatchNorm and Scale.
 
-    Works on the layers of all phases. SegNet's BN in INFERENCE mode becomes a Scale alone. Not `merged`: BN of four
-    blobs stays.
+    `net` has the layers of all phases. SegNet's BN in INFERENCE mode becomes only a Scale. With `merged=False`, BN with
+    four blobs is not split.
     """
-    names = _Names({layer.name for layer in net.layers})
+    names = _ScaleNames({layer.name for layer in net.layers})
     layers: list[Layer] = []
     blobs = dict(weights.blobs)
     for layer in net.layers:
-        made = _split_one(layer, weights.of(layer.name), names, merged)
-        if made is None:
+        replacement = _split_one(layer, weights.of(layer.name), names, merged)
+        if replacement is None:
             layers.append(layer)
         else:
             blobs.pop(layer.name, None)
-            layers += made[0]
-            blobs |= made[1]
+            layers += replacement[0]
+            blobs |= replacement[1]
     return net.relinked(layers), Weights(blobs, weights.source, weights.remarks)
 
 
-def _split_one(layer: Layer, blobs: Blobs, names: _Names, merged: bool) -> Made | None:
+def _split_one(layer: Layer, blobs: Blobs, names: _ScaleNames, merged: bool) -> Replacement | None:
     flat = {role: array.reshape(-1) for role, array in blobs.items()}
     if layer.type == "BN" and layer.get(BNParameter).segnet:
         return _split_segnet(layer, flat, names)
@@ -52,7 +52,7 @@ def _split_one(layer: Layer, blobs: Blobs, names: _Names, merged: bool) -> Made 
     return None
 
 
-def _split_bn(layer: Layer, flat: Blobs, names: _Names) -> Made:
+def _split_bn(layer: Layer, flat: Blobs, names: _ScaleNames) -> Replacement:
     p = layer.get(BNParameter)
     variance, eps = moving_variance(flat, p.eps) if flat else (np.zeros(0, "float32"), p.eps)
     own = BatchNormParameter(moving_average_fraction=p.momentum, eps=eps)
@@ -60,12 +60,14 @@ def _split_bn(layer: Layer, flat: Blobs, names: _Names) -> Made:
     scale = ScaleParameter(bias_term=True)
     scale = scale.replace(filler=p.slope_filler) if p.has("slope_filler") else scale
     scale = scale.replace(bias_filler=p.bias_filler) if p.has("bias_filler") else scale
-    kept = {**_statistics(flat["mean"], variance)} if flat else {}
+    kept = {**_statistic_blobs(flat["mean"], variance)} if flat else {}
     learned = {"scale": flat["slope"], "bias": flat["bias"]} if flat else {}
-    return _pair(layer, own, scale, (layer.params.param[2:], layer.params.param[:2]), (kept, learned), names)
+    return _batch_norm_and_scale(
+        layer, own, scale, (layer.params.param[2:], layer.params.param[:2]), (kept, learned), names
+    )
 
 
-def _split_segnet(layer: Layer, flat: Blobs, names: _Names) -> Made:
+def _split_segnet(layer: Layer, flat: Blobs, names: _ScaleNames) -> Replacement:
     p = layer.get(BNParameter)
     scale = ScaleParameter(bias_term=True)
     learned = {"scale": flat["scale"], "bias": flat["shift"]} if flat else {}
@@ -74,11 +76,11 @@ def _split_segnet(layer: Layer, flat: Blobs, names: _Names) -> Made:
         return [alone], {layer.name: learned}
     zeros = np.zeros_like(flat["scale"]) if flat else np.zeros(0, "float32")
     own = BatchNormParameter(use_global_stats=False, eps=SEGNET_EPS)
-    kept = _statistics(zeros, zeros) if flat else {}
-    return _pair(layer, own, scale, ((), layer.params.param), (kept, learned), names)
+    kept = _statistic_blobs(zeros, zeros) if flat else {}
+    return _batch_norm_and_scale(layer, own, scale, ((), layer.params.param), (kept, learned), names)
 
 
-def _split_batch_norm(layer: Layer, flat: Blobs, names: _Names) -> Made:
+def _split_batch_norm(layer: Layer, flat: Blobs, names: _ScaleNames) -> Replacement:
     p = layer.get(BatchNormParameter)
     own = p.replace(
         scale_filler=None, bias_filler=None, scale_bias=None, eps=max(p.eps, 1e-5) if p.scale_bias else None
@@ -87,37 +89,45 @@ def _split_batch_norm(layer: Layer, flat: Blobs, names: _Names) -> Made:
     scale = ScaleParameter(bias_term=True)
     scale = scale.replace(filler=p.scale_filler) if p.has("scale_filler") else scale
     scale = scale.replace(bias_filler=p.bias_filler) if p.has("bias_filler") else scale
-    kept = _statistics(*divided_by_factor(flat)) if flat else {}
+    kept = _statistic_blobs(*divided_by_factor(flat)) if flat else {}
     learned = {"scale": flat["scale"], "bias": flat["bias"]} if flat else {}
-    return _pair(layer, own, scale, specs_of(layer), (kept, learned), names)
+    return _batch_norm_and_scale(layer, own, scale, specs_of(layer), (kept, learned), names)
 
 
 def specs_of(layer: Layer) -> tuple[Specs, Specs]:
-    """Return the `param` of the statistics of a BatchNorm, and of the scale and bias of its own."""
+    """Return the `param` of the statistics of a BatchNorm, and those of its built-in scale and bias."""
     param, p = layer.params.param, layer.get(BatchNormParameter)
     if p.scale_bias or not p.merged:
         return param[:3], param[3:]
     return param[2:], param[:2]
 
 
-def _statistics(mean: Array, variance: Array) -> dict[str, Array]:
+def _statistic_blobs(mean: Array, variance: Array) -> dict[str, Array]:
     return {"mean": mean, "variance": variance, "factor": np.ones(1, "float32")}
 
 
-def _pair(
-    layer: Layer, own: Message, scale: Message, specs: tuple[Specs, Specs], blobs: tuple[Blobs, Blobs], names: _Names
-) -> Made:
-    """Return a BatchNorm of the layer's name, and a Scale after it that writes in place."""
+def _batch_norm_and_scale(
+    layer: Layer,
+    norm: Message,
+    scale: Message,
+    specs: tuple[Specs, Specs],
+    blobs: tuple[Blobs, Blobs],
+    names: _ScaleNames,
+) -> Replacement:
+    """Return a BatchNorm with the layer's name and a Scale behind it that writes in place.
+
+    `norm` and `scale` are their parameters; `specs` and `blobs` are pairs of `param` and blobs, one for each layer.
+    """
     name = names.scale_of(layer.name)
-    first = with_parameters(layer, "BatchNorm", layer.bottoms, layer.tops, own, _kept_specs(layer, specs[0]))
+    first = with_parameters(layer, "BatchNorm", layer.bottoms, layer.tops, norm, _statistic_specs(layer, specs[0]))
     second = with_parameters(replace(layer, name=name), "Scale", layer.tops, layer.tops, scale, specs[1])
     return [first, second], {first.name: blobs[0], name: blobs[1]} if blobs[0] else {}
 
 
-def _kept_specs(layer: Layer, statistics: Specs) -> Specs:
-    """Return the `param` of mean, variance and factor, none of them learned.
+def _statistic_specs(layer: Layer, statistics: Specs) -> Specs:
+    """Return the `param` of mean, variance and factor, none of which is learned.
 
-    Where layers share the first two they share the third: who adds to the same sums must count for all.
+    Layers that share mean and variance must share the factor too, which counts the batches in the two sums.
     """
     shared = [spec.name for spec in statistics]
     if not any(shared):
@@ -127,20 +137,21 @@ def _kept_specs(layer: Layer, statistics: Specs) -> Specs:
     return tuple(NOT_LEARNED.replace(name=name) if name else NOT_LEARNED for name in (*names, factor))
 
 
-class _Names:
-    """Names of the Scales to come, one for each name: what a layer of one phase learns, that of the other goes by."""
+class _ScaleNames:
+    """Gives each new Scale a unique name; layers of two phases with one name share it, to share weights."""
 
     def __init__(self, taken: set[str]) -> None:
-        self.taken, self.given = taken, dict[str, str]()
+        self.taken, self.assigned = taken, dict[str, str]()
 
     def scale_of(self, layer: str) -> str:
-        if layer not in self.given:
-            self.given[layer] = next(name for name in _names(f"{layer}/scale") if name not in self.taken)
-            self.taken.add(self.given[layer])
-        return self.given[layer]
+        """Return the name of the Scale behind the layer of this name."""
+        if layer not in self.assigned:
+            self.assigned[layer] = next(name for name in _numbered_names(f"{layer}/scale") if name not in self.taken)
+            self.taken.add(self.assigned[layer])
+        return self.assigned[layer]
 
 
-def _names(stem: str) -> Iterator[str]:
+def _numbered_names(stem: str) -> Iterator[str]:
     yield stem
     yield from (f"{stem}_{count}" for count in range(2, 1_000_000))
 
@@ -150,11 +161,11 @@ def with_parameters(
     type_: str,
     bottoms: tuple[Value, ...],
     tops: tuple[Value, ...],
-    own: Message,
+    parameters: Message,
     specs: Specs,
 ) -> Layer:
-    """Return a layer of the same rules as another, with parameters of its own."""
+    """Return a layer with the name and the include, exclude and phase fields of `layer`, and otherwise as given."""
     kept = {name: value for name, value in layer.params.set_fields() if name in ("include", "exclude", "phase")}
-    fields = {own.field: own} if own else {}
-    made = LayerParameter(**kept, **fields, **({"param": tuple(specs)} if specs else {}))
-    return Layer(layer.name, type_, bottoms, tops, made, layer.line)
+    fields = {parameters.field: parameters} if parameters else {}
+    params = LayerParameter(**kept, **fields, **({"param": tuple(specs)} if specs else {}))
+    return Layer(layer.name, type_, bottoms, tops, params, layer.line)

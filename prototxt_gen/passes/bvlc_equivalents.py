@@ -1,4 +1,4 @@
-"""Layers of forks as layers that BVLC's Caffe has too: the same net for a Caffe that lacks them."""
+"""Replacement of layer types that only forks have by equivalent ones that BVLC's Caffe (or more forks) have."""
 
 from __future__ import annotations
 
@@ -12,33 +12,33 @@ from prototxt_gen.layers.utility.flatten import FlattenParameter
 from prototxt_gen.layers.utility.shuffle_channel import ShuffleChannelParameter
 from prototxt_gen.layers.vision._convolution_window import ConvolutionParameter
 from prototxt_gen.layers.vision.crop_center import margins
-from prototxt_gen.net.lowering_checks import sources
-from prototxt_gen.passes.bn_split import split
+from prototxt_gen.net.lowering_checks import net_inputs
+from prototxt_gen.passes.bn_split import split_batch_norms
 from prototxt_gen.schema.caffe_proto import LayerParameter
 from prototxt_gen.weights import Weights
 
 
-def as_stock(analysis: Analysis, weights: Weights) -> tuple[Analysis, Weights]:
-    """Return net and weights without layers that an exact sum of stock ones can replace; the others stay.
+def as_bvlc_layers(analysis: Analysis, weights: Weights) -> tuple[Analysis, Weights]:
+    """Return net and weights with layers of forks replaced by more common layers that compute exactly the same.
 
-    Replaced are BatchNorm with a scale of its own, SegNet's BN, depthwise convolutions, Axpy, CropCenter and
-    ShuffleChannel, the last by what SSD's Caffe has, and unpooling, by what brocolli-caffe has, where Upsample repeats
-    pixels whether there is a mask or not; DetectionOutput writes no files, and asks for none.
+    Replaced are BatchNorm with built-in scale and bias, SegNet's BN, depthwise convolutions, Axpy and CropCenter;
+    ShuffleChannel, by layers of SSD's Caffe; and Upsample with a mask, by MaxUnPool of brocolli-caffe, whose Upsample
+    ignores the mask. DetectionOutput loses the fields that make it write files. All other layers stay.
     """
-    net, weights = split(analysis.net, weights, merged=False)
-    given = {value.blob: analysis.shapes[value] for value in sources(analysis.net)}
-    rows = analyse(net, given).rows
-    made = [layer for row in rows for layer in STOCK.get(row.layer.type, _same)(row)]
-    return analyse(net.relinked(made), given), weights
+    net, weights = split_batch_norms(analysis.net, weights, merged=False)
+    input_shapes = {value.blob: analysis.shapes[value] for value in net_inputs(analysis.net)}
+    rows = analyse(net, input_shapes).rows
+    replaced = [layer for row in rows for layer in EQUIVALENTS.get(row.layer.type, _unchanged)(row)]
+    return analyse(net.relinked(replaced), input_shapes), weights
 
 
-def _same(row: Row) -> list[Layer]:
+def _unchanged(row: Row) -> list[Layer]:
     return [row.layer]
 
 
 def _depthwise(row: Row) -> list[Layer]:
-    own = row.layer.get(ConvolutionParameter)
-    params = row.layer.params.replace(convolution_param=own.replace(group=own.num_output))
+    convolution = row.layer.get(ConvolutionParameter)
+    params = row.layer.params.replace(convolution_param=convolution.replace(group=convolution.num_output))
     return [replace(row.layer, type="Convolution", params=params)]
 
 
@@ -67,23 +67,23 @@ def _crop_center(row: Row) -> list[Layer]:
     ]
 
 
-def _shuffle(row: Row) -> list[Layer]:
+def _shuffle_channel(row: Row) -> list[Layer]:
     (bottom,), layer = row.bottoms, row.layer
     if bottom is None or len(bottom) != 4:
         return [layer]
     channels, groups = bottom[1], layer.get(ShuffleChannelParameter).group
-    apart, turned = Value(f"{layer.name}/groups"), Value(f"{layer.name}/turned")
-    cut = {"shape": {"dim": (groups, channels // groups)}, "axis": 1, "num_axes": 1}
+    grouped, transposed = Value(f"{layer.name}/groups"), Value(f"{layer.name}/turned")
+    split = {"shape": {"dim": (groups, channels // groups)}, "axis": 1, "num_axes": 1}
     join = {"shape": {"dim": (channels,)}, "axis": 1, "num_axes": 2}
     order = LayerParameter(permute_param={"order": (0, 2, 1, 3, 4)})
     return [
-        Layer(apart.blob, "Reshape", layer.bottoms, (apart,), LayerParameter(reshape_param=cut)),
-        Layer(turned.blob, "Permute", (apart,), (turned,), order),
-        Layer(layer.name, "Reshape", (turned,), layer.tops, LayerParameter(reshape_param=join)),
+        Layer(grouped.blob, "Reshape", layer.bottoms, (grouped,), LayerParameter(reshape_param=split)),
+        Layer(transposed.blob, "Permute", (grouped,), (transposed,), order),
+        Layer(layer.name, "Reshape", (transposed,), layer.tops, LayerParameter(reshape_param=join)),
     ]
 
 
-def _unpooled(row: Row) -> list[Layer]:
+def _upsample(row: Row) -> list[Layer]:
     if len(row.layer.bottoms) == 1 or None in row.tops:
         return [row.layer]
     *_, height, width = row.tops[0] or ()
@@ -91,17 +91,17 @@ def _unpooled(row: Row) -> list[Layer]:
     return [Layer(row.layer.name, "MaxUnPool", row.layer.bottoms, row.layer.tops, params)]
 
 
-def _no_files(row: Row) -> list[Layer]:
-    own = row.layer.get(DetectionOutputParameter).replace(save_output_param=None, save_file=None)
-    return [replace(row.layer, params=row.layer.params.replace(detection_output_param=own))]
+def _detection_output(row: Row) -> list[Layer]:
+    params = row.layer.get(DetectionOutputParameter).replace(save_output_param=None, save_file=None)
+    return [replace(row.layer, params=row.layer.params.replace(detection_output_param=params))]
 
 
-STOCK: dict[str, Callable[[Row], list[Layer]]] = {
+EQUIVALENTS: dict[str, Callable[[Row], list[Layer]]] = {
     **dict.fromkeys(("ConvolutionDepthwise", "DepthwiseConvolution", "ConvolutionDepthWise"), _depthwise),
     "Axpy": _axpy,
     "CropCenter": _crop_center,
-    "ShuffleChannel": _shuffle,
-    "DetectionOutput": _no_files,
-    "Upsample": _unpooled,
+    "ShuffleChannel": _shuffle_channel,
+    "DetectionOutput": _detection_output,
+    "Upsample": _upsample,
 }
-"""What takes the place of a layer of each type; it may be the layer itself where shapes are missing."""
+"""For each replaced layer type the function that returns the new layers; without known shapes, maybe the old layer."""

@@ -1,4 +1,4 @@
-"""A classifier's head for images of another size: average pooling over the whole map stays over the whole map."""
+"""Average pooling over the whole feature map made global, so that a classifier accepts images of other sizes."""
 
 from __future__ import annotations
 
@@ -9,20 +9,24 @@ from prototxt_gen.analysis import analyse
 from prototxt_gen.ir import Layer, Net, Shape
 from prototxt_gen.layers.vision.pooling import PoolingParameter
 
-_WINDOW = ("kernel_size", "kernel_h", "kernel_w", "stride", "stride_h", "stride_w", "pad", "pad_h", "pad_w")
+_WINDOW_FIELDS = ("kernel_size", "kernel_h", "kernel_w", "stride", "stride_h", "stride_w", "pad", "pad_h", "pad_w")
 
 
-def following_head(net: Net, given: Mapping[str, Shape] | None = None) -> Net:
-    """Return the net with every average pooling that covers its whole bottom made a global one.
+def with_global_pooling(net: Net, input_shapes: Mapping[str, Shape] | None = None) -> Net:
+    """Return the net with `global_pooling` set in every average pooling whose window covers its whole bottom.
 
-    `given` are the shapes of inputs by blob that the net does not declare itself; a layer whose bottom is not known
-    stays as it is. At the net's own size nothing is computed otherwise.
+    `input_shapes` gives shapes of inputs that are not in the file; a layer whose bottom has no known shape is not
+    changed. For images of the net's original size the result stays the same.
     """
-    whole = {row.layer for row in analyse(net, given).rows if _covers(row.layer, row.bottoms[:1], row.tops[:1])}
-    return net.map(lambda layer: _made_global(layer) if layer in whole else layer)
+    whole = {
+        row.layer
+        for row in analyse(net, input_shapes).rows
+        if _covers_whole_bottom(row.layer, row.bottoms[:1], row.tops[:1])
+    }
+    return net.map(lambda layer: _as_global(layer) if layer in whole else layer)
 
 
-def _covers(layer: Layer, bottoms: tuple[Shape | None, ...], tops: tuple[Shape | None, ...]) -> bool:
+def _covers_whole_bottom(layer: Layer, bottoms: tuple[Shape | None, ...], tops: tuple[Shape | None, ...]) -> bool:
     p = layer.get(PoolingParameter)
     if layer.type != "Pooling" or p.pool != "AVE" or p.global_pooling or None in (*bottoms, *tops):
         return False
@@ -32,6 +36,6 @@ def _covers(layer: Layer, bottoms: tuple[Shape | None, ...], tops: tuple[Shape |
     return window == (height, width) and (tops[0] or ())[2:] == (1, 1) and not padded
 
 
-def _made_global(layer: Layer) -> Layer:
-    own = layer.get(PoolingParameter).replace(**dict.fromkeys(_WINDOW), global_pooling=True)
-    return replace(layer, params=layer.params.replace(pooling_param=own))
+def _as_global(layer: Layer) -> Layer:
+    pooling = layer.get(PoolingParameter).replace(**dict.fromkeys(_WINDOW_FIELDS), global_pooling=True)
+    return replace(layer, params=layer.params.replace(pooling_param=pooling))

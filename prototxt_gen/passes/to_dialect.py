@@ -1,7 +1,7 @@
-"""A net for another fork of Caffe: what the fork lacks is said in words that it has, or all of it is refused at once.
+"""Conversion of a net to another fork of Caffe, with equivalents for layer types and fields that the fork lacks.
 
-Which fields a fork has is in its `Dialect`; which layer types, here. Source: the names that each fork registers its
-layers by, REGISTER_LAYER_CLASS and REGISTER_LAYER_CREATOR in src/caffe.
+The fields of a fork are in its `Dialect`, its layer types are listed here. Source: REGISTER_LAYER_CLASS and
+REGISTER_LAYER_CREATOR in src/caffe of each fork.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from prototxt_gen.layers.loss.smooth_l1_loss import SmoothL1LossParameter
 from prototxt_gen.layers.normalization.normalize import NormalizeParameter
 from prototxt_gen.layers.vision.interp import InterpParameter
 from prototxt_gen.layers.vision.pooling import PoolingParameter
-from prototxt_gen.net.dialect_fields import unknown_fields
-from prototxt_gen.passes.bn_merge import merge
-from prototxt_gen.passes.bn_split import split
-from prototxt_gen.passes.bvlc_equivalents import STOCK
+from prototxt_gen.net.dialect_fields import fields_missing_in_dialect
+from prototxt_gen.passes.bn_merge import merge_batch_norms
+from prototxt_gen.passes.bn_split import split_batch_norms
+from prototxt_gen.passes.bvlc_equivalents import EQUIVALENTS
 from prototxt_gen.schema.dialect import DIALECTS, Dialect
 from prototxt_gen.schema.message import Message
 from prototxt_gen.weights import Weights
@@ -42,7 +42,7 @@ _TYPES = {
         "VideoData",
         "Clip Swish",
     ),
-    # The published sources of buptwangfei leave out the line that registers BN, which its nets are made of.
+    # The published sources of buptwangfei lack the line that registers BN, but its nets use BN.
     "buptwangfei": ("BN Interp", "Clip Swish"),
     "happynear": (
         "Arccos Axpy BN BatchContrastiveLoss CenterLoss ChannelScale ConfidencePenaltyLoss CorrelationLoss Cosine "
@@ -68,41 +68,43 @@ _TYPES = {
     ),
     "prototxt-gen": ("BN Clip Interp Swish", "VideoData"),
 }
-"""Each fork's layer types beside those of the dialect it is based on, and those of it that it lacks."""
+"""For each fork: the layer types that it adds to those of the dialect it is based on, and those that it lacks."""
 
 
 @cache
-def types_of(dialect: Dialect) -> frozenset[str]:
-    """Return the layer types that a fork has."""
-    more, less = (frozenset(names.split()) for names in _TYPES[dialect.name])
-    based = frozenset() if dialect.name == dialect.base else types_of(DIALECTS[dialect.base])
-    return (based | more) - less
+def layer_types_of(dialect: Dialect) -> frozenset[str]:
+    """Return the names of the layer types that a fork has."""
+    added, lacking = (frozenset(names.split()) for names in _TYPES[dialect.name])
+    base = frozenset() if dialect.name == dialect.base else layer_types_of(DIALECTS[dialect.base])
+    return (base | added) - lacking
 
 
 def to_dialect(net: Net, target: Dialect) -> Net:
-    """Return the net, of all phases, in the words of another fork.
+    """Return the net, with the layers of all phases, in a form that the fork `target` can read.
 
-    BN and BatchNorm, inputs, depthwise convolutions, ReLU6, Axpy, rounding of pooling and fields set to their defaults
-    are said otherwise where the computation stays the same. UnsupportedError lists all that has no such form.
+    BN and BatchNorm, inputs, depthwise convolutions, ReLU6, Axpy, the rounding of pooling, and fields set to their
+    defaults are replaced by equivalents that compute the same. Raises UnsupportedError, which lists everything that has
+    no equivalent.
     """
-    types = types_of(target)
+    types = layer_types_of(target)
     if "BN" not in types:
-        net, _ = split(net, Weights({}))
+        net, _ = split_batch_norms(net, Weights({}))
     elif "BatchNorm" not in types:
-        net, _ = merge(net, Weights({}))
+        net, _ = merge_batch_norms(net, Weights({}))
     if "Input" not in types:
-        net = _with_bare_inputs(net)
-    layers = [_in_fields(made, target) for layer in net.layers for made in _in_types(layer, types)]
-    made = net.relinked(layers)
-    faults = _counted([*_unknown_types(made, types), *_other_meanings(made, target), *_unknown_fields(made, target)])
-    if faults:
-        listed = "".join(f"\n  {fault}" for fault in faults)
-        raise UnsupportedError(f"{net.source or net.name} has no form in the dialect {target.name}:{listed}")
-    return made
+        net = _with_net_inputs(net)
+    layers = [_with_supported_fields(one, target) for layer in net.layers for one in _supported_layers(layer, types)]
+    converted = net.relinked(layers)
+    unsupported = [*_unknown_types(converted, types), *_different_layers(converted, target)]
+    unsupported += _unknown_fields(converted, target)
+    if unsupported:
+        listed = "".join(f"\n  {text}" for text in _summarised(unsupported))
+        raise UnsupportedError(f"{net.source or net.name} cannot be converted to the dialect {target.name}:{listed}")
+    return converted
 
 
-def _with_bare_inputs(net: Net) -> Net:
-    """Turn Input layers of known shapes that no rule chooses into inputs of the net."""
+def _with_net_inputs(net: Net) -> Net:
+    """Return the net with its Input layers as net inputs, if they have shapes and no include or exclude rules."""
     inputs, layers = list(net.inputs), []
     for layer in net.layers:
         shapes = layer.get(InputParameter).shape
@@ -114,122 +116,124 @@ def _with_bare_inputs(net: Net) -> Net:
     return replace(net, inputs=tuple(inputs), layers=()).relinked(layers)
 
 
-def _in_types(layer: Layer, types: frozenset[str]) -> list[Layer]:
-    """Return layers of types that the fork has and that compute the same, where there are such."""
+def _supported_layers(layer: Layer, types: frozenset[str]) -> list[Layer]:
+    """Return equivalent layers of types that the fork has, or the layer itself if there are none."""
     if layer.type in types:
         return [layer]
     if layer.type == "ReLU6" and "Clip" in types and not layer.get(ReLU6Parameter).negative_slope:
-        own = {"min": 0.0, "max": layer.get(ReLU6Parameter).threshold}
-        return [replace(layer, type="Clip", params=layer.params.replace(relu6_param=None, clip_param=own))]
-    stock = STOCK.get(layer.type)
-    unknown = Row(layer, (None,) * len(layer.bottoms), (None,) * len(layer.tops))
-    made = [layer] if stock is None else stock(unknown)
-    return made if all(one.type in types for one in made) else [layer]
+        clip = {"min": 0.0, "max": layer.get(ReLU6Parameter).threshold}
+        return [replace(layer, type="Clip", params=layer.params.replace(relu6_param=None, clip_param=clip))]
+    equivalent = EQUIVALENTS.get(layer.type)
+    row = Row(layer, (None,) * len(layer.bottoms), (None,) * len(layer.tops))
+    replaced = [layer] if equivalent is None else equivalent(row)
+    return replaced if all(one.type in types for one in replaced) else [layer]
 
 
-def _in_fields(layer: Layer, target: Dialect) -> Layer:
-    """Leave out fields that the fork lacks and that say what holds without them, and name the rounding as it does."""
+def _with_supported_fields(layer: Layer, target: Dialect) -> Layer:
+    """Return the layer without fields that the fork lacks if they have their default, and with its name of rounding."""
     params = layer.params
-    for name, own in list(params.set_fields()):
-        if isinstance(own, Message):
-            lacking = [field for field in lacking_fields(own, name, target) if _is_default(own, field)]
-            own = own.replace(**dict.fromkeys(lacking))
-            params = params.replace(**{name: _rounded(own, target) if isinstance(own, PoolingParameter) else own})
+    for name, value in list(params.set_fields()):
+        if isinstance(value, Message):
+            lacking = [field for field in lacking_fields(value, name, target) if _is_default(value, field)]
+            value = value.replace(**dict.fromkeys(lacking))
+            value = _with_supported_rounding(value, target) if isinstance(value, PoolingParameter) else value
+            params = params.replace(**{name: value})
     return replace(layer, params=params)
 
 
-def lacking_fields(own: Message, name: str, target: Dialect) -> list[str]:
-    """Return the fields set in a layer's parameters `name` that the fork does not have."""
-    place = target.table["LayerParameter"].get(name)
-    has = {known.name for known, _ in target.places(type(own), place.message)} if place else set()
-    return [field for field, _ in own.set_fields() if field not in has]
+def lacking_fields(params: Message, name: str, target: Dialect) -> list[str]:
+    """Return the names of the fields that are set in the parameter message `name` and that the fork does not have."""
+    entry = target.table["LayerParameter"].get(name)
+    has = {known.name for known, _ in target.numbered_fields(type(params), entry.message)} if entry else set()
+    return [field for field, _ in params.set_fields() if field not in has]
 
 
-def _is_default(own: Message, name: str) -> bool:
-    """Whether leaving the field out changes nothing; `engine` never says what is computed."""
-    known = own.fields[name]
-    return name == "engine" or (not known.repeated and known.message is None and getattr(own, name) == known.default)
+def _is_default(params: Message, name: str) -> bool:
+    """Return whether the layer computes the same without the field: it has its default, or is `engine`."""
+    known = params.fields[name]
+    return name == "engine" or (not known.repeated and known.message is None and getattr(params, name) == known.default)
 
 
-def _rounded(own: PoolingParameter, target: Dialect) -> PoolingParameter:
-    """Say round_mode: FLOOR as ceil_mode: false for a fork that calls it so, and the other way round."""
-    lacking = lacking_fields(own, "pooling_param", target)
+def _with_supported_rounding(pooling: PoolingParameter, target: Dialect) -> PoolingParameter:
+    """Return the parameters with `round_mode: FLOOR` or `ceil_mode: false`, whichever the fork has."""
+    lacking = lacking_fields(pooling, "pooling_param", target)
     has = target.table["PoolingParameter"]
     if "round_mode" in lacking and "ceil_mode" in has:
-        return own.replace(round_mode=None, ceil_mode=False)
+        return pooling.replace(round_mode=None, ceil_mode=False)
     if "ceil_mode" in lacking and "round_mode" in has:
-        return own.replace(ceil_mode=None, round_mode=None if own.has("round_mode") else "FLOOR")
-    return own
+        return pooling.replace(ceil_mode=None, round_mode=None if pooling.has("round_mode") else "FLOOR")
+    return pooling
 
 
-Fault = tuple[str, str, str]
-"""What is wrong, the type of the layer, and its name."""
+Unsupported = tuple[str, str, str]
+"""Something that the fork does not support: the reason, the type of the layer and its name."""
 
 
-def _counted(faults: list[Fault]) -> list[str]:
-    """Return each fault once, with how many layers have it and the first of them."""
+def _summarised(unsupported: list[Unsupported]) -> list[str]:
+    """Return a line for each reason and layer type, with the first layer and the number of the others."""
     first: dict[tuple[str, str], str] = {}
-    for what, type_, name in faults:
-        first.setdefault((what, type_), name)
-    counts = Counter((what, type_) for what, type_, _ in faults)
+    for reason, type_, name in unsupported:
+        first.setdefault((reason, type_), name)
+    counts = Counter((reason, type_) for reason, type_, _ in unsupported)
     lines = []
-    for (what, type_), name in first.items():
-        others = f" and {counts[what, type_] - 1} more" if counts[what, type_] > 1 else ""
-        lines.append(f"layer {name!r} ({type_}){others}: {what}" if type_ else f"the net: {what}")
+    for (reason, type_), name in first.items():
+        others = f" and {counts[reason, type_] - 1} more" if counts[reason, type_] > 1 else ""
+        lines.append(f"layer {name!r} ({type_}){others}: {reason}" if type_ else f"the net: {reason}")
     return lines
 
 
-def _unknown_types(net: Net, types: frozenset[str]) -> Iterator[Fault]:
+def _unknown_types(net: Net, types: frozenset[str]) -> Iterator[Unsupported]:
     for layer in net.layers:
         if layer.type not in types:
-            yield f"there is no such type{_WHY.get(layer.type, '')}", layer.type, layer.name
+            yield f"the fork has no such type{_NO_EQUIVALENT.get(layer.type, '')}", layer.type, layer.name
 
 
-_WHY = {
-    "Interp": ", and a Deconvolution with a bilinear filler is no stand-in: its grid is not aligned at the corners",
-    "BN": ", and it has no BatchNorm and Scale that compute the same",
+_NO_EQUIVALENT = {
+    "Interp": ", and a Deconvolution with a bilinear filler is no equivalent: its grid is not aligned at the corners",
+    "BN": ", and this BN has no equivalent BatchNorm and Scale",
 }
 
 
-def _unknown_fields(net: Net, target: Dialect) -> Iterator[Fault]:
+def _unknown_fields(net: Net, target: Dialect) -> Iterator[Unsupported]:
     by_name = {layer.name: layer for layer in net.layers}
-    for name, path in unknown_fields(target, net):
-        yield f"there is no field {path}", by_name[name].type if name else "", name
+    for name, path in fields_missing_in_dialect(target, net):
+        yield f"the fork has no field {path}", by_name[name].type if name else "", name
     for layer in net.layers:
         for extra in layer.params.extras:
             if extra.name not in target.table["LayerParameter"]:
-                yield f"there is no field {extra.name}", layer.type, layer.name
-        for name, own in layer.params.set_fields():
-            if isinstance(own, Message):
+                yield f"the fork has no field {extra.name}", layer.type, layer.name
+        for name, value in layer.params.set_fields():
+            if isinstance(value, Message):
                 yield from (
-                    (f"there is no field {path}", layer.type, layer.name) for path in _extras(own, name, target)
+                    (f"the fork has no field {path}", layer.type, layer.name)
+                    for path in _missing_extras(value, name, target)
                 )
 
 
-def _extras(own: Message, name: str, target: Dialect) -> Iterator[str]:
-    """Yield the paths of fields that nothing here knows, and the fork neither."""
-    place = target.table["LayerParameter"].get(name)
-    known = target.table.get(place.message, {}) if place else {}
-    for path, extra in own.walk_extras(f"{name}."):
+def _missing_extras(params: Message, name: str, target: Dialect) -> Iterator[str]:
+    """Yield the paths of extras (fields unknown to prototxt-gen) that the fork does not have either."""
+    entry = target.table["LayerParameter"].get(name)
+    known = target.table.get(entry.message, {}) if entry else {}
+    for path, extra in params.walk_extras(f"{name}."):
         if path.count(".") > 1 or extra.name not in known:
             yield path
 
 
-def _other_meanings(net: Net, target: Dialect) -> Iterator[Fault]:
-    """Layers that the fork would run, as something else: types of one name that are not the same layer."""
+def _different_layers(net: Net, target: Dialect) -> Iterator[Unsupported]:
+    """Yield layers whose type has the same name in the fork, but computes something else there."""
     for layer in net.layers:
         interp = layer.get(InterpParameter)
         if layer.type == "Interp" and target.name == "pspnet":
             if len(layer.bottoms) > 1:
-                yield "it takes one bottom there; give it height and width", layer.type, layer.name
+                yield "in this fork it has only one bottom; set height and width instead", layer.type, layer.name
             elif interp.has("zoom_factor") and interp.has("shrink_factor"):
-                yield "there zoom_factor and shrink_factor are applied together", layer.type, layer.name
-        for type_, param, forks in _SAME_NAME:
+                yield "this fork applies zoom_factor and shrink_factor together", layer.type, layer.name
+        for type_, param, forks in _AMBIGUOUS_TYPES:
             if layer.type == type_ and target.name in forks and layer.params.has(param):
-                yield f"{param} is of another layer of the same name", layer.type, layer.name
+                yield f"the fork's type of this name is another layer, without {param}", layer.type, layer.name
 
 
-_SAME_NAME = (
+_AMBIGUOUS_TYPES = (
     ("Normalize", NormalizeParameter.field, ("happynear", "yjxiong")),
     ("SmoothL1Loss", SmoothL1LossParameter.field, ("happynear",)),
 )

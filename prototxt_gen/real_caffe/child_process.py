@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from prototxt_gen.common.errors import PrototxtGenError
-from prototxt_gen.common.exit_status import ending
+from prototxt_gen.common.exit_status import exit_status_text
 
 _MAX_LOG_BYTES = 1 << 20
 _MAX_MESSAGE_LENGTH = 600
@@ -73,7 +73,7 @@ class ChildProcess:
         """Return the error for a child that has ended: its last message and its exit status."""
         status = self.process.wait()
         message = last_error_message(self.log.read_text(errors="replace"))
-        died = f"Caffe's process ended {ending(status)}"
+        died = f"Caffe's process ended {exit_status_text(status)}"
         return PrototxtGenError(f"{message} ({died})" if message else died)
 
     def _shorten_log(self) -> None:

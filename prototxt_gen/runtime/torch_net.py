@@ -17,7 +17,7 @@ from prototxt_gen.analysis import Analysis, Row
 from prototxt_gen.common.errors import NetError, UnsupportedError
 from prototxt_gen.ir import Layer, Value
 from prototxt_gen.layers.base import BlobSpec, LayerType
-from prototxt_gen.net.lowering_checks import is_fed, lower_all, results, sources
+from prototxt_gen.net.lowering_checks import computed_outputs, is_input_layer, lower_all, net_inputs
 from prototxt_gen.runtime.module_tree import add_module_at_path
 from prototxt_gen.runtime.parameter_location import ParameterLocation, find_parameters
 from prototxt_gen.weights import Array, Weights
@@ -82,8 +82,8 @@ class TorchNet(nn.Module):
         super().__init__()
         self.net = analysis.net
         self.analysis = analysis
-        runnable = [row for row in analysis.rows if not is_fed(row.layer)]
-        self.inputs = sources(self.net)
+        runnable = [row for row in analysis.rows if not is_input_layer(row.layer)]
+        self.inputs = net_inputs(self.net)
         body = Analysis(self.net, tuple(runnable), analysis.shapes)
         self.lowered_layers: list[LoweredLayer] = []  # attributes are set first, so that no module gets their names
         self.blob_indices: dict[Value, int] = {}
@@ -140,7 +140,7 @@ class TorchNet(nn.Module):
     @property
     def outputs(self) -> tuple[Value, ...]:
         """The net's outputs, without inputs and data-layer tops that no layer uses."""
-        return results(self.net)
+        return computed_outputs(self.net)
 
     def run(self, inputs: Mapping[str, Tensor]) -> dict[Value, Tensor]:
         """Return every blob of the net by value, for inputs by blob name. Raises NetError if an input is missing."""

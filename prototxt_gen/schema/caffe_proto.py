@@ -17,7 +17,7 @@ from prototxt_gen.schema.message import (
 )
 
 ENGINES = ("DEFAULT", "CAFFE", "CUDNN")
-"""The engine enum of many parameters: which code computes the layer, never what it computes."""
+"""The enum `engine` of many parameters: the implementation of the layer, which does not change its result."""
 
 
 class BlobShape(Message):
@@ -25,7 +25,7 @@ class BlobShape(Message):
 
 
 class FillerParameter(Message):
-    """How a blob is filled before training. Source: include/caffe/filler.hpp."""
+    """Initial values of a learned blob. Source: include/caffe/filler.hpp."""
 
     type = string(1, "constant")
     value = float32(2)
@@ -52,7 +52,7 @@ class NetStateRule(Message):
 
 
 class ParamSpec(Message):
-    """Learning of one blob: shared name, learning rate and decay multipliers."""
+    """Settings of one learned blob: name for sharing, learning rate and decay multipliers."""
 
     name = string(1)
     share_mode = enum(2, "STRICT", "PERMISSIVE")
@@ -61,7 +61,7 @@ class ParamSpec(Message):
 
 
 NOT_LEARNED = ParamSpec(lr_mult=0, decay_mult=0)
-"""Of blobs that the solver leaves alone: statistics, fixed kernels."""
+"""`param` of blobs that the solver does not change: statistics, fixed kernels."""
 
 
 class ResizeParameter(Message):
@@ -132,7 +132,10 @@ class EmitConstraint(Message):
 
 
 class TransformationParameter(Message, field="transform_param", number=100):
-    """What a data layer does to each image; from resize_param on, SSD. Source: src/caffe/data_transformer.cpp."""
+    """Preprocessing of images in data layers; fields from resize_param on are SSD's.
+
+    Source: src/caffe/data_transformer.cpp.
+    """
 
     scale = float32(1, 1.0)
     mirror = boolean(2)
@@ -157,7 +160,7 @@ class LossParameter(Message, field="loss_param", number=101):
 
 
 class LayerParameter(Message):
-    """What a layer says beside name, type, bottoms and tops; the layer types add their own `…_param` fields to it."""
+    """The fields of a layer except name, type, bottoms and tops; the layer types add their `…_param` fields."""
 
     phase = enum(10, "TRAIN", "TEST")
     loss_weight = repeated(float32(5))
@@ -172,7 +175,7 @@ LayerParameter.fields = LAYER_FIELDS
 
 
 class NetParameter(Message):
-    """What a net says beside name, inputs and layers."""
+    """The fields of a net except name, inputs and layers."""
 
     force_backward = boolean(5)
     state = message(6, NetState)
@@ -180,7 +183,10 @@ class NetParameter(Message):
 
 
 class SolverParameter(Message):
-    """Source: src/caffe/proto/caffe.proto; the nets inside it are kept as text trees, in `prototxt_gen.net.solver`."""
+    """The fields of a solver except inline nets, which are kept as text trees (see `prototxt_gen.net.solver`).
+
+    Source: src/caffe/proto/caffe.proto.
+    """
 
     net = string(24)
     train_net = string(1)

@@ -1,8 +1,8 @@
-"""Dialects: the schema of each fork of Caffe, and the meaning of its BN's fourth blob.
+"""Dialects: the field numbers of each fork of Caffe, and the meaning of the fourth blob of its BN.
 
-Text names its fields, so one schema with the fields of all forks reads every fork's text. Binary files carry field
-numbers, and forks use the same number for different fields. The messages of the layer types are the common schema.
-Which of their fields a fork has, and under which number, is in the fork's table in `forks/`.
+In text, fields have names, so one schema with the fields of all forks can read the text of every fork. Binary files
+have field numbers, and forks use the same number for different fields. The message classes of the layer types are the
+common schema. The tables in `forks/` give the fields that each fork has, with their numbers.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ from prototxt_gen.schema.message import Field, Message
 _TABLES = Path(__file__).parent / "forks"
 
 
-class Place(NamedTuple):
-    """Where a fork keeps a field: its number, and the fork's name for the message it holds, or an empty string."""
+class ForkField(NamedTuple):
+    """A field in a fork: its number, and the fork's name of its message type ("" for scalars)."""
 
     number: int
     message: str = ""
 
 
-Table = Mapping[str, Mapping[str, Place]]
+Table = Mapping[str, Mapping[str, ForkField]]
 """The fields of a fork's messages: `{"PoolingParameter": {"pool": Place(1)}}`."""
 
 
 @dataclass(frozen=True, eq=False)
 class Dialect:
-    """One fork. Its table says how its caffe.proto differs from that of the dialect `base`.
+    """One fork of Caffe. Its table lists the differences of its caffe.proto from that of the dialect `base`.
 
-    `bn_statistic` is what the fourth blob of its BN holds: "inverse_std", "variance", or "" where it has no such BN or
-    where the engine decides.
+    `bn_statistic` is the content of the fourth blob of its BN: "inverse_std", "variance", or "" if the fork has no such
+    BN, or if the content depends on the engine.
     """
 
     name: str
@@ -45,49 +45,49 @@ class Dialect:
 
     @cached_property
     def table(self) -> Table:
-        """All fields of all messages that a net or a solver may hold."""
-        made = {} if self.name == self.base else {m: dict(fields) for m, fields in DIALECTS[self.base].table.items()}
+        """The fields of all messages of nets and solvers in this fork."""
+        table = {} if self.name == self.base else {m: dict(fields) for m, fields in DIALECTS[self.base].table.items()}
         for message, entries in _entries(self.name):
-            fields = made.setdefault(message, {})
+            fields = table.setdefault(message, {})
             for entry in entries:
                 name, _, place = entry.partition("=")
                 number, _, inner = place.partition(":")
                 if number == "-":
                     del fields[name]
                 else:
-                    fields[name] = Place(int(number), inner)
-        return made
+                    fields[name] = ForkField(int(number), inner)
+        return table
 
     def number(self, field_name: str) -> int | None:
-        """Return the number of a LayerParameter field in this fork, or None where the fork does not have it."""
-        found = self.table["LayerParameter"].get(field_name)
-        return found.number if found else None
+        """Return the number of a LayerParameter field in this fork, or None if the fork does not have it."""
+        entry = self.table["LayerParameter"].get(field_name)
+        return entry.number if entry else None
 
-    def places(self, kind: type[Message], message: str) -> Iterator[tuple[Field[object], Place]]:
-        """Yield the fields of a message of ours that the fork has in its own `message`, and where."""
+    def numbered_fields(self, kind: type[Message], message: str) -> Iterator[tuple[Field[object], ForkField]]:
+        """Yield the fields of a message class that the fork has in its message named `message`, with their entries."""
         fields = self.table.get(message, {})
         for name, known in kind.fields.items():
-            found = fields.get(name)
-            if found is not None and bool(found.message) == (known.message is not None):
-                yield known, found
+            entry = fields.get(name)
+            if entry is not None and bool(entry.message) == (known.message is not None):
+                yield known, entry
 
-    def unknown_fields(self, message: Message, theirs: str, path: str = "") -> Iterator[str]:
-        """Yield the dotted path of each field that `message` sets and the fork's message `theirs` does not have.
+    def missing_fields(self, message: Message, fork_message: str, path: str = "") -> Iterator[str]:
+        """Yield the dotted path of each field that `message` sets and that the fork's message does not have.
 
-        A field that no schema knows is not among them; `Message.walk_extras` yields those.
+        Extras, which are fields unknown to all forks, are left out; see `Message.walk_extras`.
         """
-        has = {known.name: place for known, place in self.places(type(message), theirs)}
+        has = {known.name: place for known, place in self.numbered_fields(type(message), fork_message)}
         for name, value in message.set_fields():
             if name not in has:
                 yield path + name
                 continue
             for inner in value if isinstance(value, tuple) else (value,):
                 if isinstance(inner, Message):
-                    yield from self.unknown_fields(inner, has[name].message, f"{path}{name}.")
+                    yield from self.missing_fields(inner, has[name].message, f"{path}{name}.")
 
 
 def _entries(dialect: str) -> Iterator[tuple[str, list[str]]]:
-    """Yield each message of a fork's table with its entries; a line that begins with a space goes on with the last."""
+    """Yield the messages of a fork's table with their entries; a line that begins with spaces is a continuation."""
     lines = (_TABLES / f"{dialect}.txt").read_text(encoding="ascii").replace("\n  ", " ").splitlines()
     for line in lines:
         if not line.startswith("#"):
@@ -110,9 +110,9 @@ DIALECTS = {
 }
 
 
-def dialect(name: str) -> Dialect:
-    """Return a dialect by name."""
+def find_dialect(name: str) -> Dialect:
+    """Return the dialect of this name. Raises PrototxtGenError if there is none."""
     if name not in DIALECTS:
         hint = nearest(name, DIALECTS)
-        raise PrototxtGenError(f"there is no dialect {name!r}; there are {', '.join(DIALECTS)}{hint}")
+        raise PrototxtGenError(f"unknown dialect {name!r}; possible values are {', '.join(DIALECTS)}{hint}")
     return DIALECTS[name]

@@ -1,4 +1,4 @@
-"""The fields of messages: number, kind and default of each, and what a value must be to fit.
+"""Fields of messages: number, type, default, and the conversion and check of their values.
 
 `uint32(2)` in a message's class statement declares a field; on an instance it reads as the value.
 """
@@ -14,7 +14,7 @@ from prototxt_gen.text import Word
 
 T = TypeVar("T")
 M = TypeVar("M")
-"""A class of messages. `message.py` defines them on top of this file, so their type is not named here."""
+"""A message class. Message itself is defined in `message.py`, which imports this module."""
 
 _INT_RANGES = {
     "int32": (-(2**31), 2**31 - 1),
@@ -57,7 +57,7 @@ class Field(Generic[T]):
         return cast(T, instance._values.get(self.name, self.default))
 
     def one(self, value: object) -> object:
-        """Return `value` as one element of this field; ValueError says what was expected instead."""
+        """Return `value` converted to one element of this field. Raises ValueError with the expected type."""
         if self.message is not None:
             return _as_message(self.message, value)
         if self.enum is not None:
@@ -65,11 +65,11 @@ class Field(Generic[T]):
         return _SCALARS[self.kind](value)
 
     def coerce(self, value: object) -> object:
-        """Return `value` as this field holds it: a repeated field takes a sequence or a single element."""
+        """Return `value` converted to the value of this field; a repeated field accepts a sequence or one element."""
         if not self.repeated:
             return self.one(value)
-        many = value if isinstance(value, Sequence) and not isinstance(value, str) else (value,)
-        return tuple(self.one(item) for item in many)
+        elements = value if isinstance(value, Sequence) and not isinstance(value, str) else (value,)
+        return tuple(self.one(element) for element in elements)
 
 
 def _as_message(kind: type[Any], value: object) -> object:
@@ -102,18 +102,19 @@ def _as_int(kind: str) -> Callable[[object], int]:
 
 
 def _as_float(value: object) -> float:
-    """Return a float by which messages can be compared: minus zero becomes zero, and there is one nan alone."""
+    """Return a float; minus zero becomes zero and every NaN the same object, so that messages can be compared."""
     word = isinstance(value, Word) and value.lower().lstrip("-") in ("inf", "infinity", "nan")
     if not word and (isinstance(value, (bool, str)) or not isinstance(value, (int, float))):
         raise ValueError("expected a number")
     try:
-        made = float(value) + 0.0  # type: ignore[arg-type]
+        number = float(value) + 0.0  # type: ignore[arg-type]
     except OverflowError:
         return math.copysign(math.inf, value)  # type: ignore[arg-type]
-    return math.nan if math.isnan(made) else made
+    return math.nan if math.isnan(number) else number
 
 
 def as_bool(value: object) -> bool:
+    """Return a bool for the spellings that protobuf accepts. Raises ValueError for others."""
     text = str(value)
     if isinstance(value, (bool, int, Word)) and text in _TRUE | _FALSE:
         return text in _TRUE
@@ -137,38 +138,46 @@ _SCALARS: dict[str, Callable[[object], object]] = {
 
 
 def int32(number: int, default: int = 0) -> Field[int]:
+    """Declare an int32 field with this field number."""
     return Field(number, "int32", default)
 
 
 def uint32(number: int, default: int = 0) -> Field[int]:
+    """Declare a uint32 field with this field number."""
     return Field(number, "uint32", default)
 
 
 def int64(number: int, default: int = 0) -> Field[int]:
+    """Declare an int64 field with this field number."""
     return Field(number, "int64", default)
 
 
 def float32(number: int, default: float = 0.0) -> Field[float]:
+    """Declare a float field with this field number."""
     return Field(number, "float", default)
 
 
 def boolean(number: int, default: bool = False) -> Field[bool]:
+    """Declare a bool field with this field number."""
     return Field(number, "bool", default)
 
 
 def string(number: int, default: str = "") -> Field[str]:
+    """Declare a string field with this field number."""
     return Field(number, "string", default)
 
 
 def enum(number: int, *names: str, default: str | None = None, first: int = 0, **numbered: int) -> Field[str]:
-    """An enum field: names count from `first`; keyword arguments give names their own numbers."""
+    """Declare an enum; `names` have the numbers from `first` on, keyword arguments give more names with numbers."""
     table = {name: first + i for i, name in enumerate(names)} | numbered
     return Field(number, "enum", default or next(iter(table)), enum=table)
 
 
 def message(number: int, kind: type[M]) -> Field[M]:
+    """Declare a field that holds a message of class `kind`."""
     return Field(number, "message", kind(), message=kind)
 
 
-def repeated(one: Field[T]) -> Field[tuple[T, ...]]:
-    return Field(one.number, one.kind, (), enum=one.enum, message=one.message, repeated=True)
+def repeated(element: Field[T]) -> Field[tuple[T, ...]]:
+    """Declare a repeated field whose elements are like the field `element`: `repeated(uint32(4))`."""
+    return Field(element.number, element.kind, (), enum=element.enum, message=element.message, repeated=True)

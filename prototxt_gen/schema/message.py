@@ -1,4 +1,4 @@
-"""Typed, frozen protobuf messages: the one schema that text, binary and pycaffe share.
+"""Message: base class of typed, frozen protobuf messages, which are the common schema for text and binary files.
 
 A layer type declares its parameters as a class, field by field, with the names, numbers and defaults of caffe.proto:
 
@@ -6,8 +6,8 @@ A layer type declares its parameters as a class, field by field, with the names,
         pool = enum(1, "MAX", "AVE", "STOCHASTIC")
         kernel_size = uint32(2)
 
-Reading an attribute gives the value or its default, as in protobuf; `has` tells whether it was set. What a message's
-schema does not know is never lost: it is kept in `extras`, with its line and the reason.
+Reading an attribute gives the value or its default, as in protobuf; `has` returns whether it was set. Fields that are
+not in the schema are kept in `extras`, with their line and the reason.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Extra:
-    """A field that the schema does not know, or whose value does not fit it, kept as it was written."""
+    """A field that is not in the schema, or whose value does not fit the schema, kept as it was written."""
 
     name: str
     value: TextValue = field(compare=False)
@@ -63,7 +63,7 @@ class Message:
     field: ClassVar[str] = ""
     """The LayerParameter field that holds it, e.g. `pooling_param`; empty for messages inside others."""
     number: ClassVar[int] = 0
-    """That field's number in LayerParameter, BVLC's unless only a fork has it; a Dialect may say otherwise."""
+    """The number of that field in LayerParameter: BVLC's, or a fork's if BVLC lacks it; a Dialect may have another."""
 
     __slots__ = ("_hash", "_values", "extras")
     _values: dict[str, Any]
@@ -124,17 +124,17 @@ class Message:
         return (_restore, (type(self), self._values, self.extras))
 
     def has(self, name: str) -> bool:
-        """Whether the field was set; a repeated field counts as set when it holds anything."""
+        """Return whether the field is set; a repeated field is set if it has elements. Raises KeyError if unknown."""
         if name not in self.fields:
             raise KeyError(f"{self.proto} has no field {name!r}{nearest(name, self.fields)}")
         return name in self._values
 
     def set_fields(self) -> Iterator[tuple[str, Any]]:
-        """Yield the fields that are set, in the order they were written."""
+        """Yield (name, value) of the fields that are set, in the order written."""
         yield from self._values.items()
 
     def replace(self: M, **values: object) -> M:
-        """Return a copy with these fields set; None clears one."""
+        """Return a copy with these fields set; a value of None clears the field."""
         changed = dict(self._values)
         for name, value in values.items():
             if value is None:
@@ -148,11 +148,11 @@ class Message:
         return self._make(self._values, tuple(extra for extra in self.extras if extra.name not in names))
 
     def __bool__(self) -> bool:
-        """Whether anything at all is set."""
+        """Return whether any field is set."""
         return bool(self._values or self.extras)
 
     def walk_extras(self, path: str = "") -> Iterator[tuple[str, Extra]]:
-        """Yield (dotted path, extra) for every field here or below that the schema does not know."""
+        """Yield (dotted path, extra) for every extra of this message and its inner messages."""
         for extra in self.extras:
             yield path + extra.name, extra
         for name, value in self._values.items():
@@ -162,10 +162,10 @@ class Message:
 
     @classmethod
     def from_text(cls: type[M], tree: Sequence[TextField]) -> M:
-        """Type a parsed text message; what does not fit the schema goes to `extras`, nothing raises."""
+        """Return the message of a parsed text; fields that do not fit the schema go to `extras`. Raises nothing."""
         values: dict[str, Any] = {}
         extras: list[Extra] = []
-        many: dict[str, list[object]] = {}  # a tuple grown one by one would take the square of its length
+        repeated_values: dict[str, list[object]] = {}  # lists, as appending to tuples would take quadratic time
         for name, value, line in tree:
             known = cls.fields.get(name)
             if known is None:
@@ -174,21 +174,21 @@ class Message:
                 reason = f"{cls.proto}.{name} is given more than once"
             else:
                 try:
-                    one = _from_text(known, value)
+                    typed = _from_text(known, value)
                     if known.repeated:
-                        values[name] = many.setdefault(name, [])
-                        many[name].append(one)
+                        values[name] = repeated_values.setdefault(name, [])
+                        repeated_values[name].append(typed)
                     else:
-                        values[name] = one
+                        values[name] = typed
                     continue
                 except ValueError as error:
                     reason = f"{cls.proto}.{name}: {error}, not {_short(value)}"
             extras.append(Extra(name, value, reason, line))
-        values.update((name, tuple(found)) for name, found in many.items())
+        values.update((name, tuple(elements)) for name, elements in repeated_values.items())
         return cls._make(values, tuple(extras))
 
     def to_text(self) -> tuple[TextField, ...]:
-        """Return the message as a text tree, set fields first, then the extras."""
+        """Return the message as a text tree: the set fields, then the extras."""
         out = [
             TextField(name, _to_text(self.fields[name], item), 0)
             for name, value in self._values.items()
@@ -198,12 +198,12 @@ class Message:
 
 
 LAYER_FIELDS: dict[str, Field[Any]] = {}
-"""The fields of LayerParameter: its own, and each `…_param` from the class statement of its message."""
+"""The fields of LayerParameter: its own, and a `…_param` for each parameter class of the layer types."""
 
 
 def _add_layer_field(cls: type[Message]) -> None:
     if cls.field in LAYER_FIELDS:
-        raise NetError(f"LayerParameter has a field {cls.field!r} already; {cls.__name__} cannot add another")
+        raise NetError(f"LayerParameter already has a field {cls.field!r}; {cls.__name__} cannot add it again")
     LAYER_FIELDS[cls.field] = made = message(cls.number, cls)
     made.name = cls.field
 

@@ -1,17 +1,17 @@
-"""Protobuf text format, read and written without a schema: the tree of what a prototxt says, and back.
+"""Parser and printer of protobuf text format, without a schema: text to a tree of fields, and back.
 
-Read is all that protobuf takes (text-format-spec of its documentation, `TextFormat::Parser` in text_format.cc,
-`Tokenizer` in tokenizer.cc), and besides the `//` and `/* */` comments that people write in the wild.
+The parser accepts everything that protobuf accepts (text-format-spec of its documentation, `TextFormat::Parser` in
+text_format.cc, `Tokenizer` in tokenizer.cc), and also `//` and `/* */` comments, which many prototxts contain.
 
     layer { name: "ip1" inner_product_param { num_output: 10 } }
     Field("layer", (Field("name", "ip1", 1), Field("inner_product_param", (Field("num_output", 10, 1),), 1)), 1)
 
-Strings are bytes in protobuf. Here they are `str`: the bytes read as UTF-8, each byte that is no UTF-8 standing as
-U+DC80..U+DCFF (Python's "surrogateescape"); `value.encode("utf-8", "surrogateescape")` gives the bytes back.
+Strings are bytes in protobuf. Here they are `str`, decoded as UTF-8; bytes that are not UTF-8 become U+DC80..U+DCFF
+(Python's "surrogateescape"), and `value.encode("utf-8", "surrogateescape")` restores the bytes.
 
-Numbers are int where written as an integer, else float. `inf` and `nan` are Words, as an enum may have such names (and
-a nan would not equal itself), and so is what is too large for a float; `-inf` is a float. A Word equals the string of
-its letters: isinstance tells them apart.
+Numbers are int if written as an integer, else float. `inf` and `nan` are Words, as an enum may have such names (and a
+NaN is not equal to itself), and so are numbers too large for a float; `-inf` is a float. A Word is equal to the str of
+its letters; use isinstance to distinguish them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The reader: one regular expression for the common shapes, and methods that take all of the grammar for the rest."""
+"""Parser of protobuf text format: a fast regular expression for common fields, methods for the full grammar."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from prototxt_gen.text.scalars import Scalars, unescaped
 from prototxt_gen.text.tree import Field, Scalar
 
 MAX_DEPTH = 100
-"""Messages inside each other that a text may have; more is an error."""
+"""Maximum depth of nested messages; a deeper text is an error."""
 
 _Frame: TypeAlias = "tuple[list[Field], str, int, str, bool]"
-"""An open message: the fields before it, its name, its line, its bracket, whether it is in a list."""
+"""An open message: the fields before it, its name, line and opening bracket, and whether it is in a list."""
 
 _SKIP = re.compile(r"\s*(?:(?:#|//)[^\n]*\s*|/\*(?s:.*?)\*/\s*)*", re.A)
 _NAME = re.compile(r"[A-Za-z_]\w*", re.A)
@@ -27,9 +27,9 @@ _SPACE_OR_COMMENT = re.compile(r"\s+|#[^\n]*", re.A)
 _RUN = re.compile(r"[\w.][\w.+-]*", re.A)
 _STRING = re.compile(r""""[^"\\\n]*(?:\\.[^"\\\n]*)*"|'[^'\\\n]*(?:\\.[^'\\\n]*)*'""")
 
-# The common shapes in one match each, with the separator, white space and comments that follow. What this does not
-# match (an escape, a list, an error) is read by the slower methods below, which take everything. The look-aheads keep
-# it from giving back the end of a word, or a separator, to make the rest fit.
+# One match of _COMMON is one common field, with the separator, white space and comments behind it. Everything else (an
+# escape, a list, an error) is left to the slower methods below. The look-aheads prevent the expression from matching
+# only a part of a word, or from leaving out a separator.
 _END = r"""\s*(?:[,;]\s*)?(?:(?:#|//)[^\n]*\n\s*)*(?![\s"'#/,;])"""
 _COMMON = re.compile(
     rf"""([A-Za-z_]\w*)\s*(?::\s*("[^"\\\n]*"|'[^'\\\n]*'|-?[\w.][\w.+-]*(?![\w.+-])){_END}|:?\s*([{{<])\s*)"""
@@ -40,20 +40,20 @@ _CLOSERS = {"{": "}", "<": ">"}
 
 
 def parse(text: str | bytes) -> tuple[Field, ...]:
-    """Return the fields of a text in order; lists are expanded into repeated fields.
+    """Return the fields of a text, in order; lists are expanded into repeated fields.
 
-    Raises PrototxtError, one sentence with the line, where `text` is not protobuf text format.
+    Raises PrototxtError, with the line, if `text` is not in protobuf text format.
     """
-    text = decode(text) if isinstance(text, bytes) else _normal(text)
+    text = decode(text) if isinstance(text, bytes) else _normalised(text)
     if (nul := text.find("\0")) >= 0:
-        _fail(text, nul, "a NUL byte, so this is not a text")
+        _fail(text, nul, "the file has a NUL byte, so it is not a text file")
     with _collector_paused():
-        return _Reader(text).read()
+        return _Parser(text).read()
 
 
 @contextmanager
 def _collector_paused() -> Iterator[None]:
-    """Keep the cycle collector from walking a tree of tuples as it grows, which takes as long as reading it."""
+    """Pause the garbage collector, which would examine the growing tree again and again."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -63,13 +63,13 @@ def _collector_paused() -> Iterator[None]:
             gc.enable()
 
 
-def _normal(text: str) -> str:
-    """Return `text` with its escaped bytes joined to characters where they make one; most texts are ASCII anyway."""
+def _normalised(text: str) -> str:
+    """Return `text` with escaped bytes decoded to characters if they are UTF-8."""
     text = text.removeprefix("\ufeff")
     try:
         return text if text.isascii() else text.encode("utf-8", "surrogateescape").decode("utf-8", "surrogateescape")
     except UnicodeEncodeError as error:
-        _fail(text, error.start, f"{text[error.start]!r} is half a character")
+        _fail(text, error.start, f"{text[error.start]!r} is a lone surrogate, not a character")
 
 
 def _fail(text: str, position: int, problem: str) -> NoReturn:
@@ -77,40 +77,41 @@ def _fail(text: str, position: int, problem: str) -> NoReturn:
     raise PrototxtError(f"line {line}: {problem}", line)
 
 
-def _brief(name: str) -> str:
+def _shortened(name: str) -> str:
     return name if len(name) <= 60 else f"{name[:57]}..."
 
 
-class _Names(dict[str, str]):
-    """One string for all fields of one name."""
+class _InternedNames(dict[str, str]):
+    """A dict that returns the same string object for equal names, to save memory."""
 
     def __missing__(self, name: str) -> str:
         return self.setdefault(name, name)
 
 
-class _Reader:
-    """A text, where in it we are, and the messages open there. At rest `position` is at no white space."""
+class _Parser:
+    """State of the parser: the position in the text, which is never at white space, and the open messages."""
 
     def __init__(self, text: str) -> None:
         self.text, self.position, self.line = text, 0, 1
         self.fields: list[Field] = []
         self.stack: list[_Frame] = []
-        self.names, self.scalars = _Names(), Scalars()
+        self.names, self.scalars = _InternedNames(), Scalars()
 
     def read(self) -> tuple[Field, ...]:
+        """Return all fields of the text."""
         self.move(0)
         while self.position < len(self.text):
-            self.common()
+            self.read_common_fields()
             self.move(self.position)
             if self.position < len(self.text):
-                self.uncommon()
+                self.read_one_field()
         if self.stack:
             _, name, line, bracket, _ = self.stack[-1]
-            raise PrototxtError(f"the file ends inside {_brief(name)} {bracket}, opened in line {line}", line)
+            raise PrototxtError(f"the file ends inside {_shortened(name)} {bracket}, opened in line {line}", line)
         return tuple(self.fields)
 
-    def common(self) -> None:
-        """Read on for as long as all is of the common shapes: the hot loop, written for speed."""
+    def read_common_fields(self) -> None:
+        """Read fields until one does not match _COMMON. Most of the time is spent here, so it is written for speed."""
         text, position, line, fields, stack = self.text, self.position, self.line, self.fields, self.stack
         count, names, scalars, new = text.count, self.names, self.scalars, tuple.__new__
         for match in _COMMON.finditer(text, position):
@@ -133,8 +134,8 @@ class _Reader:
             position = end
         self.position, self.line, self.fields = position, line, fields
 
-    def uncommon(self) -> None:
-        """Read one thing of any shape: a bracket that closes, a scalar field, a list of scalars, or `name {`."""
+    def read_one_field(self) -> None:
+        """Read one item with the full grammar: a closing bracket, a scalar field, a list of scalars, or `name {`."""
         if (closer := self.text[self.position]) in "}>":
             self.end_message(closer)
         else:
@@ -148,10 +149,10 @@ class _Reader:
         elif self.take("["):
             self.begin_list(name, colon)
         elif colon:
-            self.fields.append(Field(name, self.scalar(f"{_brief(name)}:"), line))
+            self.fields.append(Field(name, self.scalar(f"{_shortened(name)}:"), line))
             self.take(",;")
         else:
-            self.fail(f"':' or '{{' is expected after {_brief(name)}, not {self.here()}")
+            self.fail(f"':' or '{{' is expected after {_shortened(name)}, not {self.here()}")
 
     def begin_message(self, name: str, line: int, bracket: str, listed: bool) -> None:
         if len(self.stack) == MAX_DEPTH:
@@ -164,7 +165,7 @@ class _Reader:
             self.fail(f"{closer!r} closes nothing")
         outer, name, line, bracket, listed = self.stack[-1]
         if closer != _CLOSERS[bracket]:
-            wanted = f"{_CLOSERS[bracket]!r} is expected to close {_brief(name)} {bracket} of line {line}"
+            wanted = f"{_CLOSERS[bracket]!r} is expected to close {_shortened(name)} {bracket} of line {line}"
             self.fail(f"{wanted}, not {closer!r}")
         self.stack.pop()
         outer.append(Field(name, tuple(self.fields), line))
@@ -176,7 +177,7 @@ class _Reader:
             self.take(",;")
 
     def begin_list(self, name: str, colon: str) -> None:
-        """Read a list from after its '[' to its end, but if it is of messages to where the first begins."""
+        """Read a list behind its '[': of scalars to its end, of messages up to the first message."""
         line = self.line
         if bracket := self.take("{<"):
             self.begin_message(name, line, bracket, listed=True)
@@ -185,29 +186,29 @@ class _Reader:
         elif colon:
             self.scalar_list(name)
         else:
-            self.fail(f"':' is expected between {_brief(name)} and its list of scalars")
+            self.fail(f"':' is expected between {_shortened(name)} and its list of scalars")
 
     def scalar_list(self, name: str) -> None:
         ended = False
         while not ended:
             line = self.line
-            self.fields.append(Field(name, self.scalar(f"'[' or ',' in the list {_brief(name)}"), line))
+            self.fields.append(Field(name, self.scalar(f"'[' or ',' in the list {_shortened(name)}"), line))
             ended = self.list_ends(name)
         self.take(",;")
 
     def next_in_list(self, name: str) -> None:
         line, bracket = self.line, self.take("{<")
         if not bracket:
-            self.fail(f"'{{' is expected after ',' in the list {_brief(name)}, not {self.here()}")
+            self.fail(f"'{{' is expected after ',' in the list {_shortened(name)}, not {self.here()}")
         self.begin_message(name, line, bracket, listed=True)
 
     def list_ends(self, name: str) -> bool:
         if not (found := self.take(",]")):
-            self.fail(f"',' or ']' is expected in the list {_brief(name)}, not {self.here()}")
+            self.fail(f"',' or ']' is expected in the list {_shortened(name)}, not {self.here()}")
         return found == "]"
 
     def name(self) -> str:
-        """Read the name of a field; of an extension without white space and comments, but in its brackets."""
+        """Read a field name; the name of an extension includes its brackets, but no white space and comments."""
         match = _NAME.match(self.text, self.position) or _BRACKETED.match(self.text, self.position)
         name = _SPACE_OR_COMMENT.sub("", match[0]) if match else ""
         if not match or (name[0] == "[" and not _TYPE_NAME.fullmatch(name[1:-1])):
@@ -223,25 +224,25 @@ class _Reader:
         if not run:
             self.fail(f"a value is expected after {minus or after}, not {self.here()}")
         if (value := self.scalars[minus + run[0]]) is None:
-            self.fail(f"{_brief(minus + run[0])} is neither a number of protobuf nor a word")
+            self.fail(f"{_shortened(minus + run[0])} is neither a number of protobuf nor a word")
         self.move(run.end())
         return value
 
     def string(self) -> str:
-        """Read a string, or more of them in a row, which are one."""
+        """Read a string; several strings in a row are joined to one."""
         parts = []
         while self.text.startswith(("'", '"'), self.position):
             if not (match := _STRING.match(self.text, self.position)):
-                self.fail("a string is not closed")
+                self.fail("a string has no closing quote")
             try:
                 parts.append(unescaped(match[0][1:-1]))
             except ValueError as error:
-                self.fail(f"{error} in a string is no escape sequence; a backslash is written \\\\")
+                self.fail(f"{error} in a string is not an escape sequence; write \\\\ for a backslash")
             self.move(match.end())
         return b"".join(parts).decode("utf-8", "surrogateescape")
 
     def take(self, characters: str) -> str:
-        """Return the character here and go past it if it is one of `characters`, else return an empty string."""
+        """Return the next character and move behind it if it is one of `characters`, else return an empty string."""
         here = self.text[self.position : self.position + 1]
         if not here or here not in characters:
             return ""
@@ -249,13 +250,13 @@ class _Reader:
         return here
 
     def move(self, position: int) -> None:
-        """Go to `position` and on past white space and comments."""
+        """Move to `position`, and from there behind white space and comments."""
         match = _SKIP.match(self.text, position)
         end = match.end() if match else position
         self.line += self.text.count("\n", self.position, end)
         self.position = end
         if self.text.startswith("/*", end):
-            self.fail("a comment is not closed")
+            self.fail("a comment has no closing */")
 
     def here(self) -> str:
         return repr(self.text[self.position]) if self.position < len(self.text) else "the end of the file"

@@ -1,4 +1,4 @@
-"""The writer: fields as text, one a line."""
+"""Printer of protobuf text format."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from prototxt_gen.text.tree import Field
 
 
 def format_fields(fields: Iterable[Field], indent: int = 0) -> str:
-    """Return fields as text, one a line, `indent` times two spaces in; `parse` makes the same fields of it."""
+    """Return the text of fields, one field per line, indented by `indent` times two spaces. `parse` is the inverse."""
     return "".join(f"{line}\n" for line in _lines(fields, "  " * indent))
 
 

@@ -1,4 +1,4 @@
-"""Single values between the file and Python: numbers, words, and strings with their escapes."""
+"""Conversion of scalar values between text and Python: numbers, words, and strings with escape sequences."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _LETTERS = dict(zip(b"abfnrtv\\?'\"", b"\a\b\f\n\r\t\v\\?'\"", strict=True))
 
 
 class Scalars(dict[str, "Scalar | None"]):
-    """Values by how they are written, each worked out once; None for what is no scalar."""
+    """Cache of scalar values by their spelling; the value is None if the spelling is not a scalar."""
 
     def __missing__(self, written: str) -> Scalar | None:
         value = written[1:-1] if written[0] in "\"'" else _unquoted(written)
@@ -42,7 +42,7 @@ def _unquoted(written: str) -> Scalar | None:
 
 
 def _integer(match: re.Match[str]) -> Scalar | None:
-    """Return the int; for hex and octal None beyond 64 bits. A decimal may be meant for a float, and so be longer."""
+    """Return the int, or None for hex and octal beyond 64 bits. Decimals may be longer, as they may be for a float."""
     kind, digits = match.lastgroup, match[match.lastgroup or 0]
     if kind == "decimal":
         return int(match[0]) if len(digits) <= float_info.max_10_exp else _float(match[0])
@@ -56,17 +56,17 @@ def _float(written: str) -> Scalar:
 
 
 def unescaped(body: str) -> bytes:
-    """Return the bytes that the text between two quotes stands for; ValueError names what is no escape sequence."""
+    """Return the bytes of the text between two quotes. Raises ValueError with the text of a wrong escape sequence."""
     data = body.encode("utf-8", "surrogateescape")
-    return _ESCAPE.sub(_meant, data) if b"\\" in data else data
+    return _ESCAPE.sub(_bytes_of_escape, data) if b"\\" in data else data
 
 
-def _meant(escape: re.Match[bytes]) -> bytes:
-    """Return the bytes that an escape sequence stands for. Raises ValueError with the sequence if it is none."""
+def _bytes_of_escape(escape: re.Match[bytes]) -> bytes:
+    """Return the bytes of an escape sequence. Raises ValueError with the sequence if it is not valid."""
     kind, digits = escape.lastgroup, escape[escape.lastgroup or 0]
     if kind == "letter":
         return bytes([_LETTERS[digits[0]]])
-    if kind == "unicode":  # a run of them, for two halves of a UTF-16 pair are one character
+    if kind == "unicode":  # several at once, as a UTF-16 surrogate pair is one character
         halves = "".join(chr(int(code, 16)) for code in re.split(r"\\[uU]", digits.decode())[1:])
         whole = halves.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
         return whole.encode("utf-8", "surrogatepass")
@@ -76,7 +76,7 @@ def _meant(escape: re.Match[bytes]) -> bytes:
 
 
 def format_scalar(value: Scalar) -> str:
-    """Return a scalar as protobuf reads it: strings quoted and escaped, floats in their shortest form, Words bare."""
+    """Return the text of a scalar: strings quoted and escaped, floats in their shortest form, Words without quotes."""
     if isinstance(value, Word):
         return str(value)
     if isinstance(value, str):
@@ -96,4 +96,4 @@ def _escape(character: str) -> str:
     try:
         return "".join(f"\\{byte:03o}" for byte in character.encode("utf-8", "surrogateescape"))
     except UnicodeEncodeError:
-        raise PrototxtError(f"{character!r} in a string is half a character") from None
+        raise PrototxtError(f"{character!r} in a string is a lone surrogate, not a character") from None

@@ -1,4 +1,4 @@
-"""The tree of a prototxt: fields, which are named values, some of which are messages, which are fields."""
+"""Types of the tree of a parsed prototxt: a Field has a name and a value, which is a scalar or a tuple of Fields."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from typing import NamedTuple, TypeAlias
 
 
 class Word(str):
-    """A scalar without quotes that is no number: an enum value, true, false, inf or nan."""
+    """A scalar without quotes that is not a number: an enum value, true, false, inf or nan."""
 
     __slots__ = ()
 
 
 class Field(NamedTuple):
-    """One `name: value` or `name { ... }`. `line`, from 1, is where it begins."""
+    """One `name: value` or `name { ... }`. `line` is the line where it begins, counted from 1."""
 
     name: str
     value: Value

@@ -11,7 +11,7 @@ from dataclasses import replace
 from prototxt_gen import layers
 from prototxt_gen.common.errors import UnsupportedError
 from prototxt_gen.ir import Layer, Net, Shape, Value
-from prototxt_gen.net.backward_pass import backward, learns
+from prototxt_gen.net.backward_pass import has_learned_blob, layers_with_gradient
 from prototxt_gen.net.render import net_text
 from prototxt_gen.schema.caffe_proto import NetParameter
 
@@ -26,7 +26,9 @@ def layers_to_check(net: Net, blobs: Mapping[str, Sequence[Shape]]) -> Iterator[
 
     `blobs` are the shapes of the learned blobs by layer name.
     """
-    for layer, positions in backward(net, lambda layer: learns(layer, len(blobs.get(layer.name, ())))):
+    for layer, positions in layers_with_gradient(
+        net, lambda layer: has_learned_blob(layer, len(blobs.get(layer.name, ())))
+    ):
         if positions and layer.type in TYPES_WITHOUT_BACKWARD:
             yield layer
 

@@ -40,7 +40,7 @@ class PycaffeBackend:
     def __init__(self, solver: Solver, settings: Settings) -> None:
         self.solver, self.settings = solver, settings
         self.seed = settings.run_seed(solver)
-        self.net, self.test_nets = solver.train_net(), solver.test_nets()
+        self.net, self.test_nets = solver.read_train_net(), solver.read_test_nets()
         self.policy = LearningRatePolicy(solver.params)
         self._iteration = 0
         self._temporary_folder = tempfile.TemporaryDirectory(prefix="prototxt-gen-caffe-", ignore_cleanup_errors=True)

@@ -134,7 +134,7 @@ def with_original_layers(stored: Iterable[StoredLayer], net: Net) -> Iterator[Ne
         if stored_layer.name in data_layers:
             yield _data_layer(data_layers[stored_layer.name], stored_layer)
         elif stored_layer.name != METER:
-            yield stored_layer.renewed()
+            yield stored_layer.to_new_layer()
 
 
 def _data_layer(layer: Layer, stored_layer: StoredLayer) -> NewLayer:

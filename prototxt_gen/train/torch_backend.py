@@ -23,7 +23,7 @@ from prototxt_gen.caffemodel.types import NewLayer
 from prototxt_gen.common.errors import WeightsError
 from prototxt_gen.ir import Layer, Net
 from prototxt_gen.layers.normalization._batch_norm_shared import INVERSE_STD
-from prototxt_gen.net.lowering_checks import ready
+from prototxt_gen.net.lowering_checks import analyse_for_conversion
 from prototxt_gen.net.phase_rules import refuse_other_phases
 from prototxt_gen.net.solver import Solver
 from prototxt_gen.runtime.torch_net import TorchNet
@@ -85,7 +85,7 @@ class TorchBackend:
             raise
 
     def _set_up(self, settings: Settings, batches: BatchFunction | None, test_batches: BatchFunction | None) -> None:
-        train_net = self.solver.train_net()
+        train_net = self.solver.read_train_net()
         self.feed = self._input_feed(train_net, "TRAIN", settings, batches)
         self.net = self._torch_net(self.feed)
         if self.hardware.device.type == "cpu" and not (self.hardware.is_mixed_precision or settings.compile):
@@ -114,7 +114,7 @@ class TorchBackend:
         return feed
 
     def _torch_net(self, feed: InputFeed) -> TorchNet:
-        net = TorchNet(ready(with_loss_tops(feed.net)))
+        net = TorchNet(analyse_for_conversion(with_loss_tops(feed.net)))
         fill_blobs(net, self.seed)
         self.hardware.move_to_device(net)
         return net
@@ -240,7 +240,7 @@ class TorchBackend:
         """
         matched, lines = match_layers(path, self._shapes(), self._layers())
         merged = self._has_merged_bn(matched)
-        statistic = weights.statistic_of(caffemodel.read(path), None, self.bn_statistic) if merged else INVERSE_STD
+        statistic = weights.bn_statistic(caffemodel.read(path), None, self.bn_statistic) if merged else INVERSE_STD
         self._load_arrays(matched, statistic)
         return lines
 

@@ -114,8 +114,8 @@ def _check_run(solver: Solver, job: TrainingJob) -> int:
             shapes[key] = data_shapes(net, solver.locate)
         return shapes[key]
 
-    net, tests = solver.train_net(), solver.test_nets()
-    problems = check_solver(solver, given=shapes_of)
+    net, tests = solver.read_train_net(), solver.read_test_nets()
+    problems = check_solver(solver, input_shapes=shapes_of)
     faults = [problem for problem in problems if problem.severity == ERROR]
     if faults:
         raise PrototxtGenError("\n  ".join([f"{solver.source} cannot be trained:", *map(_with_source, faults)]))

@@ -19,8 +19,8 @@ from prototxt_gen.common.errors import WeightsError
 from prototxt_gen.ir import Layer, Net, Shape, show
 from prototxt_gen.layers.normalization._batch_norm_shared import INVERSE_STD
 from prototxt_gen.layers.normalization.bn import BNParameter
-from prototxt_gen.weights import statistic_of
-from prototxt_gen.weights.blob_matching import same_layout
+from prototxt_gen.weights import bn_statistic
+from prototxt_gen.weights.blob_matching import is_same_layout
 
 Array = np.ndarray[Any, Any]
 Shapes = Mapping[str, Sequence[Shape]]
@@ -84,7 +84,7 @@ def with_inverse_std(matched: Sequence[NewLayer], path: Path, net: Net, statisti
     """
     all_bn = {layer.name: layer.get(BNParameter) for layer in net.layers if layer.type == "BN"}
     merged_bn = {layer.name: all_bn[layer.name] for layer in matched if layer.name in all_bn and len(layer.blobs) == 4}
-    if not merged_bn or statistic_of(caffemodel.read(path), None, statistic) == INVERSE_STD:
+    if not merged_bn or bn_statistic(caffemodel.read(path), None, statistic) == INVERSE_STD:
         return list(matched)
     return [
         _variance_to_inverse_std(layer, merged_bn[layer.name].eps) if layer.name in merged_bn else layer
@@ -103,7 +103,7 @@ def _shape_problems(name: str, blobs: Mapping[int, Blob | Array], shapes: Sequen
     return [
         f"layer {name!r}: blob {index} is {show(blobs[index].shape)} in the file, {show(shape)} in the net"
         for index, shape in enumerate(shapes)
-        if not same_layout(blobs[index].shape, shape)
+        if not is_same_layout(blobs[index].shape, shape)
     ]
 
 

@@ -1,6 +1,6 @@
-"""Whether a layer's blobs in a file are those that the net's layer asks for, and then its arrays by role.
+"""Matching of the stored blobs of a layer with the learned blobs that the net's layer needs, by role and shape.
 
-Source: src/caffe/net.cpp Net::CopyTrainedLayersFrom; more shapes are taken here than there, see `same_layout`.
+Source: src/caffe/net.cpp Net::CopyTrainedLayersFrom; here more shapes match, see `is_same_layout`.
 """
 
 from __future__ import annotations
@@ -20,53 +20,58 @@ from prototxt_gen.layers.base import BlobSpec
 Array = np.ndarray[Any, Any]
 
 
-def fitted(row: Row, found: Sequence[StoredLayer], faults: list[str]) -> dict[str, Array]:
-    """Return a layer's arrays; what is wrong goes to `faults`. Of layers of one name all must fit, the last counts."""
-    if not any(one.blobs for one in found):
+def matched_blobs(row: Row, stored: Sequence[StoredLayer], problems: list[str]) -> dict[str, Array]:
+    """Return the arrays of a net's layer by role, and append a sentence for each mismatch to `problems`.
+
+    `stored` are the layers of this name in the file. If there are several, all must match, and the last one is used.
+    """
+    if not any(layer.blobs for layer in stored):
         return {}
-    known = len(faults)
-    made = [_fitted(row, one, faults) for one in found]
-    return made[-1] if len(faults) == known else {}
+    count_before = len(problems)
+    arrays = [_matched_blobs_of(row, layer, problems) for layer in stored]
+    return arrays[-1] if len(problems) == count_before else {}
 
 
-def _fitted(row: Row, stored: StoredLayer, faults: list[str]) -> dict[str, Array]:
-    """Return the arrays of one layer in the file, checked against those of the net's."""
+def _matched_blobs_of(row: Row, stored: StoredLayer, problems: list[str]) -> dict[str, Array]:
+    """Return the arrays of one stored layer by role, or an empty dict if they do not match the net's layer."""
     specs, blobs = dict(row.blobs), stored.blobs
-    if stored.version == "HDF5" and len(blobs) < len(specs):  # there, shared ones are left out
-        specs = {role: spec for place, (role, spec) in enumerate(specs.items()) if place in stored.positions}
+    if stored.version == "HDF5" and len(blobs) < len(specs):  # an HDF5 file lacks blobs that are shared
+        specs = {role: spec for index, (role, spec) in enumerate(specs.items()) if index in stored.positions}
     try:
         if stored.positions in ((), tuple(range(len(blobs)))):
-            specs = _as_stored(row.layer, specs, [blob.shape for blob in blobs])
+            specs = _specs_in_file_order(row.layer, specs, [blob.shape for blob in blobs])
     except WeightsError as error:
-        faults.append(str(error))
+        problems.append(str(error))
         return {}
     if len(blobs) != len(specs):
         names = f" ({', '.join(specs)})" if specs else ""
-        faults.append(f"{who(row.layer)}: {len(blobs)} blobs in the file, the net has {len(specs) or 'none'}{names}")
+        counts = f"{len(blobs)} blobs in the file, the net has {len(specs) or 'none'}{names}"
+        problems.append(f"{layer_label(row.layer)}: {counts}")
         return {}
     pairs = list(zip(specs.items(), blobs, strict=True))
-    odd = [(role, spec, blob) for (role, spec), blob in pairs if not same_layout(blob.shape, spec.shape)]
-    for role, spec, blob in odd:
-        faults.append(f"{who(row.layer)}: its {role} is {show(blob.shape)} in the file, {show(spec.shape)} in the net")
-    return {} if odd else {role: blob.array().reshape(spec.shape) for (role, spec), blob in pairs}
+    mismatches = [(role, spec, blob) for (role, spec), blob in pairs if not is_same_layout(blob.shape, spec.shape)]
+    for role, spec, blob in mismatches:
+        shapes = f"{show(blob.shape)} in the file, {show(spec.shape)} in the net"
+        problems.append(f"{layer_label(row.layer)}: its {role} is {shapes}")
+    return {} if mismatches else {role: blob.array().reshape(spec.shape) for (role, spec), blob in pairs}
 
 
-def _as_stored(layer: Layer, specs: dict[str, BlobSpec], shapes: Sequence[Shape]) -> dict[str, BlobSpec]:
-    """Return the specs in the file's order; roles that only the file knows of take the shapes it has."""
+def _specs_in_file_order(layer: Layer, specs: dict[str, BlobSpec], shapes: Sequence[Shape]) -> dict[str, BlobSpec]:
+    """Return the blob specs in the file's order; blobs that only the file has get the shapes they have there."""
     roles = layers.layer_type_of(layer).stored_roles(layer, shapes)
     if roles is None:
         return specs
     return {role: specs.get(role, BlobSpec(shape)) for role, shape in zip(roles, shapes, strict=True)}
 
 
-def same_layout(one: Shape, other: Shape) -> bool:
-    """Whether two shapes differ by axes of size 1 alone, so that the same numbers mean the same.
+def is_same_layout(one: Shape, other: Shape) -> bool:
+    """Return whether two shapes are equal except for axes of size 1, so that the values have the same order.
 
-    Old files have four axes always, and forks write BN's blobs as C, 1×C or 1×C×1×1.
+    Blobs in old files always have four axes, and forks write the blobs of BN as C, 1×C or 1×C×1×1.
     """
     return [dim for dim in one if dim != 1] == [dim for dim in other if dim != 1]
 
 
-def who(layer: Layer) -> str:
-    """Return how errors call a layer."""
+def layer_label(layer: Layer) -> str:
+    """Return the beginning of an error message about a layer: `layer 'name' (Type)`."""
     return f"layer {layer.name!r} ({layer.type})"

@@ -1,6 +1,6 @@
-"""Weights: the learned arrays of a net, by layer and role, checked against what the net's layers ask for.
+"""Weights: the learned arrays of a net by layer and role, checked against the blobs that the net's layers need.
 
-The structure comes from the prototxt and the numbers from the binary; where the two differ, one report says how.
+The structure comes from the prototxt and the values from the weights file; one error lists all differences.
 """
 
 from __future__ import annotations
@@ -19,19 +19,20 @@ from prototxt_gen.common.errors import WeightsError
 from prototxt_gen.ir import Layer
 from prototxt_gen.net import shared_parameters
 from prototxt_gen.schema.dialect import DIALECTS, Dialect
-from prototxt_gen.weights.blob_matching import fitted, who
+from prototxt_gen.weights.blob_matching import layer_label, matched_blobs
 
 Array = np.ndarray[Any, Any]
 STATISTICS = ("inverse_std", "variance")
-"""The two meanings of the fourth blob of the merged BN: 1/sqrt(var+eps), or the variance itself."""
-_V1_BN_NUMBERS = {43: "happynear", 211: "brocolli"}
+"""The two possible contents of the fourth blob of BN: 1/sqrt(variance + eps), or the variance itself."""
+_V1_BN_FIELD_NUMBERS = {43: "happynear", 211: "brocolli"}
 
 
 @dataclass(frozen=True)
 class Weights:
-    """`{layer: {role: float32 array}}`. The role of BN's fourth blob is its meaning, `inverse_std` or `variance`.
+    """Learned arrays of a net. `blobs` is {layer name: {role: float32 array}}.
 
-    `remarks` are sentences for the user: what the file holds that the net does not ask for, and the like.
+    The role of the fourth blob of BN is `inverse_std` or `variance`. `source` is the path of the file. `remarks` are
+    sentences for the user, such as which layers of the file the net does not have.
     """
 
     blobs: Mapping[str, Mapping[str, Array]]
@@ -39,50 +40,50 @@ class Weights:
     remarks: tuple[str, ...] = field(default=(), compare=False)
 
     def of(self, layer: str) -> Mapping[str, Array]:
-        """Return a layer's arrays by role; none where the layer learns nothing."""
+        """Return the arrays of a layer by role; an empty dict if it has none."""
         return self.blobs.get(layer, {})
 
 
-def told_dialect(model: CaffeModel) -> list[Dialect]:
-    """Return the forks that may have written a file, told by the field numbers of its BN and Interp layers.
+def possible_dialects(model: CaffeModel) -> list[Dialect]:
+    """Return the forks that may have written a file, judging by the field numbers of its BN and Interp layers.
 
-    An empty list where no layer tells, or where they contradict each other.
+    The list is empty if the file has no such layers, or if they contradict each other.
     """
-    told = [found for layer in model.layers if (found := _tellers(layer))]
-    return [fork for fork in DIALECTS.values() if told and all(fork in found for found in told)]
+    candidates = [forks for layer in model.layers if (forks := _dialects_of_layer(layer))]
+    return [fork for fork in DIALECTS.values() if candidates and all(fork in forks for forks in candidates)]
 
 
-def _tellers(layer: StoredLayer) -> list[Dialect]:
+def _dialects_of_layer(layer: StoredLayer) -> list[Dialect]:
     name = {"BN": "bn_param", "Interp": "interp_param"}.get(layer.type)
     if name is None or not layer.fields:
         return []
     table = {d: {number} for d in DIALECTS.values() if (number := d.number(name)) is not None}
-    for number, fork in _V1_BN_NUMBERS.items():
+    for number, fork in _V1_BN_FIELD_NUMBERS.items():
         if layer.version == "V1" and name == "bn_param":
             table[DIALECTS[fork]].add(number)
     return [fork for fork, numbers in table.items() if numbers & layer.fields]
 
 
-def statistic_of(model: CaffeModel, dialect: str | None, statistic: str | None) -> str:
-    """Return what BN's fourth blob means in this file: as the caller says ("inverse-std" is as good), else as the
-    fork has it.
+def bn_statistic(model: CaffeModel, dialect: str | None, statistic: str | None) -> str:
+    """Return what the fourth blob of BN is in this file: "inverse_std" or "variance".
 
-    WeightsError where neither tells: a wrong guess gives a net that runs and is wrong.
+    It is `statistic` if given (also "inverse-std"), else that of the fork, which is `dialect` or detected. Raises
+    WeightsError if it cannot be determined, as a wrong guess would give a net that runs with wrong results.
     """
     if statistic is not None:
         if statistic.replace("-", "_") not in STATISTICS:
-            raise WeightsError(f"a BN statistic is one of {', '.join(STATISTICS)}, not {statistic!r}")
+            raise WeightsError(f"the BN statistic must be one of {', '.join(STATISTICS)}, not {statistic!r}")
         return statistic.replace("-", "_")
-    from prototxt_gen.schema.dialect import dialect as named
+    from prototxt_gen.schema.dialect import find_dialect
 
-    forks = [named(dialect)] if dialect else told_dialect(model)
+    forks = [find_dialect(dialect)] if dialect else possible_dialects(model)
     meanings = {fork.bn_statistic for fork in forks}
     if len(meanings) == 1 and meanings != {""}:
         return meanings.pop()
     names = ", ".join(fork.name for fork in forks)
     raise WeightsError(
-        f"{model.path}: what the fourth blob of its BN layers means cannot be told "
-        f"({f'fork {names} has both' if forks else 'no layer tells the fork'}): "
+        f"{model.path}: the meaning of the fourth blob of its BN layers is unknown "
+        f"({f'fork {names} uses both' if forks else 'the fork that wrote the file cannot be detected'}): "
         "give --bn-statistic inverse-std or variance"
     )
 
@@ -90,106 +91,113 @@ def statistic_of(model: CaffeModel, dialect: str | None, statistic: str | None) 
 def read(
     path: str | PathLike[str], analysis: Analysis, dialect: str | None = None, statistic: str | None = None
 ) -> Weights:
-    """Read a .caffemodel or .caffemodel.h5 for a net whose shapes are known; views of the mapped file, no copies.
+    """Read the weights of an analysed net from a .caffemodel or .caffemodel.h5. Arrays are views of the mapped file.
 
-    Raises WeightsError, all faults in one report, where blobs are missing, superfluous or of another shape.
+    For `dialect` and `statistic` see `bn_statistic`. Raises WeightsError, which lists all problems, if blobs are
+    missing, superfluous or of another shape.
     """
     model = caffemodel.read(path)
     stored: dict[str, list[StoredLayer]] = {}
     for layer in model.layers:
         stored.setdefault(layer.name, []).append(layer)
-    faults: list[str] = []
-    made: dict[str, dict[str, Array]] = {}
+    problems: list[str] = []
+    blobs: dict[str, dict[str, Array]] = {}
     for row in analysis.rows:
-        if row.blobs and row.layer.name in made:
-            faults.append(f"{who(row.layer)}: an earlier layer has its name, and Caffe gives that one the weights")
+        if row.blobs and row.layer.name in blobs:
+            earlier = "an earlier layer has the same name, and Caffe gives the weights to that layer"
+            problems.append(f"{layer_label(row.layer)}: {earlier}")
         elif row.blobs:
-            made[row.layer.name] = fitted(row, stored.get(row.layer.name, []), faults)
-        elif row.known:  # a layer that learns nothing may have nothing
-            fitted(row, stored.get(row.layer.name, []), faults)
-    _share(analysis, stored, made)
-    faults += _missing(analysis, stored, made)
-    if faults:
-        listed = "".join(f"\n  {fault}" for fault in faults)
+            blobs[row.layer.name] = matched_blobs(row, stored.get(row.layer.name, []), problems)
+        elif row.known:  # a layer without learned blobs must not have any in the file
+            matched_blobs(row, stored.get(row.layer.name, []), problems)
+    _share_blobs(analysis, stored, blobs)
+    problems += _missing_weights(analysis, stored, blobs)
+    if problems:
+        listed = "".join(f"\n  {problem}" for problem in problems)
         raise WeightsError(f"{fspath(path)} does not fit {analysis.net.source or analysis.net.name}:{listed}")
-    if any(_has_fourth(roles) for roles in made.values()):
-        meaning = statistic_of(model, dialect, statistic)
+    if any(_has_bn_statistic(roles) for roles in blobs.values()):
+        meaning = bn_statistic(model, dialect, statistic)
         if meaning == "inverse_std":
-            _refuse_impossible(fspath(path), made)
-        made = {name: _meant(roles, meaning) for name, roles in made.items()}
-    return Weights(made, fspath(path), tuple(_remarks(stored, analysis)))
+            _refuse_impossible_inverse_std(fspath(path), blobs)
+        blobs = {name: _with_statistic_role(roles, meaning) for name, roles in blobs.items()}
+    return Weights(blobs, fspath(path), tuple(_remarks(stored, analysis)))
 
 
-def _has_fourth(roles: Mapping[str, Array]) -> bool:
+def _has_bn_statistic(roles: Mapping[str, Array]) -> bool:
     return "inverse_std" in roles
 
 
-def _refuse_impossible(path: str, made: Mapping[str, Mapping[str, Array]]) -> None:
-    odd = [name for name, roles in made.items() if _has_fourth(roles) and _is_impossible(roles["inverse_std"])]
-    if odd:
-        more = f" and {len(odd) - 1} more layers" if len(odd) > 1 else ""
+def _refuse_impossible_inverse_std(path: str, blobs: Mapping[str, Mapping[str, Array]]) -> None:
+    inverse = {name: roles["inverse_std"] for name, roles in blobs.items() if _has_bn_statistic(roles)}
+    wrong = [name for name, array in inverse.items() if _has_impossible_values(array)]
+    if wrong:
+        more = f" and {len(wrong) - 1} more layers" if len(wrong) > 1 else ""
         raise WeightsError(
-            f"{path}: layer {odd[0]!r} (BN){more}: its fourth blob, taken for inverse standard deviations, has numbers "
-            f"below 0 or beyond {_MOST_INVERSE:g}"
+            f"{path}: layer {wrong[0]!r} (BN){more}: its fourth blob, read as inverse standard deviations, has values "
+            f"below 0 or above {_MAX_INVERSE_STD:g}"
         )
 
 
-_MOST_INVERSE = 1e18
-"""The variance plus eps of a greater one is no float32."""
+_MAX_INVERSE_STD = 1e18
+"""Largest plausible 1/sqrt(variance + eps): for a greater one, variance + eps would be too small for float32."""
 
 
-def _is_impossible(inverse: Array) -> bool:
-    return bool(((inverse < 0) | ((inverse > _MOST_INVERSE) & np.isfinite(inverse))).any())
+def _has_impossible_values(inverse: Array) -> bool:
+    return bool(((inverse < 0) | ((inverse > _MAX_INVERSE_STD) & np.isfinite(inverse))).any())
 
 
-def _meant(roles: dict[str, Array], meaning: str) -> dict[str, Array]:
+def _with_statistic_role(roles: dict[str, Array], meaning: str) -> dict[str, Array]:
     return {meaning if role == "inverse_std" else role: array for role, array in roles.items()}
 
 
-Stored = Mapping[str, Sequence[StoredLayer]]  # the file's layers by name
+LayersByName = Mapping[str, Sequence[StoredLayer]]
+"""The layers of a weights file by name."""
 
 
-def _share(analysis: Analysis, stored: Stored, made: dict[str, dict[str, Array]]) -> None:
-    """Give all blobs of one name the numbers that count."""
-    order = {(name, role): stored[name][-1].index for name, roles in made.items() for role in roles}
+def _share_blobs(analysis: Analysis, stored: LayersByName, blobs: dict[str, dict[str, Array]]) -> None:
+    """Give all learned blobs that share a `param` name the values of the stored copy that takes effect."""
+    file_order = {(name, role): stored[name][-1].index for name, roles in blobs.items() for role in roles}
     shapes = {(row.layer.name, role): spec.shape for row in analysis.rows for role, spec in row.blobs.items()}
-    for place, source in shared_parameters.resolved(analysis.rows, order).items():
-        made[place[0]][place[1]] = made[source[0]][source[1]].reshape(shapes[place])
-    for row in analysis.rows:  # one not in the file came last, and layer types go by the order of roles
-        if (found := made.get(row.layer.name, {})).keys() == row.blobs.keys():
-            made[row.layer.name] = {role: found[role] for role in row.blobs}
+    for (layer, role), source in shared_parameters.effective_stored_blobs(analysis.rows, file_order).items():
+        blobs[layer][role] = blobs[source[0]][source[1]].reshape(shapes[layer, role])
+    for row in analysis.rows:  # the order of roles matters to layer types, and shared blobs were added at the end
+        if (roles := blobs.get(row.layer.name, {})).keys() == row.blobs.keys():
+            blobs[row.layer.name] = {role: roles[role] for role in row.blobs}
 
 
-def _missing(analysis: Analysis, stored: Stored, made: Mapping[str, Mapping[str, Array]]) -> Iterator[str]:
-    """Yield a sentence for each layer that gets no numbers for some of its blobs."""
+def _missing_weights(
+    analysis: Analysis, stored: LayersByName, blobs: Mapping[str, Mapping[str, Array]]
+) -> Iterator[str]:
+    """Yield a sentence for each layer that gets no values for some of its blobs, unless a mismatch was reported."""
     for row in analysis.rows:
-        found = made.get(row.layer.name, {})
-        told = not found and any(one.blobs for one in stored.get(row.layer.name, ()))
-        without = [role for role in row.blobs if role not in found]
-        if without and not told and found.keys() <= row.blobs.keys():
-            yield f"{who(row.layer)}: no weights for its {', '.join(without)}"
+        roles = blobs.get(row.layer.name, {})
+        already_reported = not roles and any(layer.blobs for layer in stored.get(row.layer.name, ()))
+        missing = [role for role in row.blobs if role not in roles]
+        if missing and not already_reported and roles.keys() <= row.blobs.keys():
+            yield f"{layer_label(row.layer)}: no weights for its {', '.join(missing)}"
 
 
-_MOST_NAMED = 5
+_MAX_NAMES = 5
 
 
 def _remarks(stored: Mapping[str, Sequence[StoredLayer]], analysis: Analysis) -> Iterator[str]:
-    asked = {row.layer.name for row in analysis.rows if row.blobs}
-    spare = [name for name, found in stored.items() if name not in asked and any(layer.blobs for layer in found)]
-    if spare:
-        more = f" and {len(spare) - _MOST_NAMED} more" if len(spare) > _MOST_NAMED else ""
-        yield f"the file has weights that the net does not ask for: {', '.join(map(repr, spare[:_MOST_NAMED]))}{more}"
-    for name, found in stored.items():
-        if len([layer for layer in found if layer.blobs]) > 1 and name in asked:
-            yield f"layer {name!r}: the file has it more than once; the last one counts, as in Caffe"
+    needed = {row.layer.name for row in analysis.rows if row.blobs}
+    unused = [name for name, same in stored.items() if name not in needed and any(layer.blobs for layer in same)]
+    if unused:
+        more = f" and {len(unused) - _MAX_NAMES} more" if len(unused) > _MAX_NAMES else ""
+        yield f"the file has weights that the net does not use: {', '.join(map(repr, unused[:_MAX_NAMES]))}{more}"
+    for name, same in stored.items():
+        if len([layer for layer in same if layer.blobs]) > 1 and name in needed:
+            yield f"layer {name!r}: the file has several layers of this name; the last one is used, as in Caffe"
 
 
 def write(
     path: str | PathLike[str], analysis: Analysis, weights: Weights, dialect: Dialect, force: bool = False
 ) -> None:
-    """Write a .caffemodel in a fork's numbers, each layer with its parameters; see `caffemodel.write`.
+    """Write a .caffemodel with the field numbers of a fork; see `caffemodel.write`.
 
-    The statistic of BN is written as the weights hold it: convert it first where the fork means another.
+    The fourth blob of BN is written as it is in `weights`: convert it first (`as_variance`, `as_inverse_std`) if the
+    fork uses the other statistic. With `force` an existing file is overwritten.
     """
     caffemodel.write(path, _new_layers(analysis, weights, dialect), analysis.net.name, force=force)
 
@@ -201,53 +209,52 @@ def _new_layers(analysis: Analysis, weights: Weights, dialect: Dialect) -> Itera
         layer = row.layer
         layer_type = layers.find_layer_type(layer.type)
         roles = weights.of(layer.name)
-        arrays = [np.asarray(roles[role], order="C") for role in _order(row, roles)] if layer_type else []
+        arrays = [np.asarray(roles[role], order="C") for role in _roles_in_file_order(row, roles)] if layer_type else []
         bottoms, tops = [v.blob for v in layer.bottoms], [v.blob for v in layer.tops]
         yield NewLayer(layer.name, layer.type, arrays, bottoms, tops, None, encoded_params(layer, dialect))
 
 
-def _order(row: Row, roles: Mapping[str, Array]) -> list[str]:
-    """Return the roles in the order of the .caffemodel; BN's fourth goes by either name.
+def _roles_in_file_order(row: Row, roles: Mapping[str, Array]) -> list[str]:
+    """Return the roles of a layer in the order of a .caffemodel; the fourth of BN may have either name.
 
-    Behind them come those that the file alone showed: the scale and bias of a BatchNorm, where Intel and NVCaffe have
-    them.
+    Roles that the net does not show come last: the built-in scale and bias of BatchNorm in Intel Caffe and NVCaffe.
     """
     named = [role if role in roles else "variance" for role in row.blobs if role in roles or role == "inverse_std"]
     return named + [role for role in roles if role not in named]
 
 
 def as_inverse_std(weights: Weights, analysis: Analysis) -> Weights:
-    """Return the weights with every BN's fourth blob as 1/sqrt(var+eps), whatever it was."""
-    return _converted(weights, analysis, "variance", "inverse_std")
+    """Return the weights with the fourth blob of each BN as 1/sqrt(variance + eps), converted from the variance."""
+    return _with_other_statistic(weights, analysis, "variance", "inverse_std")
 
 
 def as_variance(weights: Weights, analysis: Analysis) -> Weights:
-    """Return the weights with every BN's fourth blob as the variance, whatever it was; never below 0."""
-    return _converted(weights, analysis, "inverse_std", "variance")
+    """Return the weights with the fourth blob of each BN as variance, at least 0, converted from inverse_std."""
+    return _with_other_statistic(weights, analysis, "inverse_std", "variance")
 
 
-def _converted(weights: Weights, analysis: Analysis, old: str, new: str) -> Weights:
+def _with_other_statistic(weights: Weights, analysis: Analysis, old: str, new: str) -> Weights:
     from prototxt_gen.layers.normalization.bn import BNParameter
 
-    made = dict(weights.blobs)
+    blobs = dict(weights.blobs)
     for row in analysis.rows:
-        blobs = made.get(row.layer.name, {})
-        if row.layer.type == "BN" and old in blobs:
-            eps, fourth = row.layer.get(BNParameter).eps, blobs[old].astype("float64")
-            with np.errstate(all="ignore"):  # NaN and infinities are carried
+        roles = blobs.get(row.layer.name, {})
+        if row.layer.type == "BN" and old in roles:
+            eps, fourth = row.layer.get(BNParameter).eps, roles[old].astype("float64")
+            with np.errstate(all="ignore"):  # NaN and infinities are kept
                 value = 1 / np.sqrt(fourth + eps) if new == "inverse_std" else _variance(row.layer, fourth, eps)
-                kept = {role: array for role, array in blobs.items() if role != old}
-                made[row.layer.name] = kept | {new: value.astype("float32")}
-    return Weights(made, weights.source, weights.remarks)
+                kept = {role: array for role, array in roles.items() if role != old}
+                blobs[row.layer.name] = kept | {new: value.astype("float32")}
+    return Weights(blobs, weights.source, weights.remarks)
 
 
 def _variance(layer: Layer, inverse: Array, eps: float) -> Array:
-    """Return variances; WeightsError where an inverse standard deviation is more than a variance of 0 gives."""
-    most = eps**-0.5 if eps else np.inf
-    if (inverse > most * (1 + 1e-6)).any():
+    """Return the variances. Raises WeightsError for an inverse standard deviation above 1/sqrt(eps)."""
+    largest = eps**-0.5 if eps else np.inf
+    if (inverse > largest * (1 + 1e-6)).any():
         raise WeightsError(
-            f"{who(layer)}: an inverse standard deviation of {np.nanmax(inverse):g}: with its eps of {eps:g} no "
-            f"variance gives more than {most:g}"
+            f"{layer_label(layer)}: an inverse standard deviation is {np.nanmax(inverse):g}, but with eps {eps:g} "
+            f"it can be at most {largest:g}"
         )
-    made: Array = np.maximum(inverse**-2 - eps, 0)
-    return made
+    variance: Array = np.maximum(inverse**-2 - eps, 0)
+    return variance

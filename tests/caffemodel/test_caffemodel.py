@@ -1,4 +1,4 @@
-"""Reading and writing files of weights, against protobuf and over every real file there is."""
+"""Reading and writing of weights files, compared with protobuf and with real files."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def test_packed_floats_are_a_view_of_the_file(tmp_path: Path) -> None:
     assert found.tolist() == [[0, 1, 2], [3, 4, 5]]
 
 
-def test_numbers_in_every_form() -> None:
+def test_values_in_every_encoding() -> None:
     data = [1.0, -2.5, float("inf"), 4.0]
     for proto in (
         blob([4], data),
@@ -134,7 +134,7 @@ def test_a_long_run_of_unpacked_floats_is_one_strided_view() -> None:
     assert found.array().tobytes() == data.tobytes()
 
 
-def test_not_a_number_keeps_its_bits_and_too_large_doubles_become_infinite() -> None:
+def test_nan_keeps_its_bits_and_too_large_doubles_become_infinite() -> None:
     bits = np.array([0x7FC00001, 0xFF800000, 0x7F800000], "<u4")
     assert one_blob(blob([3], bits.view("<f4").tolist())).view("<u4").tolist()[1:] == bits.tolist()[1:]
     raw = message("BlobProto", shape={"dim": [3]}).SerializeToString() + encode_message(5, bits.tobytes())
@@ -142,7 +142,7 @@ def test_not_a_number_keeps_its_bits_and_too_large_doubles_become_infinite() -> 
     assert one_blob(message("BlobProto", shape={"dim": [2]}, double_data=[1e300, -1e300])).tolist() == [np.inf, -np.inf]
 
 
-def test_shapes_old_and_new() -> None:
+def test_old_and_new_forms_of_shapes() -> None:
     old = message("BlobProto", num=1, channels=1, height=1, width=2, shape={"dim": [2]}, data=[1, 2])
     found = parse_blob(memoryview(old.SerializeToString()), "blob")
     assert (found.shape, found.legacy) == ((1, 1, 1, 2), True)
@@ -174,7 +174,7 @@ def test_the_v1_types_are_numbered_as_in_the_schema() -> None:
     assert len(V1_TYPES) == 40 and V1_TYPES[39] == "Deconvolution"
 
 
-def test_parameters_by_number_tell_the_fork() -> None:
+def test_field_numbers_of_parameters_show_the_fork() -> None:
     fields = {"name": "bn", "type": "BN", "bn_param": {"eps": 0.5}, "phase": 1, "param": [{}, {}]}
     layer = read_net(layer=[fields]).layers[0]
     found = layer.message(148)
@@ -184,19 +184,19 @@ def test_parameters_by_number_tell_the_fork() -> None:
     assert len(layer.messages(6)) == 2 and layer.message(137) is None
 
 
-def test_a_name_that_is_not_utf8_goes_through() -> None:
+def test_a_name_that_is_not_utf8_is_kept() -> None:
     raw = encode_message(100, encode_message(1, "卷积".encode("gbk")))
     model = read_bytes(raw)
     assert b"".join(net_pieces(model.layers, ""))[2:] == raw
 
 
-def test_groups_and_unknown_fields_are_passed_over() -> None:
+def test_groups_and_unknown_fields_are_skipped() -> None:
     group = b"\x7b" + b"\x08\x01" + b"\x7b\x7c" + b"\x12\x01x" + b"\x1d0000" + b"\x7c"
     raw = group + encode_message(100, encode_message(1, b"a") + group + encode_message(7, group + b"\x2a\x040000"))
     assert read_bytes(raw).layers[0].blobs[0].shape == ()
 
 
-def test_written_arrays_are_what_protobuf_reads(tmp_path: Path) -> None:
+def test_protobuf_reads_written_arrays(tmp_path: Path) -> None:
     path = tmp_path / "net.caffemodel"
     weight, bias = np.random.default_rng(0).random((3, 2, 1, 1)), np.float32(3)
     bn = message("BNParameter", eps=0.5).SerializeToString()
@@ -210,7 +210,7 @@ def test_written_arrays_are_what_protobuf_reads(tmp_path: Path) -> None:
     assert list(proto.layer[0].blobs[1].shape.dim) == []
 
 
-def test_old_shapes_stay_old_when_copied() -> None:
+def test_old_shapes_are_copied_in_the_old_form() -> None:
     old = {"num": 1, "channels": 1, "height": 1, "width": 2, "data": [1, 2]}
     net = message("NetParameter", layer=[{"name": "ip", "blobs": [old]}])
     copied = b"".join(net_pieces(read_bytes(net.SerializeToString()).layers, ""))
@@ -224,16 +224,16 @@ def test_older_files_become_v2(tmp_path: Path) -> None:
     assert (layer.version, layer.type, layer.bottoms, layer.tops) == ("V2", "Convolution", ("a",), ("b",))
     assert layer.blobs[0].array().tolist() == [2]
     v0 = read_net(layers=[{"layer": {"name": "c", "type": "conv"}}]).layers[0]
-    with pytest.raises(WeightsError, match="layer 'c': a V0 file does not tell its type in V2"):
-        v0.renewed()
-    assert v0.renewed("Convolution").type == "Convolution"
+    with pytest.raises(WeightsError, match="layer 'c': a V0 file does not have its V2 type"):
+        v0.to_new_layer()
+    assert v0.to_new_layer("Convolution").type == "Convolution"
 
 
-def test_writing_replaces_only_when_told_and_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_writing_replaces_a_file_only_with_force_and_leaves_no_partial_file(tmp_path: Path) -> None:
     path = tmp_path / "net.caffemodel"
     caffemodel.write(path, [NewLayer("a", "ReLU")])
     before = path.read_bytes()
-    with pytest.raises(PrototxtGenError, match="there already"):
+    with pytest.raises(PrototxtGenError, match="already exists"):
         caffemodel.write(path, [NewLayer("b", "ReLU")])
     with pytest.raises(WeightsError, match="layer 'b': field 7 is its blobs"):
         caffemodel.write(path, [NewLayer("b", "ReLU", params={7: b""})], force=True)
@@ -257,7 +257,7 @@ def test_more_than_two_gibibytes_open_at_once(tmp_path: Path) -> None:
     model = caffemodel.read(path)
     assert [layer.name for layer in model.layers] == ["large", "after"]
     assert model.layers[0].blobs[0].array()[-2:].tolist() == [0, 0]
-    model.forget()
+    model.release_pages()
 
 
 def test_five_thousand_layers_open_quickly(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Weights in HDF5, solver states of both forms, mean files."""
+"""Weights in HDF5, solver states in both formats, mean files."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_the_real_file() -> None:
                 assert is_view(stored)
 
 
-def test_shared_blobs_leave_gaps(path: Path) -> None:
+def test_shared_blobs_are_missing_in_the_file(path: Path) -> None:
     with h5py.File(path, "w") as file:
         file["data/ip/1"] = BIAS
     layer = caffemodel.read(path).layers[0]
@@ -92,7 +92,7 @@ def test_forms_that_caffe_can_read_but_does_not_write(path: Path) -> None:
     assert found[0].tolist() == WEIGHT.tolist() and found[2].tolist() == [[1, 2]] and found[3] == 5
     assert all(each.dtype == np.float32 for each in found)
     copy = path.with_name("copy.caffemodel")
-    caffemodel.write(copy, [layer.renewed("Convolution") for layer in model.layers])
+    caffemodel.write(copy, [layer.to_new_layer("Convolution") for layer in model.layers])
     assert list(parsed("NetParameter", copy.read_bytes()).layer[0].blobs[0].data) == WEIGHT.ravel().tolist()
     with pytest.raises(WeightsError, match="layer 'a/b': Caffe finds no such name in HDF5"):
         caffemodel.write(path.with_name("slash.h5"), model.layers)
@@ -134,11 +134,11 @@ def bomb(file: h5py.File) -> None:
         (lambda file: claim(file, external=[("elsewhere", 0, 4 * 10**9)]), "blob 1: is no array of numbers that the"),
     ],
 )
-def test_what_caffe_never_writes_is_refused(change: Callable[[h5py.File], Any], words: str, path: Path) -> None:
+def test_files_that_caffe_never_writes_are_refused(change: Callable[[h5py.File], Any], words: str, path: Path) -> None:
     rejected(damage(path, change), words)
 
 
-def test_damaged_files_end_in_a_sentence(path: Path, tmp_path: Path) -> None:
+def test_damaged_files_give_a_clear_error(path: Path, tmp_path: Path) -> None:
     caffemodel.write(path, LAYERS)
     whole, chance, refused = path.read_bytes(), random.Random(0), 0
     for _ in range(400):
@@ -172,7 +172,7 @@ def test_solver_states(suffix: str, tmp_path: Path) -> None:
     state = caffemodel.read_solverstate(path)
     assert (state.iter, state.learned_net, state.current_step) == (7, "nets/é.caffemodel", 2)
     assert [each.array().tobytes() for each in state.history] == [each.tobytes() for each in history]
-    with pytest.raises(PrototxtGenError, match="there already"):
+    with pytest.raises(PrototxtGenError, match="already exists"):
         caffemodel.write_solverstate(path, iter=7, learned_net="", history=state.history)
     rejected(path, "begins like|has no group /data")
     if suffix.endswith("h5"):
@@ -183,7 +183,7 @@ def test_solver_states(suffix: str, tmp_path: Path) -> None:
         assert parsed("SolverState", path.read_bytes()).iter == 7
 
 
-def test_solver_states_that_lie(path: Path) -> None:
+def test_inconsistent_solver_states_are_refused(path: Path) -> None:
     def state(**members: Any) -> Path:
         usual = {"iter": np.array([1]), "learned_net": np.bytes_(b"n"), "history/0": BIAS}
         with h5py.File(path, "w") as file:

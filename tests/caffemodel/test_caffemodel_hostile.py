@@ -1,4 +1,4 @@
-"""Files that are damaged, lie, or are something else: one sentence each, soon, and without much memory."""
+"""Damaged, malicious and wrong files: each gives a clear error, in little time and memory."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from prototxt_gen import caffemodel
 from prototxt_gen.caffemodel.reading import parse_blob, parse_net, parse_state
-from prototxt_gen.caffemodel.wire import MOST_FIELDS, encode_head, encode_message, encode_varint
+from prototxt_gen.caffemodel.wire import MAX_FIELDS, encode_head, encode_message, encode_varint
 from prototxt_gen.common.errors import WeightsError
 from tests.support.caffemodel_oracle import blob, loose, message
 
@@ -48,7 +48,7 @@ STATE = message("SolverState", iter=5, learned_net="net", history=[blob([2], [1,
 def touch_net(data: bytes) -> float:
     model = parse_net(memoryview(data), "net.file")
     for layer in model.layers:
-        layer.renewed("T")
+        layer.to_new_layer("T")
         for number in layer.fields:
             layer.message(number)
     return float(sum(np.sum(each.array() != 0) for layer in model.layers for each in layer.blobs))
@@ -77,7 +77,7 @@ SEEDS = [(touch_net, NET), (touch_net, OLD), (touch_state, STATE), (touch_blob, 
 
 
 @pytest.mark.parametrize(("read", "data"), SEEDS)
-def test_cut_off_anywhere(read: Callable[[bytes], Any], data: bytes) -> None:
+def test_truncated_files(read: Callable[[bytes], Any], data: bytes) -> None:
     assert not sentence(read, data)
     refused = sum(bool(sentence(read, data[:size])) for size in range(len(data)))
     assert refused >= len(data) - 8  # what ends between two layers is a shorter file, and only its net can tell
@@ -93,7 +93,7 @@ def test_every_bit_flipped(read: Callable[[bytes], Any], data: bytes) -> None:
 
 @given(st.sampled_from(SEEDS), st.data())
 @settings(deadline=2000, max_examples=300)
-def test_mutations(seed: tuple[Callable[[bytes], Any], bytes], draw: st.DataObject) -> None:
+def test_random_mutations(seed: tuple[Callable[[bytes], Any], bytes], draw: st.DataObject) -> None:
     read, data = seed
     pieces = bytearray(data)
     for _ in range(draw.draw(st.integers(1, 6))):
@@ -105,7 +105,7 @@ def test_mutations(seed: tuple[Callable[[bytes], Any], bytes], draw: st.DataObje
 
 @given(st.binary(max_size=200))
 @settings(deadline=2000)
-def test_anything(data: bytes) -> None:
+def test_random_bytes(data: bytes) -> None:
     for read in (touch_net, touch_state, touch_blob):
         sentence(read, data)
 
@@ -153,12 +153,12 @@ def shape(*dims: int) -> bytes:
         (with_blob(b"\x7b\x0e"), "wire type 6 does not exist"),
     ],
 )
-def test_lies_are_told_with_layer_and_blob(data: bytes, words: str) -> None:
+def test_wrong_sizes_are_errors_with_layer_and_blob(data: bytes, words: str) -> None:
     with pytest.raises(WeightsError, match=f"^net.file: layer 'fc' \\(type unknown\\): blob 0: .*{words}"):
         touch_net(data)
 
 
-def test_faults_of_the_net_itself() -> None:
+def test_errors_outside_of_layers() -> None:
     for data, words in (
         (encode_message(1, b"empty"), "holds no layers"),
         (encode_message(100, b"") + encode_message(2, b""), "mixes V2 layers"),
@@ -170,7 +170,7 @@ def test_faults_of_the_net_itself() -> None:
             touch_net(data)
 
 
-def test_a_claim_costs_no_memory() -> None:
+def test_a_wrong_size_does_not_allocate_memory() -> None:
     data = with_blob(shape(10**9 // 4, 4), encode_head(5, 4 * 10**9), b"0000")
     tracemalloc.start()
     assert "claims 4,000,000,000 bytes" in sentence(touch_net, data)
@@ -191,14 +191,14 @@ FLOODS = {
 
 
 @pytest.mark.parametrize("data", FLOODS.values(), ids=FLOODS.keys())
-def test_floods_of_fields_end_soon(data: bytes) -> None:
+def test_files_of_too_many_fields_are_refused_quickly(data: bytes) -> None:
     start = time.process_time()
-    assert f"more than {MOST_FIELDS:,} fields" in sentence(touch_net, data)
+    assert f"more than {MAX_FIELDS:,} fields" in sentence(touch_net, data)
     assert time.process_time() - start < 4  # it is about one second on a slow machine
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="this system does not tell a process's peak memory")
-def test_floods_fit_into_memory(tmp_path: Path) -> None:
+def test_files_of_many_fields_need_little_memory(tmp_path: Path) -> None:
     path = tmp_path / "flood.caffemodel"
     path.write_bytes(FLOODS["tops"])
     code = (
@@ -227,7 +227,7 @@ def test_floods_fit_into_memory(tmp_path: Path) -> None:
         (bytes(range(128, 256)), "byte 0: "),
     ],
 )
-def test_other_kinds_of_file_are_called_by_name(content: bytes, words: str, tmp_path: Path) -> None:
+def test_other_kinds_of_files_are_named_in_the_error(content: bytes, words: str, tmp_path: Path) -> None:
     path = tmp_path / "net.caffemodel"
     path.write_bytes(content)
     with pytest.raises(WeightsError, match=words) as caught:
@@ -235,7 +235,7 @@ def test_other_kinds_of_file_are_called_by_name(content: bytes, words: str, tmp_
     assert str(caught.value).startswith(f"{path}: ")
 
 
-def test_the_readers_know_each_others_files(tmp_path: Path) -> None:
+def test_each_reader_names_the_files_of_the_others(tmp_path: Path) -> None:
     paths = {name: tmp_path / name for name in ("net", "state", "mean")}
     paths["net"].write_bytes(NET)
     paths["state"].write_bytes(STATE)
@@ -253,7 +253,7 @@ def test_the_readers_know_each_others_files(tmp_path: Path) -> None:
         caffemodel.read_solverstate(paths["net"])
 
 
-def test_what_is_no_file(tmp_path: Path) -> None:
+def test_paths_that_are_not_regular_files(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for name, words in (("pipe", "not a regular file"), ("", "not a regular file"), ("none", "No such file")):
         with pytest.raises(WeightsError, match=words):

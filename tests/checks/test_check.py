@@ -1,4 +1,4 @@
-"""Every rule of `check` finds its fault in a small net, names the line, and keeps still about the sound twin."""
+"""Every rule of `check` finds its problem in a small net, with the line, and none in the corrected net."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import pytest
 
-from prototxt_gen.checks import Problem, Run, check_net, check_solver, runs_of
+from prototxt_gen.checks import NetMode, Problem, check_net, check_solver, intended_modes
 from prototxt_gen.net.prototxt_reader import parse_net
 from prototxt_gen.net.solver import read_solver
 from prototxt_gen.text import parse
@@ -97,14 +97,14 @@ CASES = (
          IMAGE + layer("ReLU", "r", "data", "r", "propagate_down: true propagate_down: false"),
          IMAGE + layer("ReLU", "r", "data", "r", "propagate_down: true")),
     Case("dangling-bottom", "error", 2, "did you mean 'data'", IMAGE + layer("ReLU", "r", "dta", "r"), IMAGE + RELU),
-    Case("dangling-bottom", "error", 2, "comes after it",
+    Case("dangling-bottom", "error", 2, "comes later in the file",
          IMAGE + layer("ReLU", "a", "b", "a") + layer("ReLU", "b", "a", "b"), IMAGE + RELU),
-    Case("made-twice", "error", 3, "is made already",
+    Case("made-twice", "error", 3, "is already written by",
          IMAGE + RELU + layer("Sigmoid", "s", "data", "relu"), IMAGE + RELU + layer("Sigmoid", "s", "relu", "relu")),
-    Case("shared-memory", "warning", 3, "layer 't' of line 4 takes that later",
+    Case("shared-memory", "warning", 3, "layer 't' in line 4 reads 'data' afterwards",
          IMAGE + layer("Flatten", "f", "data", "f") + layer("ReLU", "r", "f", "f") + layer("TanH", "t", "data", "t"),
          IMAGE + layer("Flatten", "f", "data", "f") + layer("TanH", "t", "data", "t") + layer("ReLU", "r", "f", "f")),
-    Case("duplicate-name", "error", 3, "weights go by name",
+    Case("duplicate-name", "error", 3, "weights are found by layer name",
          IMAGE + layer("Convolution", "c", "data", "c", CONV) + layer("Convolution", "c", "data", "d", CONV),
          IMAGE + layer("Convolution", "c", "data", "c", CONV) + layer("Convolution", "d", "data", "d", CONV)),
     Case("duplicate-name", "warning", 3, "line 2", IMAGE + RELU + layer("ReLU", "relu", "relu", "again"),
@@ -135,7 +135,7 @@ CASES = (
     Case("small-batch", "warning", 3, "16 images", bn(batch=16), bn(batch=32)),
     Case("no-filler", "warning", 2, "weight_filler",
          training(layer("Convolution", "conv", "data", "conv", BARE)), SOUND),
-    Case("too-many-params", "error", 2, "given 3 times",
+    Case("too-many-params", "error", 2, "it has 3 param",
          IMAGE + layer("Convolution", "c", "data", "c", f"param {{}} param {{}} param {{}} {CONV}"),
          IMAGE + layer("Convolution", "c", "data", "c", f"param {{}} param {{}} {CONV}")),
     Case("shared-shape", "error", 3, "4x3x5x5 and 4x3x3x3", shared(5), shared(3)),
@@ -144,39 +144,39 @@ CASES = (
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.code}:{case.says}")
-def test_rule(case: Case) -> None:
+def test_rule_finds_its_problem_only_in_the_wrong_net(case: Case) -> None:
     found = [problem for problem in problems(case.wrong) if problem.code == case.code]
     assert [(one.severity, one.line) for one in found] == [(case.severity, case.line)], problems(case.wrong)
     assert case.says in str(found[0])
     assert not [problem for problem in problems(case.right) if problem.code == case.code]
 
 
-def test_a_sound_net_has_no_problem() -> None:
+def test_a_correct_net_has_no_problems() -> None:
     assert problems(SOUND) == []
 
 
-def test_everything_at_once() -> None:
+def test_all_problems_are_reported_at_once() -> None:
     text = IMAGE + layer("Convoltion", "a", "dta", "a") + layer("Eltwise", "b", "data", "b")
     assert {one.code for one in problems(text)} >= {"unknown-type", "dangling-bottom", "arity"}
 
 
-def test_only_root_causes() -> None:
+def test_only_root_causes_are_reported() -> None:
     text = IMAGE + layer("Eltwise", "e", "data", "e") + layer("ReLU", "r", "e", "r") + layer("ReLU", "s", "r", "s")
     assert [one.layer for one in problems(text)] == ["e"]
 
 
-def test_strict() -> None:
+def test_strict_turns_warnings_into_errors() -> None:
     text = IMAGE + layer("Convoltion", "c", "data", "c", "foo: 1")
     assert {one.severity for one in problems(text)} == {"warning"}
     assert {one.severity for one in problems(text, strict=True)} == {"error"}
 
 
-def test_house_form() -> None:
+def test_form_of_messages() -> None:
     (problem,) = problems(IMAGE + layer("Eltwise", "A/fusion", "data", "e"))
     assert str(problem) == "line 2: layer 'A/fusion' (Eltwise): it takes 2 or more bottoms, not 1"
 
 
-def test_each_phase() -> None:
+def test_problems_name_their_phase() -> None:
     train = layer("DummyData", "d", "", "data", "include { phase: TRAIN } dummy_data_param { shape { dim: 4 dim: 9 } }")
     test = layer("DummyData", "d", "", "other", "include { phase: TEST } dummy_data_param { shape { dim: 4 dim: 9 } }")
     found = [one for one in problems(train + test + RELU) if one.code == "dangling-bottom"]
@@ -185,10 +185,10 @@ def test_each_phase() -> None:
     assert [one.phase for one in both] == [""]
 
 
-def test_a_phase_without_data_is_not_one_of_the_file() -> None:
+def test_a_phase_without_data_is_not_checked() -> None:
     train = layer("DummyData", "d", "", "data", "include { phase: TRAIN } dummy_data_param { shape { dim: 4 dim: 9 } }")
-    assert [run.phase for run in runs_of(parse_net(train + RELU))] == ["TRAIN"]
-    assert runs_of(parse_net(IMAGE + RELU)) == [Run("TEST")]
+    assert [run.phase for run in intended_modes(parse_net(train + RELU))] == ["TRAIN"]
+    assert intended_modes(parse_net(IMAGE + RELU)) == [NetMode("TEST")]
 
 
 SOLVER = 'net: "net.prototxt" base_lr: 0.1 lr_policy: "fixed" max_iter: 10 momentum: 0.9\n'

@@ -1,4 +1,4 @@
-"""What `check` tells of gradients that Caffe gets wrong, beside Caffe: tops written over, windows beyond the image."""
+"""`check` warns of gradients that are wrong in Caffe: overwritten tops, pooling windows outside the image."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from prototxt_gen.checks import Run, check_net
+from prototxt_gen.checks import NetMode, check_net
 from prototxt_gen.net.prototxt_reader import parse_net
 from tests.support.caffe_support import caffe_or_skip
 
@@ -50,7 +50,7 @@ def net(it: str, over: str = HALF, above: str = "flat", spec: str = "") -> str:
 
 
 def told(text: str, phase: str = "TRAIN") -> list[str]:
-    return [str(one) for one in check_net(parse_net(text), runs=[Run(phase)]) if one.code == "lost-top"]
+    return [str(one) for one in check_net(parse_net(text), modes=[NetMode(phase)]) if one.code == "lost-top"]
 
 
 def gradient(folder: Path, text: str, weights: list[Any]) -> Any:
@@ -74,7 +74,7 @@ def gradient(folder: Path, text: str, weights: list[Any]) -> Any:
 
 @pytest.mark.caffe
 @pytest.mark.parametrize("it", READERS + OTHERS)
-def test_the_rule_tells_what_caffe_gets_wrong(it: str, tmp_path: Path) -> None:
+def test_the_rule_warns_exactly_where_the_gradient_of_caffe_is_wrong(it: str, tmp_path: Path) -> None:
     caffe_or_skip()
     weights: list[Any] = []
     sound = gradient(tmp_path, net(it, above="over"), weights)
@@ -84,9 +84,9 @@ def test_the_rule_tells_what_caffe_gets_wrong(it: str, tmp_path: Path) -> None:
     assert not told(net(it, above="over"))
 
 
-def test_the_sentence_names_both_layers() -> None:
+def test_the_message_names_both_layers() -> None:
     (one,) = told(net("Sigmoid"))
-    assert "layer 'over' (Scale): it writes over 'flat', from which layer 'it' (Sigmoid) of line 6 takes" in one
+    assert "layer 'over' (Scale): it overwrites 'flat' in place, which layer 'it' (Sigmoid) in line 6 needs" in one
 
 
 @pytest.mark.parametrize("text", [
@@ -96,11 +96,11 @@ def test_the_sentence_names_both_layers() -> None:
     net("Normalize param { lr_mult: 0 }"),
     net("TanH").replace('layer { name: "loss"', 'layer { include { phase: TEST } name: "loss"'),
 ], ids=["nothing changed", "nothing learned", "no gradient goes down", "no scale learned", "no loss"])  # fmt: skip
-def test_it_is_silent_where_nothing_is_lost(text: str) -> None:
+def test_no_warning_if_the_gradient_is_right(text: str) -> None:
     assert not told(text)
 
 
-def test_it_is_about_training() -> None:
+def test_no_warning_outside_of_training() -> None:
     assert told(net("TanH"))
     assert not told(net("TanH"), "TEST")
 
@@ -109,7 +109,7 @@ def test_it_is_about_training() -> None:
 @pytest.mark.parametrize(("pool", "size", "beyond"), [
     ("MAX", 6, True), ("AVE", 6, True), ("MAX", 5, False), ("MAX", 7, False), ("AVE", 8, False),
 ])  # fmt: skip
-def test_a_window_without_a_pixel_is_told(pool: str, size: int, beyond: bool, tmp_path: Path) -> None:
+def test_a_pooling_window_without_a_pixel_gives_a_warning(pool: str, size: int, beyond: bool, tmp_path: Path) -> None:
     """Two pixels, then one that is left out: of six, the third window would begin at the seventh."""
     caffe = caffe_or_skip()
     text = f"""input: "x" input_shape {{ dim: 1 dim: 1 dim: 4 dim: {size} }}
@@ -123,4 +123,4 @@ def test_a_window_without_a_pixel_is_told(pool: str, size: int, beyond: bool, tm
     (problems,) = [[str(p) for p in check_net(parse_net(text)) if p.code == "empty-window"]]
     assert bool(problems) == beyond
     if beyond:
-        assert "its last windows begin beyond its bottom 1x1x4x6" in problems[0]
+        assert "its last windows lie outside its bottom 1x1x4x6" in problems[0]

@@ -118,7 +118,7 @@ def test_choices_are_those_of_the_code() -> None:
     pairs = [
         (emit_command.UNIT_TYPES.choices, residual_nets.UNITS),
         (emit_command.STEMS.choices, residual_nets.STEMS),
-        (emit_command.ATTENTIONS.choices, attention_block.JOINS),
+        (emit_command.ATTENTIONS.choices, attention_block.FUSIONS),
         (emit_command.MASK_ACTIVATIONS.choices, attention_block.MASK_ACTIVATIONS),
         (emit_command.MASKS.choices, attention_block.MASKS),
         (emit_command.BN_STYLES.choices, basic_blocks.BN_STYLES),

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from prototxt_gen import analyse, caffemodel, parse_net
-from prototxt_gen.schema.dialect import dialect
+from prototxt_gen.schema.dialect import find_dialect
 from prototxt_gen.weights import Weights, write
 from tests.support.hostile_support import damaged, faults, run
 from tests.support.sane_weights import sane_weights
@@ -39,7 +39,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "net.prototxt").write_text(NET)
     analysis = analyse(parse_net(NET))
     for name in ("w.caffemodel", "w.caffemodel.h5"):
-        write(folder / name, analysis, sane_weights(analysis), dialect("bvlc"))
+        write(folder / name, analysis, sane_weights(analysis), find_dialect("bvlc"))
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (4, 8, 8, 3), dtype="uint8")
     np.savez(folder / "set.npz", x=pixels, y=np.arange(4))
@@ -99,7 +99,7 @@ def not_a_number(place: Path, folder: Path) -> list[bytes]:
         blobs = {
             name: {role: np.full_like(a, value) for role, a in roles.items()} for name, roles in sound.blobs.items()
         }
-        write(folder / "odd", analysis, Weights(blobs), dialect("bvlc"), force=True)
+        write(folder / "odd", analysis, Weights(blobs), find_dialect("bvlc"), force=True)
         files.append((folder / "odd").read_bytes())
     return files
 

@@ -18,11 +18,11 @@ from prototxt_gen.analysis import analyse
 from prototxt_gen.cli import cli
 from prototxt_gen.common.errors import UnsupportedError
 from prototxt_gen.models import build
-from prototxt_gen.net.prototxt_reader import parse_net, read
+from prototxt_gen.net.prototxt_reader import parse_net, read_net
 from prototxt_gen.net.render import net_text
-from prototxt_gen.passes.to_deploy import deploy
-from prototxt_gen.passes.to_dialect import to_dialect, types_of
-from prototxt_gen.schema.dialect import DIALECTS, dialect
+from prototxt_gen.passes.to_deploy import to_deploy
+from prototxt_gen.passes.to_dialect import layer_types_of, to_dialect
+from prototxt_gen.schema.dialect import DIALECTS, find_dialect
 
 
 def run(*arguments: str | Path, code: int = 0) -> Result:
@@ -63,7 +63,7 @@ def write(folder: Path, text: str, name: str = "in.prototxt") -> Path:
 
 
 def test_summary_says_what_the_analysis_says(net: Path) -> None:
-    analysis = analyse(read(net))
+    analysis = analyse(read_net(net))
     data = json.loads(run("summary", net, "--json").stdout)
     assert (data["parameters"], data["macs"]) == (analysis.parameters, analysis.macs)
     assert [one["macs"] for one in data["layers"]] == [row.macs for row in analysis.rows]
@@ -75,7 +75,7 @@ def test_summary_says_what_the_analysis_says(net: Path) -> None:
 def test_summary_of_another_size(net: Path) -> None:
     data = json.loads(run("summary", net, "--input-size", "2x3x32x32", "--json").stdout)
     assert data["inputs"] == [{"blob": "data", "shape": [2, 3, 32, 32]}]
-    assert data["macs"] == 2 * analyse(read(net)).macs
+    assert data["macs"] == 2 * analyse(read_net(net)).macs
 
 
 def test_summary_in_each_phase(tmp_path: Path) -> None:
@@ -182,7 +182,7 @@ def test_view_serves_the_file(net: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 def convert(folder: Path, text: str, *arguments: str, code: int = 0) -> Any:
     output = folder / "out.prototxt"
     result = run("convert", "prototxt", write(folder, text), "-o", output, "--force", *arguments, code=code)
-    return read(output) if code == 0 else result.stderr
+    return read_net(output) if code == 0 else result.stderr
 
 
 def test_v1_becomes_v2(tmp_path: Path) -> None:
@@ -235,20 +235,20 @@ def test_a_merged_batch_norm_stays_merged(tmp_path: Path) -> None:
     text = LENET.replace('bottom: "conv1" top: "ip"', 'bottom: "bn" top: "ip"').replace(
         'layer { name: "ip"', bn + 'layer { name: "ip"'
     )
-    net = deploy(parse_net(text), {"data": (1, 1, 28, 28)})
+    net = to_deploy(parse_net(text), {"data": (1, 1, 28, 28)})
     (row,) = [row for row in analyse(net).rows if row.layer.name == "bn"]
     assert len(row.blobs) == 5
 
 
 def test_to_train_val_and_back(tmp_path: Path) -> None:
-    deployed = net_text(deploy(parse_net(LENET), {"data": (1, 1, 28, 28)}))
+    deployed = net_text(to_deploy(parse_net(LENET), {"data": (1, 1, 28, 28)}))
     trained = convert(tmp_path, deployed, "--to-train-val", "--data-layer", "lmdb", "--batch", "48")
     assert [layer.type for layer in trained.layers][:2] == ["Data", "Data"]
     assert trained.layers[-1].type == "Accuracy"
     text = (tmp_path / "out.prototxt").read_text()
     assert "batch_size: 48" in text and "crop_size: 28" in text and "# 48x20x24x24" in text
     run("check", tmp_path / "out.prototxt")
-    again = deploy(trained, {"data": (1, 1, 28, 28)})
+    again = to_deploy(trained, {"data": (1, 1, 28, 28)})
     assert [(one.name, one.type) for one in again.layers] == [
         (one.name, one.type) for one in parse_net(deployed).layers
     ]
@@ -289,17 +289,17 @@ def test_said_otherwise_in_another_dialect(tmp_path: Path, name: str, text: str,
 
 def test_rounding_of_pooling_is_renamed() -> None:
     floor = parse_net(one_layer("Pooling", "pooling_param { kernel_size: 3 stride: 2 round_mode: FLOOR }"))
-    renamed = to_dialect(floor, dialect("brocolli"))
+    renamed = to_dialect(floor, find_dialect("brocolli"))
     assert "ceil_mode: false" in net_text(renamed)
     assert analyse(renamed).rows[0].tops == analyse(floor).rows[0].tops
-    assert to_dialect(renamed, dialect("bvlc")).layers == floor.layers
+    assert to_dialect(renamed, find_dialect("bvlc")).layers == floor.layers
     with pytest.raises(UnsupportedError, match=r"pooling_param\.round_mode"):
-        to_dialect(floor, dialect("ssd"))
+        to_dialect(floor, find_dialect("ssd"))
 
 
 def test_fields_set_to_their_default_are_left_out() -> None:
     ceil = parse_net(one_layer("Pooling", "pooling_param { kernel_size: 3 round_mode: CEIL }"))
-    assert "round_mode" not in net_text(to_dialect(ceil, dialect("ssd")))
+    assert "round_mode" not in net_text(to_dialect(ceil, find_dialect("ssd")))
 
 
 def test_all_that_a_dialect_lacks_is_one_error(tmp_path: Path) -> None:
@@ -315,20 +315,22 @@ def test_all_that_a_dialect_lacks_is_one_error(tmp_path: Path) -> None:
 
 def test_a_layer_of_another_meaning_is_refused() -> None:
     net = parse_net(one_layer("Normalize", "norm_param { across_spatial: false }"))
-    to_dialect(net, dialect("ssd"))
+    to_dialect(net, find_dialect("ssd"))
     with pytest.raises(UnsupportedError):
-        to_dialect(net, dialect("happynear"))
+        to_dialect(net, find_dialect("happynear"))
 
 
 def test_dialects_know_their_types() -> None:
-    assert set(DIALECTS) == {name for name in DIALECTS if "Convolution" in types_of(dialect(name))}
-    assert "BatchNorm" not in types_of(dialect("yjxiong")) and "Permute" in types_of(dialect("brocolli"))
+    assert set(DIALECTS) == {name for name in DIALECTS if "Convolution" in layer_types_of(find_dialect(name))}
+    assert "BatchNorm" not in layer_types_of(find_dialect("yjxiong")) and "Permute" in layer_types_of(
+        find_dialect("brocolli")
+    )
 
 
 @pytest.mark.caffe
 def test_the_types_of_the_installed_caffe() -> None:
     caffe = pytest.importorskip("caffe")
-    assert types_of(dialect("prototxt-gen")) <= set(caffe.layer_type_list())
+    assert layer_types_of(find_dialect("prototxt-gen")) <= set(caffe.layer_type_list())
 
 
 # ---- files that are broken in every way

@@ -27,7 +27,7 @@ from prototxt_gen import analyse, build, parse_net
 from prototxt_gen.cli import cli
 from prototxt_gen.common.errors import NetError, PrototxtGenError, UnsupportedError
 from prototxt_gen.net.render import net_text
-from prototxt_gen.schema.dialect import dialect
+from prototxt_gen.schema.dialect import find_dialect
 from prototxt_gen.weights import write
 from tests.support.sane_weights import sane_weights
 
@@ -71,7 +71,7 @@ def write_files(folder: Path, text: str) -> tuple[Path, Path]:
     analysis = analyse(net.at("TEST"))
     prototxt, model = folder / "net.prototxt", folder / "net.caffemodel"
     prototxt.write_text(net_text(net))
-    write(model, analysis, sane_weights(analysis), dialect("prototxt-gen"))
+    write(model, analysis, sane_weights(analysis), find_dialect("prototxt-gen"))
     return prototxt, model
 
 

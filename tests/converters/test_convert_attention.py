@@ -10,7 +10,7 @@ from converters import read_net_with_weights
 from converters.verification.comparison_inputs import seeded_inputs
 from converters.verification.verify import verify
 from prototxt_gen import analyse, build, net_text
-from prototxt_gen.schema.dialect import dialect
+from prototxt_gen.schema.dialect import find_dialect
 from prototxt_gen.weights import as_variance, write
 from tests.support.caffe_support import caffe_or_skip
 from tests.support.sane_weights import sane_weights

@@ -21,7 +21,7 @@ from prototxt_gen import analyse, layers, parse_net
 from prototxt_gen.cli import cli
 from prototxt_gen.common.errors import UnsupportedError
 from prototxt_gen.ir import Net
-from prototxt_gen.schema.dialect import dialect
+from prototxt_gen.schema.dialect import find_dialect
 from prototxt_gen.weights import Weights, write
 from tests import golden
 from tests.support.sane_weights import sane_weights
@@ -53,7 +53,7 @@ def files(folder: Path, text: str) -> tuple[Path, Path]:
     net: Net = parse_net(text)
     analysis = analyse(net)
     (folder / "net.prototxt").write_text(text)
-    write(folder / "net.caffemodel", analysis, sane_weights(analysis), dialect("bvlc"))
+    write(folder / "net.caffemodel", analysis, sane_weights(analysis), find_dialect("bvlc"))
     return folder / "net.prototxt", folder / "net.caffemodel"
 
 

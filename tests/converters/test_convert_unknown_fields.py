@@ -14,8 +14,8 @@ from converters.verification.verify import verify
 from prototxt_gen import analyse, parse_net
 from prototxt_gen.cli import cli
 from prototxt_gen.common.errors import UnsupportedError, WeightsError
-from prototxt_gen.net.lowering_checks import ready
-from prototxt_gen.schema.dialect import dialect
+from prototxt_gen.net.lowering_checks import analyse_for_conversion
+from prototxt_gen.schema.dialect import find_dialect
 from prototxt_gen.weights import write
 from tests.support.sane_weights import sane_weights
 
@@ -35,7 +35,7 @@ def net(inside: str = "", beside: str = "") -> str:
 @pytest.fixture
 def weights(tmp_path: Path) -> Path:
     analysis = analyse(parse_net(net()))
-    write(tmp_path / "n.caffemodel", analysis, sane_weights(analysis), dialect("bvlc"))
+    write(tmp_path / "n.caffemodel", analysis, sane_weights(analysis), find_dialect("bvlc"))
     return tmp_path / "n.caffemodel"
 
 
@@ -62,7 +62,7 @@ def test_a_field_that_only_training_uses_is_left_out_with_a_remark(path: str, we
 @pytest.mark.parametrize("path", HARMLESS)
 def test_the_same_field_is_refused_without_a_conversion(path: str) -> None:
     with pytest.raises(UnsupportedError, match=path):
-        ready(parse_net(HARMLESS[path]).at("TEST"))
+        analyse_for_conversion(parse_net(HARMLESS[path]).at("TEST"))
 
 
 REFUSED = {

@@ -20,9 +20,9 @@ from prototxt_gen import analyse, parse_net
 from prototxt_gen.cli import cli
 from prototxt_gen.common.errors import PrototxtGenError
 from prototxt_gen.net.render import net_text
-from prototxt_gen.passes.bn_merge import merge
-from prototxt_gen.passes.bn_split import split
-from prototxt_gen.schema.dialect import DIALECTS, dialect
+from prototxt_gen.passes.bn_merge import merge_batch_norms
+from prototxt_gen.passes.bn_split import split_batch_norms
+from prototxt_gen.schema.dialect import DIALECTS, find_dialect
 from prototxt_gen.weights import as_inverse_std, as_variance, write
 from tests.support.caffe_support import caffe_or_skip
 from tests.support.sane_weights import sane_weights

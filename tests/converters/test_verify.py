@@ -23,7 +23,7 @@ from prototxt_gen import analyse, parse_net
 from prototxt_gen.cli import cli
 from prototxt_gen.common.errors import PrototxtGenError, RuntimeMissingError
 from prototxt_gen.net.render import net_text
-from prototxt_gen.schema.dialect import dialect
+from prototxt_gen.schema.dialect import find_dialect
 from prototxt_gen.weights import Weights, write
 from tests.support.sane_weights import sane_weights
 
@@ -193,7 +193,7 @@ def test_the_verify_command_finds_a_wrong_model(files: tuple[Path, Path], tmp_pa
     assert run_onnx_export(model, tmp_path / "m.onnx", seeded_inputs(model)).keys() >= {"conv", "ip", "prob"}
     analysis = analyse(parse_net(NET).at("TEST"))
     other = tmp_path / "other.caffemodel"
-    write(other, analysis, sane_weights(analysis, seed=7), dialect("bvlc"))
+    write(other, analysis, sane_weights(analysis, seed=7), find_dialect("bvlc"))
     arguments = ["verify", str(prototxt), str(other), "--against", "torch", "--model", str(tmp_path / "m.onnx")]
     result = CliRunner().invoke(cli, arguments)
     assert result.exit_code == 1

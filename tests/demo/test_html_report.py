@@ -1,4 +1,4 @@
-"""The demo's report: one page, complete in itself, that a browser shows without a complaint."""
+"""The report of the demo: charts, tables, and one self-contained HTML page that a browser shows without errors."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from prototxt_gen.common.errors import PrototxtGenError
 from prototxt_gen.demo import html_report
-from prototxt_gen.demo.line_charts import Line, chart, smoothed, thinned, ticks
-from prototxt_gen.evaluate.scores import count
+from prototxt_gen.demo.line_charts import Line, line_chart, smoothed, thinned, tick_values
+from prototxt_gen.evaluate.scores import evaluation_of_scores
 from tests.support.browser import asked
 from tests.support.demo_support import small_demo_run
 
@@ -27,7 +27,7 @@ def test_ticks_are_round_and_enclose_the_values(one: float, other: float) -> Non
     low, high = min(one, other), max(one, other)
     if high - low < 1e-6:
         return
-    found = ticks(low, high)
+    found = tick_values(low, high)
     step = found[1] - found[0]
     assert found[0] <= low + 1e-6 * step
     assert found[-1] >= high - 1e-6 * step
@@ -36,14 +36,14 @@ def test_ticks_are_round_and_enclose_the_values(one: float, other: float) -> Non
     assert min(abs(mantissa - nice) for nice in (1, 2, 2.5, 5, 10)) < 1e-3
 
 
-def test_points_lie_where_the_axes_say() -> None:
-    made = chart([Line("a", [(0, 0.0), (50, 0.5), (100, 1.0)], "red", dots=True)], 300, 200, percent=True)
+def test_points_match_the_axes() -> None:
+    made = line_chart([Line("a", [(0, 0.0), (50, 0.5), (100, 1.0)], "red", dots=True)], 300, 200, percent=True)
     (drawn,) = made.lines
     assert drawn.dots[0][:2] == (made.left, made.bottom)
     assert drawn.end == (made.right, made.top)
     assert drawn.dots[1][0] == pytest.approx((made.left + made.right) / 2)
     assert [tick.text for tick in made.up] == ["0 %", "20 %", "40 %", "60 %", "80 %", "100 %"]
-    assert chart([Line("none", [], "red")]).lines == []
+    assert line_chart([Line("none", [], "red")]).lines == []
 
 
 def test_smoothing_starts_at_the_first_value_and_keeps_a_constant() -> None:
@@ -52,9 +52,9 @@ def test_smoothing_starts_at_the_first_value_and_keeps_a_constant() -> None:
     assert len(thinned([(x, x) for x in range(1000)], 100)) <= 101
 
 
-def test_a_cell_is_as_strong_as_its_share() -> None:
+def test_the_colour_strength_of_a_cell_follows_its_share() -> None:
     scores = np.eye(2, dtype="float32")[[0, 0, 1, 1, 1]]
-    table = html_report.confusion(count("x", scores, np.array([0, 0, 0, 0, 1])), ("a", "b"))
+    table = html_report.confusion_table(evaluation_of_scores("x", scores, np.array([0, 0, 0, 0, 1])), ("a", "b"))
     assert [[cell["count"] for cell in row["cells"]] for row in table["rows"]] == [[2, 2], ["", 1]]
     assert [row["right"] for row in table["rows"]] == ["50.0%", "100.0%"]
     assert table["rows"][0]["cells"][1]["told"] == "2 of 4: a taken for b"
@@ -78,8 +78,8 @@ class _Balanced(HTMLParser):
             assert self.open.pop() == tag
 
 
-def test_the_page_is_complete_in_itself() -> None:
-    asked, *_ = small_demo_run()
+def test_the_page_is_self_contained() -> None:
+    asked, *_ = told()
     text = asked.report.read_text()
     parser = _Balanced()
     parser.feed(text)
@@ -91,12 +91,12 @@ def test_the_page_is_complete_in_itself() -> None:
         assert (asked.out / link).is_file(), link
 
 
-def test_the_page_tells_what_was_found() -> None:
-    asked, story, _ = small_demo_run()
+def test_the_page_has_the_results() -> None:
+    asked, story, _ = told()
     text = asked.report.read_text()
     (first, *_) = story.ran()
     assert first.evaluation is not None
-    assert f"<b>{first.evaluation.top(1):.2%}</b>" in text
+    assert f"<b>{first.evaluation.top_accuracy(1):.2%}</b>" in text
     assert "They predict the same class for every one of them." in text
     for words in ("AttentionA_1", "AttentionB_1", "AttentionC_1", "attention-56-cifar", "ONNX Runtime", "pycaffe"):
         assert words in text
@@ -105,11 +105,11 @@ def test_the_page_tells_what_was_found() -> None:
         assert (outcome.state == "not run") == (f'<b>{outcome.runtime}</b></td><td><span class="pill">not run' in text)
 
 
-def test_a_demo_that_has_not_ended_has_no_report() -> None:
+def test_an_incomplete_demo_has_no_report() -> None:
     from dataclasses import replace
 
-    _, story, _ = small_demo_run()
-    with pytest.raises(PrototxtGenError, match="has not come to its end"):
+    _, story, _ = told()
+    with pytest.raises(PrototxtGenError, match="the demo is not complete"):
         html_report.html_text(replace(story, trained=None))
 
 

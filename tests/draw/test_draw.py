@@ -1,4 +1,4 @@
-"""What a drawing holds, in each of its forms."""
+"""Drawings of nets: their contents, and the export as DOT, SVG, PNG and HTML."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from prototxt_gen.analysis import analyse
 from prototxt_gen.cli import cli
 from prototxt_gen.common.errors import PrototxtGenError, RuntimeMissingError
 from prototxt_gen.draw import dot
-from prototxt_gen.draw.dot import dot_text, rendered
-from prototxt_gen.draw.drawing import Box, Drawing, Scope, drawing, family, within
+from prototxt_gen.draw.dot import dot_text, render_with_graphviz
+from prototxt_gen.draw.drawing import Box, Drawing, Scope, family, make_drawing, name_in_scope
 from prototxt_gen.draw.html import html_text
 from prototxt_gen.models import build
 from prototxt_gen.net.prototxt_reader import parse_net
@@ -34,7 +34,7 @@ layer { name: "block" type: "Eltwise" bottom: "block/a" bottom: "block/b" top: "
 
 
 def drawn(text: str) -> Drawing:
-    return drawing(analyse(parse_net(text).at("TEST")))
+    return make_drawing(analyse(parse_net(text).at("TEST")))
 
 
 def children(scope: Scope) -> list[str]:
@@ -47,7 +47,7 @@ def test_a_layer_that_only_follows_is_stacked() -> None:
     assert [row.layer.name for row in stack.rows] == ["conv", "conv/bn", "relu"]
 
 
-def test_a_blob_with_two_takers_ends_a_stack() -> None:
+def test_a_blob_with_two_readers_ends_a_stack() -> None:
     made = drawn(TINY.replace('bottom: "block/a" bottom: "block/b"', 'bottom: "conv" bottom: "block/b"'))
     assert [row.layer.name for row in next(box for box in made.boxes if box.name == "conv").rows] == ["conv"]
 
@@ -64,7 +64,7 @@ def test_scopes_and_edges() -> None:
 
 def test_every_bottom_is_an_edge_or_inside_a_stack() -> None:
     analysis = analyse(build("attention-56-cifar"))
-    made = drawing(analysis)
+    made = make_drawing(analysis)
     bottoms = sum(len(row.layer.bottoms) for row in analysis.rows)
     inside = sum(len(box.rows) - 1 for box in made.boxes if box.rows)
     assert len(made.edges) == bottoms - inside + len(analysis.net.outputs)
@@ -73,7 +73,7 @@ def test_every_bottom_is_an_edge_or_inside_a_stack() -> None:
 
 
 def test_attention_92_collapses_to_its_blocks() -> None:
-    tops = children(drawing(analyse(build("attention-92"))).root)
+    tops = children(make_drawing(analyse(build("attention-92"))).root)
     assert len(tops) < 25
     assert {"AttentionA_1/", "AttentionB_2/", "AttentionC_3/"} <= set(tops)
     assert "AttentionA_1_residual" not in tops  # its neighbours are all in AttentionA_1, and so it is there
@@ -90,28 +90,28 @@ def test_families() -> None:
     assert family(parse_net('layer { name: "x" type: "Nonsense" bottom: "a" top: "b" }').layers[0]) == "unknown"
 
 
-def test_names_within() -> None:
-    assert [within("a/b/c", "a"), within("a/b", "a/b"), within("a", "")] == ["b/c", "b", "a"]
+def test_names_in_scopes() -> None:
+    assert [name_in_scope("a/b/c", "a"), name_in_scope("a/b", "a/b"), name_in_scope("a", "")] == ["b/c", "b", "a"]
 
 
 def test_dot_needs_no_program(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     assert dot_text(drawn(TINY)).startswith("digraph")
     with pytest.raises(RuntimeMissingError, match="apt-get install graphviz"):
-        rendered(drawn(TINY), "svg")
+        render_with_graphviz(drawn(TINY), "svg")
 
 
 @needs_dot
 @pytest.mark.parametrize("expanded", [False, True])
 def test_svg_holds_every_block(expanded: bool) -> None:
-    svg = rendered(drawn(TINY), "svg", expanded).decode()
+    svg = render_with_graphviz(drawn(TINY), "svg", expanded).decode()
     assert "1x4x6x6" in svg
     assert (">Sigmoid" in svg) and (svg.count("cluster") >= 1) == expanded
 
 
 @needs_dot
 def test_png() -> None:
-    assert rendered(drawn(TINY), "png").startswith(b"\x89PNG")
+    assert render_with_graphviz(drawn(TINY), "png").startswith(b"\x89PNG")
 
 
 @needs_dot
@@ -120,14 +120,14 @@ def test_any_name_can_be_drawn(name: str) -> None:
     written = name if name.startswith(("x\\", "\\0")) else name.replace("\\", "\\\\").replace('"', '\\"')
     made = drawn(f'layer {{ name: "{written}" type: "ReLU" bottom: "{written}" top: "t" }}')
     for expanded in (False, True):
-        assert b"<svg" in rendered(made, "svg", expanded)
+        assert b"<svg" in render_with_graphviz(made, "svg", expanded)
     assert "<script>" not in html_text(made).split('id="net">')[1].split("</script>")[0]
 
 
 def test_too_many_boxes_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dot, "MOST_BOXES", 2)
+    monkeypatch.setattr(dot, "MAX_BOXES", 2)
     with pytest.raises(PrototxtGenError, match=r"write \.html or \.dot"):
-        rendered(drawn(TINY), "svg")
+        render_with_graphviz(drawn(TINY), "svg")
 
 
 def page(text: str) -> tuple[str, dict[str, object]]:
@@ -136,7 +136,7 @@ def page(text: str) -> tuple[str, dict[str, object]]:
     return text, data
 
 
-def test_html_is_one_file_without_network() -> None:
+def test_html_needs_no_other_files_and_no_network() -> None:
     text, data = page(html_text(drawn(TINY)))
     assert set(re.findall(r"https?://[\w./]+", text)) == {"http://www.w3.org/2000/svg"}
     assert not re.search(r"(src|href)=", text)
@@ -146,7 +146,7 @@ def test_html_is_one_file_without_network() -> None:
 
 def test_html_holds_every_layer_once() -> None:
     analysis = analyse(build("attention-92"))
-    _, data = page(html_text(drawing(analysis), expanded=True))
+    _, data = page(html_text(make_drawing(analysis), expanded=True))
 
     def names(item: dict[str, list[dict[str, object]]]) -> list[object]:
         own = [layer["name"] for layer in item.get("layers", [])]
@@ -172,7 +172,7 @@ def test_command(tmp_path: Path) -> None:
 def test_a_browser_opens_blocks_and_finds_layers(tmp_path: Path) -> None:
     found = asked(
         tmp_path / "net.html",
-        html_text(drawing(analyse(build("attention-56-cifar")))),
+        html_text(make_drawing(analyse(build("attention-56-cifar")))),
         """
         const q = s => document.querySelectorAll(s), button = id => document.getElementById(id).click();
         const wanted = net.root.children.length, shut = q(".block").length;

@@ -1,4 +1,4 @@
-"""`classify`: classes of pictures, and masks drawn over them as HTML, PNG and files."""
+"""`classify`: classes of image files, and attention masks drawn as HTML, PNG and folder."""
 
 from __future__ import annotations
 
@@ -14,7 +14,16 @@ import torch
 
 from prototxt_gen.analysis import analyse
 from prototxt_gen.common.errors import NetError, PrototxtGenError
-from prototxt_gen.evaluate.attention_maps import Mask, Seen, mask_values, masks_of, overlay, shown, tiles, write
+from prototxt_gen.evaluate.attention_maps import (
+    Mask,
+    MaskedImage,
+    enlarged_colour,
+    find_mask_values,
+    mask_tiles,
+    masks_of_image,
+    overlay,
+    write_masks,
+)
 from prototxt_gen.models import build
 from prototxt_gen.net.prototxt_reader import parse_net
 from prototxt_gen.runtime.torch_net import TorchNet
@@ -55,7 +64,7 @@ def _classify(folder: Path, *more: object) -> tuple[object, ...]:
     return ("classify", *files, "--scale", "0.02", *more)
 
 
-def test_probabilities_are_the_nets_own_best_first(place: Path) -> None:
+def test_probabilities_are_those_of_the_net_in_descending_order(place: Path) -> None:
     found = call_json(*_classify(place, "--labels", place / "labels.txt", "--count", 3))
     for one, name in zip(found, ("p0.png", "p1.png"), strict=True):
         scores = _blobs(place, name)["prob"][0]
@@ -65,20 +74,20 @@ def test_probabilities_are_the_nets_own_best_first(place: Path) -> None:
         np.testing.assert_allclose([each["probability"] for each in one["classes"]], scores[order], rtol=1e-4)
 
 
-def test_onnx_says_the_same(place: Path) -> None:
+def test_onnx_gives_the_same_classes(place: Path) -> None:
     torch_, onnx = (call_json(*_classify(place, "--backend", name)) for name in ("torch", "onnx"))
     for one, other in zip(torch_, onnx, strict=True):
         probabilities = [[each["probability"] for each in seen["classes"]] for seen in (one, other)]
         np.testing.assert_allclose(probabilities[0], probabilities[1], rtol=1e-4)
 
 
-def test_words_are_a_line_for_each_class(place: Path) -> None:
+def test_output_has_a_line_for_each_class(place: Path) -> None:
     lines = call(*_classify(place, "--count", 2)).stdout.splitlines()
     assert [line.strip() for line in lines if "%" not in line] == [str(place / "p0.png"), str(place / "p1.png")]
     assert len(lines) == 6
 
 
-def test_a_page_of_masks_needs_nothing_beside_it(place: Path, tmp_path: Path) -> None:
+def test_the_html_page_of_masks_is_self_contained(place: Path, tmp_path: Path) -> None:
     page = tmp_path / "masks.html"
     assert call(*_classify(place, "--masks", page, "--labels", place / "labels.txt")).exit_code == 0
     text = page.read_text()
@@ -91,7 +100,7 @@ def test_a_page_of_masks_needs_nothing_beside_it(place: Path, tmp_path: Path) ->
     assert "p0.png" in text
 
 
-def test_masks_as_a_sheet_and_as_files(place: Path, tmp_path: Path) -> None:
+def test_masks_as_png_and_as_folder(place: Path, tmp_path: Path) -> None:
     assert call(*_classify(place, "--masks", tmp_path / "sheet.png")).exit_code == 0
     assert _image(tmp_path / "sheet.png").shape[0] > 400
     assert call(*_classify(place, "--masks", tmp_path / "folder")).exit_code == 0
@@ -105,7 +114,7 @@ def test_existing_drawings_stay_unless_forced(place: Path, tmp_path: Path) -> No
     (tmp_path / "sheet.png").write_text("mine")
     done = call(*_classify(place, "--masks", tmp_path / "sheet.png"))
     assert done.exit_code == 1
-    assert "there already" in done.output
+    assert "already exists" in done.output
     assert (tmp_path / "sheet.png").read_text() == "mine"
     assert call(*_classify(place, "--masks", tmp_path / "sheet.png", "--force")).exit_code == 0
 
@@ -115,12 +124,12 @@ def test_existing_drawings_stay_unless_forced(place: Path, tmp_path: Path) -> No
     [
         (("--masks", "x.jpg"), "must end in .html or .png"),
         (("--masks", "x.html", "--mask-blobs", "branch/mas"), "did you mean 'branch/mask'"),
-        (("--masks", "x.html", "--mask-blobs", "prob"), "a mask is N×C×h×w"),
+        (("--masks", "x.html", "--mask-blobs", "prob"), "a mask must be N×C×h×w"),
         (("--labels", "none.txt"), "none.txt: No such file"),
         (("--top", "nothing"), "no output 'nothing'"),
     ],
 )
-def test_faults_are_one_sentence(
+def test_errors_are_one_sentence(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: tuple[str, ...], words: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -130,24 +139,24 @@ def test_faults_are_one_sentence(
     assert words in done.output
 
 
-def test_a_file_that_is_no_picture_is_named(place: Path) -> None:
+def test_a_file_that_is_not_an_image_is_named(place: Path) -> None:
     done = call("classify", place / "deploy.prototxt", place / "net.caffemodel", place / "labels.txt")
     assert done.exit_code == 1
     assert "labels.txt: not a picture" in done.output
 
 
-def test_masks_are_the_blobs_themselves(place: Path) -> None:
+def test_masks_are_the_blobs_of_the_net(place: Path) -> None:
     blobs = _blobs(place, "p0.png")
     found = call_json(*_classify(place, "--masks", place / "again.html", "--force"))[0]["masks"]
     assert [one["blob"] for one in found] == ["branch/mask"]
     assert found[0]["mean"] == pytest.approx(float(blobs["branch/mask"].mean()), rel=1e-4)
 
 
-def test_the_zoos_modules_are_found_in_order() -> None:
-    names = [value.blob for value in mask_values(build("attention-92-cifar"))]
+def test_masks_of_the_zoo_are_found_in_order() -> None:
+    names = [value.blob for value in find_mask_values(build("attention-92-cifar"))]
     assert names == [f"Attention{stage}_{index}/mask" for stage in "ABC" for index in (1, 2)]
-    with pytest.raises(NetError, match="no blob is named"):
-        mask_values(build("resnet-50"))
+    with pytest.raises(NetError, match="no blob name matches"):
+        find_mask_values(build("resnet-50"))
 
 
 def test_an_overlay_is_brightest_where_the_mask_is_largest() -> None:
@@ -159,29 +168,29 @@ def test_an_overlay_is_brightest_where_the_mask_is_largest() -> None:
     assert len(np.unique(flat.reshape(-1, 3), axis=0)) == 1  # nothing to tell apart, and no division by zero
 
 
-def test_the_liveliest_channels_vary_most() -> None:
+def test_most_varying_channels() -> None:
     values = np.zeros((4, 2, 2), "float32")
     values[2, 0], values[0, 1, 1] = 1, 0.1
-    mask = masks_of({"m/mask": values[None]})[0]
-    assert (mask.module, mask.liveliest(2)) == ("m", [2, 0])
-    assert [tile.title for tile in tiles(np.zeros((5, 5, 1), np.uint8), mask, 1)] == [
+    mask = masks_of_image({"m/mask": values[None]})[0]
+    assert (mask.module, mask.most_varying_channels(2)) == ("m", [2, 0])
+    assert [tile.title for tile in mask_tiles(np.zeros((5, 5, 1), np.uint8), mask, 1)] == [
         "mean of 4, 0.00 to 0.25",
         "channel 2, 0.00 to 1.00",
     ]
 
 
-def test_small_pictures_are_enlarged_by_whole_pixels() -> None:
+def test_small_images_are_enlarged_by_a_whole_factor() -> None:
     image = np.arange(12, dtype=np.uint8).reshape(4, 3, 1)
-    large = shown(image, 9)
+    large = enlarged_colour(image, 9)
     np.testing.assert_array_equal(large, np.repeat(np.repeat(np.repeat(image, 2, 0), 2, 1), 3, 2))
-    assert shown(np.zeros((300, 200, 3), np.uint8)).shape == (300, 200, 3)
+    assert enlarged_colour(np.zeros((300, 200, 3), np.uint8)).shape == (300, 200, 3)
 
 
 def test_names_cannot_break_the_page(tmp_path: Path) -> None:
     mask = Mask("<b>/mask", np.random.default_rng(0).uniform(size=(2, 3, 3)).astype("float32"))
-    seen = Seen("<script>x</script>", "50 % \x1b[31m", np.zeros((6, 6, 1), np.uint8), [mask])
-    (page,) = write(tmp_path / "a.html", [seen])
+    seen = MaskedImage("<script>x</script>", "50 % \x1b[31m", np.zeros((6, 6, 1), np.uint8), [mask])
+    (page,) = write_masks(tmp_path / "a.html", [seen])
     assert "<script" not in page.read_text()
     assert "\x1b" not in page.read_text()
-    with pytest.raises(PrototxtGenError, match="there already"):
-        write(page, [seen])
+    with pytest.raises(PrototxtGenError, match="already exists"):
+        write_masks(page, [seen])

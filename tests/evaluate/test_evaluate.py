@@ -1,4 +1,4 @@
-"""`eval`: every runtime gives the same classes, and the accuracy is what the net's own Accuracy layers say."""
+"""`eval`: every runtime predicts the same classes, and the accuracy equals that of the net's Accuracy layers."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from hypothesis.extra import numpy as arrays
 
 from converters import to_onnx, to_torch
 from prototxt_gen import layers
-from prototxt_gen.analysis import analyse, resized
+from prototxt_gen.analysis import analyse, resized_input_shapes
 from prototxt_gen.data.data_errors import DataError
 from prototxt_gen.data.make import make
-from prototxt_gen.evaluate.scores import count
+from prototxt_gen.evaluate.scores import evaluation_of_scores
 from prototxt_gen.ir import Layer, Value
 from prototxt_gen.models import build
 from prototxt_gen.net.prototxt_reader import parse_net
-from prototxt_gen.passes.global_pooling import following_head
+from prototxt_gen.passes.global_pooling import with_global_pooling
 from prototxt_gen.runtime.torch_net import TorchNet
 from prototxt_gen.schema.caffe_proto import LayerParameter
 from prototxt_gen.train.data_layer_batches import batches_of
@@ -38,24 +38,24 @@ OPTIONS = ("--mean", "10,20,30", "--scale", "0.02")
     st.integers(1, 8),
 )
 @settings(max_examples=60, deadline=None)
-def test_top_k_is_the_accuracy_layers_ties_included(scores: Array, labels: Array, k: int) -> None:
+def test_top_k_equals_the_accuracy_layer_also_for_ties(scores: Array, labels: Array, k: int) -> None:
     layer_type = layers.all_layer_types()["Accuracy"]  # layer types add their parameters to the schema
     layer = Layer("a", "Accuracy", (Value("x"), Value("y")), (Value("z"),), LayerParameter(accuracy_param={"top_k": k}))
     module = layer_type.torch(layer, [(6, 9), (6,)])
     expected = float(module(torch.from_numpy(scores), torch.from_numpy(labels.astype("float32"))))
-    assert count("x", scores, labels).top(k) == pytest.approx(expected)
+    assert evaluation_of_scores("x", scores, labels).top_accuracy(k) == pytest.approx(expected)
 
 
 def test_confusion_counts_labels_against_predictions() -> None:
     scores = np.eye(3, dtype="float32")[[0, 1, 1, 2, 0]]
-    found = count("x", scores, np.array([0, 1, 2, 2, 2]))
+    found = evaluation_of_scores("x", scores, np.array([0, 1, 2, 2, 2]))
     np.testing.assert_array_equal(found.confusion(), [[1, 0, 0], [0, 1, 0], [1, 1, 1]])
-    assert found.top(1) == pytest.approx(3 / 5)
+    assert found.top_accuracy(1) == pytest.approx(3 / 5)
 
 
-def test_a_label_that_is_no_class_is_told() -> None:
+def test_a_label_that_is_not_a_class_is_an_error() -> None:
     with pytest.raises(DataError, match="sample 1 has label 3; the net has classes 0 to 2"):
-        count("x", np.zeros((2, 3), "float32"), np.array([0, 3]))
+        evaluation_of_scores("x", np.zeros((2, 3), "float32"), np.array([0, 3]))
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +78,7 @@ def _by_hand(folder: Path) -> tuple[Array, Array]:
         return module(torch.from_numpy(fed.transpose(0, 3, 1, 2).copy())).numpy(), labels
 
 
-def test_accuracy_is_what_plain_counting_gives(place: Path) -> None:
+def test_accuracy_is_the_share_of_correct_images(place: Path) -> None:
     scores, labels = _by_hand(place)
     found = call_json(
         "eval", place / "deploy.prototxt", place / "net.caffemodel", "--data", place / "set.npz", *OPTIONS
@@ -114,20 +114,22 @@ def test_real_caffe_agrees(place: Path) -> None:
 def test_ten_crops_are_averaged(place: Path) -> None:
     from converters import read_net_with_weights
     from prototxt_gen.data.data_set_reader import open_dataset
-    from prototxt_gen.evaluate.image_preprocessing import CaffeRecipe
-    from prototxt_gen.evaluate.predictors import predictor
-    from prototxt_gen.evaluate.scores import Samples, evaluate
+    from prototxt_gen.evaluate.image_preprocessing import CaffePreprocessor
+    from prototxt_gen.evaluate.predictors import make_predictor
+    from prototxt_gen.evaluate.scores import EvalSamples, evaluate
 
-    subject = read_net_with_weights(place / "deploy.prototxt", place / "net.caffemodel")
-    samples = Samples(open_dataset(place / "set.npz"), CaffeRecipe((12, 12), shorter=14, crops=10), (3, 12, 12))
-    predict = predictor("torch", subject)
+    subject = read_subject(place / "deploy.prototxt", place / "net.caffemodel")
+    samples = EvalSamples(
+        open_dataset(place / "set.npz"), CaffePreprocessor((12, 12), shorter=14, crops=10), (3, 12, 12)
+    )
+    predict = make_predictor("torch", subject)
     found = evaluate(predict, samples, batch=25)
-    means = np.stack([predict(samples.one(index)[0]).mean(axis=0) for index in range(len(samples))])
+    means = np.stack([predict(samples.sample(index)[0]).mean(axis=0) for index in range(len(samples))])
     np.testing.assert_array_equal(found.predicted, means.argmax(axis=1))
     np.testing.assert_allclose(found.scores, means.max(axis=1), rtol=1e-5)
 
 
-def test_a_train_val_is_tested_as_its_own_test_layer_says(tmp_path: Path) -> None:
+def test_a_train_val_is_evaluated_with_the_preprocessing_of_its_test_layer(tmp_path: Path) -> None:
     npz(tmp_path / "set.npz", 24, 16)
     made = make(tmp_path / "set.npz", tmp_path / "lmdb")
     layer = (
@@ -153,7 +155,7 @@ def test_a_train_val_is_tested_as_its_own_test_layer_says(tmp_path: Path) -> Non
     assert call_json("eval", net, weights, "--data", tmp_path / "set.npz")["results"][0]["top1"] == result["top1"]
 
 
-def test_another_input_size_takes_the_heads_pooling_along(place: Path, tmp_path: Path) -> None:
+def test_another_input_size_works_with_global_pooling(place: Path, tmp_path: Path) -> None:
     npz(tmp_path / "large.npz", 20, 20)
     files = ("eval", place / "deploy.prototxt", place / "net.caffemodel", "--data", tmp_path / "large.npz")
     found = call_json(*files, "--input-size", "20", "--backend", "torch", "--backend", "onnx")
@@ -162,18 +164,21 @@ def test_another_input_size_takes_the_heads_pooling_along(place: Path, tmp_path:
 
 
 @pytest.mark.parametrize("name", ["attention-56-cifar", "attentionnext-56"])
-def test_a_net_of_another_size_is_the_net_built_for_that_size(name: str) -> None:
+def test_a_net_at_another_size_equals_the_net_built_for_that_size(name: str) -> None:
     net = build(name, classes=5)
-    grown = following_head(net)
+    grown = with_global_pooling(net)
     size = net.inputs[0].known_shape[2] + 32
     changed = [one.name for one, other in zip(net.layers, grown.layers, strict=True) if one != other]
     assert changed == ["ave_pool"]
-    by_pass, built = analyse(grown, resized(grown, (size,))), analyse(build(name, classes=5, input_size=size))
+    by_pass, built = (
+        analyse(grown, resized_input_shapes(grown, (size,))),
+        analyse(build(name, classes=5, input_size=size)),
+    )
     assert [row.tops for row in by_pass.rows] == [row.tops for row in built.rows]
     assert analyse(grown).macs == analyse(net).macs
 
 
-def test_converted_models_are_tested_alone(place: Path, tmp_path: Path) -> None:
+def test_converted_models_are_evaluated_without_a_prototxt(place: Path, tmp_path: Path) -> None:
     from converters.common.preprocessing import Preprocessing
 
     files = (place / "deploy.prototxt", place / "net.caffemodel")
@@ -190,7 +195,7 @@ def test_converted_models_are_tested_alone(place: Path, tmp_path: Path) -> None:
     assert plain["preprocessing"].endswith("(pixel - 0) * 1")
 
 
-def test_a_model_of_a_fixed_batch_is_filled_up(place: Path, tmp_path: Path) -> None:
+def test_the_last_batch_is_padded_for_a_fixed_batch_size(place: Path, tmp_path: Path) -> None:
     import onnx
 
     from prototxt_gen.evaluate.predictors import OnnxPredictor
@@ -202,7 +207,7 @@ def test_a_model_of_a_fixed_batch_is_filled_up(place: Path, tmp_path: Path) -> N
     to_onnx(place / "deploy.prototxt", place / "net.caffemodel", tmp_path / "open.onnx", verify=False)
     batch = np.random.default_rng(0).standard_normal((10, 3, 12, 12)).astype("float32")
     fixed, free = OnnxPredictor(tmp_path / "fixed.onnx"), OnnxPredictor(tmp_path / "open.onnx")
-    assert (fixed.fixed, free.fixed) == (4, 0)
+    assert (fixed.fixed_batch, free.fixed_batch) == (4, 0)
     np.testing.assert_allclose(fixed(batch), free(batch), rtol=1e-5)
 
 
@@ -220,7 +225,7 @@ def test_a_model_of_a_fixed_batch_is_filled_up(place: Path, tmp_path: Path) -> N
         (("none.onnx", "--data", "set.npz"), "none.onnx does not exist"),
     ],
 )
-def test_faults_are_one_sentence(place: Path, monkeypatch: pytest.MonkeyPatch, arguments: Any, words: str) -> None:
+def test_errors_are_one_sentence(place: Path, monkeypatch: pytest.MonkeyPatch, arguments: Any, words: str) -> None:
     monkeypatch.chdir(place)
     npz(place / "grey.npz", 3, channels=1)
     npz(place / "big.npz", 3, 16)
@@ -236,7 +241,7 @@ def test_scores_that_are_not_finite_are_refused(place: Path, tmp_path: Path) -> 
         "eval", place / "deploy.prototxt", place / "net.caffemodel", "--data", place / "set.npz", "--scale", "1e36"
     )
     assert found.exit_code == 1
-    assert "scores that are not finite" in found.output
+    assert "the scores are not finite" in found.output
 
 
 def test_the_table_names_classes(place: Path, tmp_path: Path) -> None:

@@ -20,8 +20,8 @@ from prototxt_gen import weights
 from prototxt_gen.analysis import Analysis
 from prototxt_gen.checks import ERROR, check_net
 from prototxt_gen.common.errors import NetError, PrototxtGenError
-from prototxt_gen.net.lowering_checks import ready
-from prototxt_gen.net.prototxt_reader import read, read_text
+from prototxt_gen.net.lowering_checks import analyse_for_conversion
+from prototxt_gen.net.prototxt_reader import read_net, read_prototxt_bytes
 from prototxt_gen.text import parse
 from prototxt_gen.weights import Weights
 from tests.behaviours import BEHAVIOURS
@@ -98,8 +98,8 @@ class BehaviourCase:
 
     def analysis(self) -> Analysis:
         behaviour = self.behaviour
-        net = read(self.folder / "net.prototxt")
-        return ready(net.at("TEST", (*behaviour.stages, *net.params.state.stage), behaviour.level))
+        net = read_net(self.folder / "net.prototxt")
+        return analyse_for_conversion(net.at("TEST", (*behaviour.stages, *net.params.state.stage), behaviour.level))
 
     def weights(self, analysis: Analysis) -> Weights:
         return weights.read(self.model, analysis, self.behaviour.dialect, self.behaviour.statistic)
@@ -154,7 +154,7 @@ def check_refused(case: BehaviourCase) -> None:
         analysis = case.analysis()
         if any(case.folder.glob("net.caffemodel*")):
             weights.read(case.model, analysis)
-        for problem in check_net(read(file), parse(read_text(file))):
+        for problem in check_net(read_net(file), parse(read_prototxt_bytes(file))):
             if problem.severity == ERROR:
                 raise NetError(problem.message)
     assert str(caught.value)

@@ -14,8 +14,8 @@ from converters import to_onnx
 from prototxt_gen import analyse, layers, parse_net
 from prototxt_gen.cli import cli
 from prototxt_gen.common.errors import NetError, UnsupportedError
-from prototxt_gen.passes.bn_merge import merge
-from prototxt_gen.schema.dialect import dialect
+from prototxt_gen.passes.bn_merge import merge_batch_norms
+from prototxt_gen.schema.dialect import find_dialect
 from prototxt_gen.weights import Weights, read, write
 from tests.layers.test_utility_layers import layer_of
 from tests.layers.test_window_layers import both
@@ -186,7 +186,7 @@ def test_eps_survives_conversion_and_is_not_merged_into_scale(tmp_path: Path) ->
     analysis = analyse(parse_net(text).at("TEST"))
     weights = sane_weights(analysis)
     (tmp_path / "net.prototxt").write_text(text)
-    write(tmp_path / "net.caffemodel", analysis, weights, dialect("bvlc"))
+    write(tmp_path / "net.caffemodel", analysis, weights, find_dialect("bvlc"))
     to_onnx(tmp_path / "net.prototxt", tmp_path / "net.caffemodel", tmp_path / "net.onnx", fold=False)
     told = ["convert", "caffemodel", str(tmp_path / "net.onnx"), "-o", str(tmp_path / "back.caffemodel")]
     assert CliRunner().invoke(cli, told).exit_code == 0
@@ -195,7 +195,7 @@ def test_eps_survives_conversion_and_is_not_merged_into_scale(tmp_path: Path) ->
         own = weights.of("bn")
         np.testing.assert_allclose(back[role] / back["factor"], own[role] / own["factor"], rtol=1e-5)
     with pytest.raises(UnsupportedError, match="BN adds it to the variance"):
-        merge(parse_net(text), Weights({}))
+        merge_batch_norms(parse_net(text), Weights({}))
 
 
 @pytest.mark.parametrize(("tf", "yx"), [(True, True), (True, False), (False, True)])

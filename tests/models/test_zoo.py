@@ -1,4 +1,4 @@
-"""The zoo against the authors' published nets and the table of facts; variants; what training adds."""
+"""The model zoo: compared with the authors' published nets; variants; train_val and solver."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from prototxt_gen import Builder, Net, Value, analyse, build, model, net_text, parse_net
-from prototxt_gen.blocks import Kit, Style, pre_activation
+from prototxt_gen.blocks import BlockBuilder, BlockStyle, pre_activation
 from prototxt_gen.common.errors import NetError
 from prototxt_gen.ir import Layer, show
 from prototxt_gen.layers.common.inner_product import InnerProductParameter
@@ -61,7 +61,7 @@ def test_counts_equal_the_facts(name: str, facts: tuple[int, int, int]) -> None:
     assert (len(analysis.rows), analysis.parameters, analysis.macs) == facts
 
 
-def test_no_fault_of_the_published_files_is_repeated() -> None:
+def test_errors_of_the_published_files_are_not_repeated() -> None:
     assert build("attentionnext-56").name == "AttentionNeXt-56"
     net = build("attentionnext-92")
     assert net.layer("classifier").bottoms[0].blob == "ave_pool"
@@ -90,7 +90,7 @@ def test_the_heads_pooling_follows_the_input_size(name: str, size: int, kernel: 
 
 
 @pytest.mark.parametrize("modules", [(1, 1, 1), (2, 2, 2)])
-def test_depth_follows_the_papers_rule(modules: tuple[int, int, int]) -> None:
+def test_depths_follow_the_rule_of_the_paper(modules: tuple[int, int, int]) -> None:
     """The trunk's weighted layers are 36m + 20: three per unit off the masks, the stem and the classifier."""
     net = build("attention-56", modules=modules)
     names = [layer.name for layer in net.layers if layer.type in ("Convolution", "InnerProduct")]
@@ -106,7 +106,7 @@ def test_cifar_nets_are_near_the_papers_sizes() -> None:
         assert analyse(build(name)).parameters == pytest.approx(parameters, rel=0.12)
 
 
-def test_resnet_and_resnext_fall_out_of_the_same_blocks() -> None:
+def test_resnet_and_resnext_are_built_from_the_same_blocks() -> None:
     """25.6 M and 25.0 M parameters, 4.1 G MACs and 4.2 G: the known sizes of the two (stride on the 3×3)."""
     resnet, resnext = analyse(build("resnet-50")), analyse(build("resnext-50"))
     assert (resnet.parameters, resnext.parameters) == (25_557_032, 25_028_904)
@@ -142,7 +142,7 @@ def test_variants_build_and_train(changes: dict[str, Any]) -> None:
     assert parse_net(made.texts()["train_val.prototxt"]) == made.train_val
 
 
-def test_stock_caffe_runs_the_stock_variant() -> None:
+def test_bvlc_caffe_runs_the_variant_without_fork_layers() -> None:
     net = build("attention-56", bn="batchnorm-scale", upsampling="deconvolution")
     assert not {layer.type for layer in net.layers} & {"BN", "Interp"}
 
@@ -158,7 +158,7 @@ def test_stock_caffe_runs_the_stock_variant() -> None:
         ({"input_size": 16}, "layer 'AttentionA_1/mask/down_sample/pool3_3x3_s2' .* larger than the padded bottom"),
     ],
 )
-def test_wrong_options_are_told(changes: dict[str, Any], words: str) -> None:
+def test_wrong_options_are_errors(changes: dict[str, Any], words: str) -> None:
     with pytest.raises(NetError, match=words):
         build("attention-56", **changes)
 
@@ -204,7 +204,7 @@ def test_data_layers(kind: str) -> None:
         assert [top.blob for top in first.tops] == ["data", "label"]
 
 
-def test_solver_is_the_papers_and_overridable() -> None:
+def test_solver_is_that_of_the_paper_and_can_be_changed() -> None:
     paper = model("attention-56").solver
     assert (paper.type, paper.base_lr, paper.momentum) == ("Nesterov", 0.1, 0.9)
     assert paper.weight_decay == 1e-4
@@ -229,15 +229,15 @@ def squeeze_excite(b: Builder, x: Value, name: str, ratio: int = 16) -> Value:
         return b.add("Scale", "scaled", x, y, axis=0)
 
 
-def test_a_researchers_own_block() -> None:
+def test_a_users_own_block() -> None:
     b = Builder("se")
     x = b.input("data", (1, 64, 8, 8))
-    y = pre_activation(Kit(b, Style()), "res1", squeeze_excite(b, x, "se1"), 64, 1)
+    y = pre_activation(BlockBuilder(b, BlockStyle()), "res1", squeeze_excite(b, x, "se1"), 64, 1)
     assert y.known_shape == (1, 64, 8, 8)
     assert analyse(b.build()).complete
 
 
-def test_a_net_is_written_in_its_own_order_whatever_was_written_before() -> None:
+def test_the_order_of_written_fields_does_not_depend_on_earlier_nets() -> None:
     """Equal parameters in another order, read from a file, must not lend their text to this net."""
     text = 'layer { name: "c" type: "Convolution" bottom: "b" top: "c" convolution_param { %s } }'
     for inside in ("num_output: 7 kernel_size: 3", "kernel_size: 3 num_output: 7"):
@@ -246,7 +246,7 @@ def test_a_net_is_written_in_its_own_order_whatever_was_written_before() -> None
         assert places == sorted(places)
 
 
-def test_another_rate_policy_leaves_nothing_of_the_recipes_behind() -> None:
+def test_another_lr_policy_removes_the_fields_of_the_old_one() -> None:
     made = model("attention-56-cifar", solver={"lr_policy": "poly", "power": 1.0}).solver
     assert (made.lr_policy, made.power) == ("poly", 1.0)
     assert not made.has("gamma") and not made.stepvalue

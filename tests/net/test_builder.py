@@ -1,4 +1,4 @@
-"""Builder: shapes known at each add, errors at the line that wrote them, names that mean one thing."""
+"""Builder: shapes are known after each add, wrong layers raise at once, names are unique."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_scopes_nest_and_end(net: Started) -> None:
     assert b.add("ReLU", "relu", x).blob == "relu"
 
 
-def test_fields_of_the_layer_and_of_its_parameters_are_told_apart(net: Started) -> None:
+def test_fields_of_the_layer_and_of_its_parameters_are_distinguished(net: Started) -> None:
     b, x = net
     b.add("Convolution", "conv", x, num_output=1, kernel_size=1, param=[{"lr_mult": 0}], include={"phase": "TRAIN"})
     layer = b.build().layers[0]
@@ -63,16 +63,16 @@ def test_fields_of_the_layer_and_of_its_parameters_are_told_apart(net: Started) 
 @pytest.mark.parametrize(
     ("type_", "fields", "error"),
     [
-        ("Convolution", {"num_outputs": 4}, "there is no field 'num_outputs'; did you mean 'num_output'"),
+        ("Convolution", {"num_outputs": 4}, "unknown field 'num_outputs'; did you mean 'num_output'"),
         ("Convolution", {"num_output": "4"}, "num_output: expected uint32"),
         ("Convolution", {"num_output": 4}, r"layer 'x' \(Convolution\): it needs kernel_size"),
         ("Convolution", {"num_output": 4, "kernel_size": 9}, r"layer 'x' \(Convolution\): its top would have size"),
-        ("ReLU", {"kernel_size": 3}, r"layer 'x' \(ReLU\): there is no field 'kernel_size'"),
+        ("ReLU", {"kernel_size": 3}, r"layer 'x' \(ReLU\): unknown field 'kernel_size'"),
         ("Pooling", {"pool": "MEAN", "kernel_size": 2}, r"PoolingParameter\.pool: expected one of MAX, AVE"),
         ("Silence", {}, r"layer 'x' \(Silence\): it takes 0 tops, not 1"),
     ],
 )
-def test_errors_point_at_the_layer(net: Started, type_: str, fields: dict[str, Any], error: str) -> None:
+def test_errors_name_the_layer(net: Started, type_: str, fields: dict[str, Any], error: str) -> None:
     b, x = net
     with pytest.raises(NetError, match=error):
         b.add(type_, "x", x, **fields)
@@ -80,49 +80,51 @@ def test_errors_point_at_the_layer(net: Started, type_: str, fields: dict[str, A
     assert b.add("ReLU", "x", x).blob == "x", "and its name is free"
 
 
-def test_shapes_that_do_not_meet(net: Started) -> None:
+def test_bottoms_of_different_shapes_are_an_error(net: Started) -> None:
     b, x = net
     y = b.add("Pooling", "pool", x, pool="MAX", kernel_size=2, stride=2)
     with pytest.raises(NetError, match=r"layer 'sum' \(Eltwise\): bottoms differ, 2x3x8x8 and 2x3x4x4"):
         b.add("Eltwise", "sum", x, y)
 
 
-def test_unknown_types_are_told_with_the_nearest(net: Started) -> None:
+def test_an_unknown_type_is_an_error_with_the_most_similar_name(net: Started) -> None:
     b, x = net
     with pytest.raises(UnsupportedError, match=r"layer 'x' \(Convolutoin\): .*did you mean 'Convolution'"):
         b.add("Convolutoin", "x", x)
 
 
-def test_a_name_is_given_once(net: Started) -> None:
+def test_a_name_cannot_be_used_twice(net: Started) -> None:
     b, x = net
     b.add("ReLU", "relu", x)
-    with pytest.raises(NetError, match="a layer of this name is there already; Caffe would let the two share weights"):
+    with pytest.raises(NetError, match="a layer of this name already exists; weights are found by layer name"):
         b.add("ReLU", "relu", x)
-    with pytest.raises(NetError, match="its top 'relu' is a blob that is there already"):
+    with pytest.raises(NetError, match="its top 'relu' is a blob that already exists"):
         b.add_many("ReLU", "other", x, tops=("relu",))
-    with pytest.raises(NetError, match="input 'data': a blob of this name is there already"):
+    with pytest.raises(NetError, match="input 'data': a blob of this name already exists"):
         b.input("data", (1,))
     with pytest.raises(NetError, match="its top 'data' is a blob"):
         b.add("ReLU", "data", x)
 
 
-def test_a_blob_written_over_in_place_is_gone(net: Started) -> None:
+def test_a_value_overwritten_in_place_cannot_be_a_bottom(net: Started) -> None:
     b, x = net
     b.add("ReLU", "relu", x, in_place=True)
-    with pytest.raises(NetError, match="bottom 'data' was written over in place by layer 'relu'; take its top"):
+    with pytest.raises(
+        NetError, match="bottom 'data' was overwritten in place by layer 'relu'; use the top of that layer"
+    ):
         b.add("TanH", "tanh", x)
 
 
-def test_a_value_of_another_net_is_no_bottom(net: Started) -> None:
-    with pytest.raises(NetError, match="bottom 'stray' was written over in place by layer 'another net'"):
+def test_a_value_of_another_net_cannot_be_a_bottom(net: Started) -> None:
+    with pytest.raises(NetError, match="bottom 'stray' was overwritten in place by layer 'another net'"):
         net[0].add("ReLU", "relu", Value("stray", 0, (1, 2)))
 
 
-def test_a_net_has_its_own_parameters() -> None:
+def test_a_net_can_have_parameters() -> None:
     assert Builder("n", NetParameter(force_backward=True)).build().params.force_backward
 
 
-def test_a_net_is_done_when_it_is_built(net: Started) -> None:
+def test_a_built_net_does_not_change(net: Started) -> None:
     b, x = net
     first = b.build()
     b.add("ReLU", "relu", x)

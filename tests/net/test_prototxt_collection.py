@@ -1,4 +1,4 @@
-"""Every prototxt of the collection beside the checkout: read, checked, summarised and written anew."""
+"""All prototxts of the collection (if present) are read, checked, summarised and written."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from prototxt_gen.analysis import Analysis, analyse
 from prototxt_gen.analysis.unknown_shapes import root_causes
 from prototxt_gen.cli import cli
 from prototxt_gen.ir import Net
-from prototxt_gen.net.phase_rules import phases_of
+from prototxt_gen.net.phase_rules import intended_phases
 from prototxt_gen.net.prototxt_reader import net_from_tree, parse_net
 from prototxt_gen.net.render import net_text, solver_text
 from prototxt_gen.net.solver import is_solver, solver_from_tree
@@ -33,7 +33,7 @@ def run(*arguments: str) -> Result:
 
 
 @each_file
-def test_read_written_and_read_again_is_the_same(path: Path) -> None:
+def test_a_net_that_is_written_and_read_again_is_the_same(path: Path) -> None:
     tree = parse(path.read_bytes())
     if is_solver(tree):
         solver = solver_from_tree(tree)
@@ -67,7 +67,7 @@ def nets() -> Iterator[tuple[Path, Net]]:
 
 def analyses() -> Iterator[tuple[Path, Analysis]]:
     for path, net in nets():
-        for phase in phases_of(net):
+        for phase in intended_phases(net):
             yield path, analyse(net.at(phase))
 
 

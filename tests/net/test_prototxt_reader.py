@@ -1,4 +1,4 @@
-"""Reading prototxts of every age: V0, V1, V2, the ways of declaring inputs, phases; real Caffe as the judge."""
+"""Reading of prototxts: V0, V1 and V2 layers, all ways to declare inputs, phases; compared with real Caffe."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from prototxt_gen.ir import Net
 from prototxt_gen.layers.data.data import DataParameter
 from prototxt_gen.layers.vision.convolution import ConvolutionParameter
 from prototxt_gen.layers.vision.pooling import PoolingParameter
-from prototxt_gen.net.prototxt_reader import parse_net, read
+from prototxt_gen.net.prototxt_reader import parse_net, read_net
 from prototxt_gen.net.render import net_text
 from prototxt_gen.schema.caffe_proto import ParamSpec, TransformationParameter
 from tests.support.caffe_support import caffe_or_skip, make_net
@@ -139,28 +139,28 @@ def test_transformations_of_v2_data_layers_stay() -> None:
         ("NEVER_HEARD_OF", "NEVER_HEARD_OF"),
     ],
 )
-def test_old_names_of_types(old: str, new: str) -> None:
+def test_old_type_names_are_converted(old: str, new: str) -> None:
     assert parse_net(f'layers {{ name: "x" type: {old} }}').layers[0].type == new
 
 
 @pytest.mark.parametrize(
     ("damage", "error"),
     [
-        (('bottom: "padded" top: "conv1"', 'bottom: "padded" bottom: "data" top: "conv1"'), "of one bottom can take"),
+        (('bottom: "padded" top: "conv1"', 'bottom: "padded" bottom: "data" top: "conv1"'), "with one bottom can read"),
         (('type: "conv"', 'type: "relu"'), "only a conv or pool layer"),
-        (('top: "padded"', 'top: "padded" top: "more"'), "a padding layer has one bottom and one top"),
-        (('bottom: "data" top: "padded"', 'top: "padded"'), "a padding layer has one bottom and one top"),
+        (('top: "padded"', 'top: "padded" top: "more"'), "a padding layer must have one bottom and one top"),
+        (('bottom: "data" top: "padded"', 'top: "padded"'), "a padding layer must have one bottom and one top"),
         (("layers { layer { name: \"conv1\"", 'layers { layer { type: "padding" } bottom: "padded" top: "p2" }\n'
           "layers { layer { name: \"conv1\""), "only a conv or pool layer"),
     ],
 )  # fmt: skip
-def test_padding_that_caffe_refuses(damage: tuple[str, str], error: str) -> None:
+def test_padding_layers_that_caffe_refuses_are_errors(damage: tuple[str, str], error: str) -> None:
     assert damage[0] in V0
     with pytest.raises(PrototxtError, match=rf"line \d+: .*{error}"):
         parse_net(V0.replace(*damage, 1))
 
 
-def test_a_blob_written_over_is_padded_no_more() -> None:
+def test_a_blob_that_another_layer_overwrites_has_no_padding() -> None:
     over = 'layers { layer { name: "r" type: "relu" } bottom: "data" top: "padded" }\n'
     changed = V0.replace('layers { layer { name: "conv1"', over + 'layers { layer { name: "conv1"')
     conv = parse_net(changed).layer("conv1")
@@ -182,29 +182,29 @@ def test_three_ways_to_declare_inputs(text: str) -> None:
     assert shapes == {"a": (1, 2, 3, 4), "b": (5, 6, 7, 8)}
 
 
-def test_one_shape_of_an_input_layer_serves_all_its_tops() -> None:
+def test_one_shape_of_an_input_layer_is_used_for_all_its_tops() -> None:
     text = 'layer { name: "in" type: "Input" top: "a" top: "b" input_param { shape { dim: 3 } } }'
     assert set(analyse(parse_net(text)).shapes.values()) == {(3,)}
 
 
-def test_inputs_without_shapes_are_unknown() -> None:
+def test_inputs_may_have_no_shapes() -> None:
     net = parse_net('input: "data" layer { name: "r" type: "ReLU" bottom: "data" top: "r" }')
     assert net.inputs[0].shape is None
     assert not analyse(net).complete
     assert analyse(net, {"data": (1, 2)}).complete
 
 
-def test_dims_without_an_input_say_nothing() -> None:
+def test_input_dim_without_an_input_is_ignored() -> None:
     assert parse_net("input_dim: 1 input_dim: 2").inputs == ()
 
 
 @pytest.mark.parametrize(
     ("text", "error"),
     [
-        ('input: "a" input_dim: 1 input_dim: 2', "line 1: 1 inputs, but shapes for 1"),
-        ('input: "a"\ninput: "b"\ninput_shape { dim: 1 }', "line 3: 2 inputs, but shapes for 1"),
+        ('input: "a" input_dim: 1 input_dim: 2', "line 1: 2 input_dim, but each input needs 4"),
+        ('input: "a"\ninput: "b"\ninput_shape { dim: 1 }', "line 3: 2 inputs, but 1 shapes"),
         ('input: "a" input: "a"', "input 'a' is declared twice"),
-        ('input: "a" input_shape { dim: 1 dim: -2 }', "no negative sizes, such as -2"),
+        ('input: "a" input_shape { dim: 1 dim: -2 }', "a size cannot be negative: -2"),
         ('input: "a" input_dim: 1 input_dim: 1 input_dim: 1 input_dim: 2.5', "input_dim must be a whole number"),
         ('input: "a" input_shape { dim: "x" }', "expected int64"),
         ("input: a", "input must be a string in quotes"),
@@ -213,7 +213,7 @@ def test_dims_without_an_input_say_nothing() -> None:
         ("name {}", "name must be a string in quotes"),
     ],
 )
-def test_what_is_no_net_is_refused(text: str, error: str) -> None:
+def test_files_that_are_not_nets_are_errors(text: str, error: str) -> None:
     with pytest.raises(PrototxtError, match=error):
         parse_net(text)
 
@@ -222,13 +222,13 @@ def test_errors_name_file_and_line(tmp_path: Path) -> None:
     file = tmp_path / "net.prototxt"
     file.write_text('name: "n"\nlayer {\n')
     with pytest.raises(PrototxtError, match=r"net\.prototxt: line 2|net\.prototxt: the file ends") as caught:
-        read(file)
+        read_net(file)
     assert caught.value.line == 2
     with pytest.raises(PrototxtError, match=r"missing\.prototxt: No such file"):
-        read(tmp_path / "missing.prototxt")
+        read_net(tmp_path / "missing.prototxt")
 
 
-def test_in_place_tops_are_new_values_and_come_back() -> None:
+def test_in_place_tops_are_new_values_and_are_written_in_place() -> None:
     net = parse_net(V0)
     relu, norm = net.layer("relu1"), net.layer("norm1")
     assert relu.bottoms != relu.tops
@@ -255,7 +255,7 @@ RULES = [
 
 
 @pytest.mark.parametrize(("rules", "states"), RULES, ids=[rules or "none" for rules, _ in RULES])
-def test_filters(rules: str, states: dict[str, bool]) -> None:
+def test_include_and_exclude_rules(rules: str, states: dict[str, bool]) -> None:
     net = parse_net(f'layer {{ name: "x" type: "Silence" {rules} }}')
     for state, stays in states.items():
         assert bool(net.at(*state_of(state)).layers) is stays, state
@@ -270,7 +270,7 @@ def state_of(words: str) -> tuple[str, list[str], int]:
 
 @pytest.mark.caffe
 @pytest.mark.parametrize(("rules", "states"), RULES, ids=[rules or "none" for rules, _ in RULES])
-def test_filters_are_caffes(rules: str, states: dict[str, bool], tmp_path: Path) -> None:
+def test_include_and_exclude_rules_as_in_caffe(rules: str, states: dict[str, bool], tmp_path: Path) -> None:
     caffe = caffe_or_skip()
     shape = "input_param { shape { dim: 1 } }"
     file = tmp_path / "net.prototxt"
@@ -281,7 +281,7 @@ def test_filters_are_caffes(rules: str, states: dict[str, bool], tmp_path: Path)
         assert list(net._layer_names) == ["x"] * stays, state
 
 
-def test_both_kinds_of_rules_at_once_are_an_error() -> None:
+def test_include_and_exclude_in_one_layer_are_an_error() -> None:
     net = parse_net('layer { name: "x" type: "ReLU" include { phase: TRAIN } exclude { phase: TEST } }')
     with pytest.raises(NetError, match=r"layer 'x' \(ReLU\): it has both include and exclude"):
         net.at("TRAIN")
@@ -290,7 +290,7 @@ def test_both_kinds_of_rules_at_once_are_an_error() -> None:
 @pytest.mark.caffe
 @pytest.mark.parametrize("train", [False, True], ids=["TEST", "TRAIN"])
 @pytest.mark.parametrize("text", [V0, V1, V2, *INPUTS], ids=["V0", "V1", "V2", "input_dim", "input_shape", "Input"])
-def test_caffe_makes_the_same_net_of_the_old_text_and_of_ours(text: str, train: bool, tmp_path: Path) -> None:
+def test_caffe_makes_the_same_net_of_the_old_and_the_upgraded_text(text: str, train: bool, tmp_path: Path) -> None:
     old = make_net(tmp_path, text, train)
     ours = make_net(tmp_path, net_text(parse_net(text)), train)
     assert facts(old) == facts(ours)

@@ -1,4 +1,4 @@
-"""Laws on random nets: what is emitted is read back, real protobuf reads the same, windows count as PyTorch's do."""
+"""Random nets: written text is read again as the same net, protobuf agrees, and sizes are those of PyTorch."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from prototxt_gen.analysis import analyse, top_shapes
 from prototxt_gen.common.errors import NetError
 from prototxt_gen.ir import Net, Shape
 from prototxt_gen.net.builder import Builder
-from prototxt_gen.net.dialect_fields import unknown_fields
+from prototxt_gen.net.dialect_fields import fields_missing_in_dialect
 from prototxt_gen.net.prototxt_reader import parse_net
 from prototxt_gen.net.render import net_text
-from prototxt_gen.net.to_protobuf import classes, encoded_params, to_protobuf
+from prototxt_gen.net.to_protobuf import encoded_params, protobuf_classes, to_protobuf
 from prototxt_gen.schema.dialect import DIALECTS
 from tests.support.random_nets import built_nets
 
@@ -33,7 +33,7 @@ def uncommented(text: str) -> str:
 
 @SLOW
 @given(built_nets())
-def test_emit_read_emit_is_a_fixed_point(net: Net) -> None:
+def test_text_of_a_net_that_is_read_again_is_the_same(net: Net) -> None:
     text = net_text(net)
     again = parse_net(text)
     assert again == net
@@ -43,8 +43,8 @@ def test_emit_read_emit_is_a_fixed_point(net: Net) -> None:
 
 @SLOW
 @given(built_nets())
-def test_real_protobuf_reads_the_same(net: Net) -> None:
-    read = text_format.Parse(net_text(net), classes(None)["NetParameter"]())
+def test_real_protobuf_parses_the_same_net(net: Net) -> None:
+    read = text_format.Parse(net_text(net), protobuf_classes(None)["NetParameter"]())
     assert read == to_protobuf(net)
     again = parse_net(text_format.MessageToString(read))  # with floats in fewer digits
     assert to_protobuf(again) == read
@@ -52,7 +52,7 @@ def test_real_protobuf_reads_the_same(net: Net) -> None:
 
 @SLOW
 @given(built_nets())
-def test_what_the_builder_knew_the_analysis_finds(net: Net) -> None:
+def test_builder_and_analysis_infer_the_same_shapes(net: Net) -> None:
     analysis = analyse(parse_net(net_text(net)))
     assert analysis.complete, [str(row.error) for row in analysis.rows if row.error]
     assert [row.tops for row in analysis.rows] == [tuple(top.shape for top in layer.tops) for layer in net.layers]
@@ -61,14 +61,17 @@ def test_what_the_builder_knew_the_analysis_finds(net: Net) -> None:
 
 @SLOW
 @given(built_nets(), st.sampled_from(sorted(DIALECTS)))
-def test_every_dialect_takes_what_it_has_and_tells_the_rest(net: Net, name: str) -> None:
+def test_every_dialect_encodes_its_fields_and_refuses_others(net: Net, name: str) -> None:
     fork = DIALECTS[name]
-    unknown = list(unknown_fields(fork, net))
+    unknown = list(fields_missing_in_dialect(fork, net))
     for layer in net.layers:
         for number, data in encoded_params(layer, fork).items():
-            field = classes(fork)["LayerParameter"].DESCRIPTOR.fields_by_number[number]
+            field = protobuf_classes(fork)["LayerParameter"].DESCRIPTOR.fields_by_number[number]
             assert field.name in dict(layer.params.set_fields())
-            assert classes(fork)[field.message_type.name].FromString(data).SerializeToString(deterministic=True) == data
+            assert (
+                protobuf_classes(fork)[field.message_type.name].FromString(data).SerializeToString(deterministic=True)
+                == data
+            )
     assume(not unknown)
     made = to_protobuf(net, fork)
     again = type(made).FromString(made.SerializeToString())
@@ -97,7 +100,7 @@ def windows(draw: st.DrawFn) -> tuple[int, int, int, int]:
 
 @QUICK
 @given(sizes, sizes, windows())
-def test_convolutions_are_as_wide_as_pytorchs(height: int, width: int, window: tuple[int, int, int, int]) -> None:
+def test_sizes_of_convolutions_are_those_of_pytorch(height: int, width: int, window: tuple[int, int, int, int]) -> None:
     k, s, p, d = window
     assume(min(height, width) + 2 * p >= d * (k - 1) + 1)
     made = shape_of("Convolution", (1, 2, height, width), num_output=3, kernel_size=k, stride=s, pad=p, dilation=d)
@@ -116,7 +119,9 @@ def test_windows_that_do_not_fit_are_refused(size: int, window: tuple[int, int, 
 
 @QUICK
 @given(sizes, sizes, windows())
-def test_deconvolutions_are_as_wide_as_pytorchs(height: int, width: int, window: tuple[int, int, int, int]) -> None:
+def test_sizes_of_deconvolutions_are_those_of_pytorch(
+    height: int, width: int, window: tuple[int, int, int, int]
+) -> None:
     k, s, p, d = window
     assume(min(s * (size - 1) + d * (k - 1) + 1 - 2 * p for size in (height, width)) >= 1)
     fields = {"num_output": 3, "kernel_size": k, "stride": s, "pad": p, "dilation": d}
@@ -127,7 +132,7 @@ def test_deconvolutions_are_as_wide_as_pytorchs(height: int, width: int, window:
 
 @QUICK
 @given(sizes, windows(), st.booleans())
-def test_poolings_are_as_wide_as_pytorchs(size: int, window: tuple[int, int, int, int], floor: bool) -> None:
+def test_sizes_of_poolings_are_those_of_pytorch(size: int, window: tuple[int, int, int, int], floor: bool) -> None:
     """PyTorch drops a last window that starts beyond the bottom; Caffe does so only where there is padding."""
     k, s, p, _ = window
     assume(p <= k // 2 and size + 2 * p >= k)
@@ -140,7 +145,7 @@ def test_poolings_are_as_wide_as_pytorchs(size: int, window: tuple[int, int, int
 
 @QUICK
 @given(st.lists(sizes, min_size=2, max_size=5).map(tuple), windows())
-def test_macs_are_weights_times_places(bottom: Shape, window: tuple[int, int, int, int]) -> None:
+def test_macs_are_weights_times_positions(bottom: Shape, window: tuple[int, int, int, int]) -> None:
     k, s, p, _ = window
     assume(len(bottom) > 2 and min(bottom[2:]) + 2 * p >= k)
     b = Builder("one")

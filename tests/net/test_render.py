@@ -1,4 +1,4 @@
-"""Prototxt out of nets: real protobuf reads what was meant, and a template that changes anything is caught."""
+"""Writing of nets as prototxt: real protobuf reads the same net, and a template that changes it is an error."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from prototxt_gen.ir import Net
 from prototxt_gen.net.builder import Builder
 from prototxt_gen.net.prototxt_reader import parse_net
 from prototxt_gen.net.render import net_text, solver_text
-from prototxt_gen.net.to_protobuf import classes, to_protobuf
+from prototxt_gen.net.to_protobuf import protobuf_classes, to_protobuf
 from prototxt_gen.schema.caffe_proto import SolverParameter
 
 TEMPLATES = Path(__file__).parents[2] / "templates"
@@ -30,10 +30,10 @@ def small() -> Net:
 
 
 def by_protobuf(text: str) -> Any:
-    return text_format.Parse(text, classes(None)["NetParameter"]())
+    return text_format.Parse(text, protobuf_classes(None)["NetParameter"]())
 
 
-def test_layers_are_preceded_by_their_shapes() -> None:
+def test_a_comment_before_each_layer_gives_the_shapes() -> None:
     text = net_text(small())
     assert (
         text
@@ -93,7 +93,7 @@ def test_shapes_may_come_from_an_analysis() -> None:
     "name",
     ['"quoted"', "back\\slash", "new\nline", "tab\t", "Größe", "层", "a/b:c", "nul\0", "", " ", "\udc80\udcff", "#no"],
 )
-def test_names_of_any_letters_come_back(name: str) -> None:
+def test_names_with_any_characters_are_read_back(name: str) -> None:
     b = Builder(name)
     b.add("ReLU", f"layer {name}", b.input(f"blob {name}", (1,)))
     net = b.build()
@@ -108,7 +108,7 @@ layer { name: "c" type: "Convolution" bottom: "d" top: "c" convolution_param { n
 """
 
 
-def test_unknown_fields_are_written_too() -> None:
+def test_unknown_fields_are_written() -> None:
     net = parse_net(UNKNOWN)
     again = parse_net(net_text(net))
     assert again == net
@@ -127,7 +127,7 @@ def with_template(folder: Path, name: str, change: tuple[str, str]) -> str:
     return str(folder)
 
 
-def test_a_users_template_goes_first(tmp_path: Path) -> None:
+def test_a_users_template_replaces_the_built_in_one(tmp_path: Path) -> None:
     folder = with_template(tmp_path, "net.prototxt.j2", ("name:", "# laid out by me\nname:"))
     assert net_text(small(), templates=folder) == "# laid out by me\n" + net_text(small())
     assert solver_text(SolverParameter(base_lr=1), templates=folder) == "base_lr: 1\n"
@@ -136,14 +136,14 @@ def test_a_users_template_goes_first(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "error"),
     [
-        (("type: {{ layer.type | quoted }}", 'type: "ReLU"'), "makes a text that is not the net it was given"),
-        (("{{ layer.params | fields(1) -}}", ""), "makes a text that is not the net it was given"),
-        (("name: {{ net.name | quoted }}", ""), "makes a text that is not the net it was given"),
-        (("bottom: {{ bottom.blob", "bottom: {{ layer.name"), "makes a text that is not the net it was given"),
-        (("dim: {{ dim }}", "dim: {{ dim + 1 }}"), "makes a text that is not the net it was given"),
-        (("name: {{ net.name", "surplus: 1 name: {{ net.name"), "makes a text that is not the net it was given"),
+        (("type: {{ layer.type | quoted }}", 'type: "ReLU"'), "differs from the net it was rendered from"),
+        (("{{ layer.params | fields(1) -}}", ""), "differs from the net it was rendered from"),
+        (("name: {{ net.name | quoted }}", ""), "differs from the net it was rendered from"),
+        (("bottom: {{ bottom.blob", "bottom: {{ layer.name"), "differs from the net it was rendered from"),
+        (("dim: {{ dim }}", "dim: {{ dim + 1 }}"), "differs from the net it was rendered from"),
+        (("name: {{ net.name", "surplus: 1 name: {{ net.name"), "differs from the net it was rendered from"),
         (("layer {", "layer {{"), r"net\.prototxt\.j2, line \d+"),
-        (("layer {\n", "layer \n"), "cannot be read back: line"),
+        (("layer {\n", "layer \n"), "cannot be parsed: line"),
         (("{{ net.name", "{{ net.nam"), "template net.prototxt.j2: .*no attribute 'nam'"),
         (("{{ net.name", "{{ missing"), "'missing' is undefined"),
         (("| quoted }}", "| quotet }}"), "No filter named 'quotet'"),
@@ -157,11 +157,11 @@ def test_a_template_that_loses_anything_is_an_error(change: tuple[str, str], err
 
 def test_a_template_that_drops_unknown_fields_is_an_error(tmp_path: Path) -> None:
     folder = with_template(tmp_path, "net.prototxt.j2", ("{{ net.params | fields(0) -}}", "force_backward: true"))
-    with pytest.raises(NetError, match="not the net it was given"):
+    with pytest.raises(NetError, match="differs from the net it was rendered from"):
         net_text(parse_net(UNKNOWN), templates=folder)
 
 
 def test_a_solver_template_that_changes_the_solver_is_an_error(tmp_path: Path) -> None:
     folder = with_template(tmp_path, "solver.prototxt.j2", ("{{ solver | fields(0) -}}", "base_lr: 2"))
-    with pytest.raises(NetError, match=r"solver\.prototxt\.j2 changes the solver"):
+    with pytest.raises(NetError, match=r"solver\.prototxt\.j2 differs from the solver"):
         solver_text(SolverParameter(base_lr=1), templates=folder)

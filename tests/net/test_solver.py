@@ -1,4 +1,4 @@
-"""Solvers: which nets they train and test, in which state. Source of the rules: src/caffe/solver.cpp."""
+"""Solvers: their train and test nets and the states these run in. Source: src/caffe/solver.cpp."""
 
 from __future__ import annotations
 
@@ -69,13 +69,13 @@ CASES = {
 def test_nets_and_their_states(text: str, tmp_path: Path) -> None:
     train, tests = CASES[text]
     made = solver(text, tmp_path)
-    assert told(made.train_net()) == train
-    assert [told(net) for net in made.test_nets()] == tests
+    assert told(made.read_train_net()) == train
+    assert [told(net) for net in made.read_test_nets()] == tests
 
 
 @pytest.mark.caffe
 @pytest.mark.parametrize("text", CASES)
-def test_caffe_takes_the_same_nets(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_caffe_reads_the_same_nets(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     caffe = caffe_or_skip()
     monkeypatch.chdir(tmp_path)
     train, tests = CASES[text]
@@ -89,14 +89,14 @@ def test_caffe_takes_the_same_nets(text: str, tmp_path: Path, monkeypatch: pytes
 @pytest.mark.parametrize(
     ("text", "error"),
     [
-        ("", "it gives 0 train nets; a solver has exactly one"),
-        ('net: "net.prototxt" train_net: "net.prototxt"', "it gives 2 train nets"),
-        (f'net: "net.prototxt" net_param {{ {NET} }}', "it gives 2 train nets"),
+        ("", "it has 0 train nets; a solver needs exactly one"),
+        ('net: "net.prototxt" train_net: "net.prototxt"', "it has 2 train nets"),
+        (f'net: "net.prototxt" net_param {{ {NET} }}', "it has 2 train nets"),
     ],
 )
 def test_exactly_one_train_net(text: str, error: str, tmp_path: Path) -> None:
     with pytest.raises(PrototxtError, match=rf"solver\.prototxt: {error}"):
-        solver(text, tmp_path).train_net()
+        solver(text, tmp_path).read_train_net()
 
 
 @pytest.mark.parametrize(
@@ -107,9 +107,9 @@ def test_exactly_one_train_net(text: str, error: str, tmp_path: Path) -> None:
         'net: "net.prototxt" test_iter: 1 test_state { } test_state { }',
     ],
 )
-def test_each_test_net_has_its_iterations_and_its_state(text: str, tmp_path: Path) -> None:
+def test_each_test_net_needs_a_test_iter_and_a_state(text: str, tmp_path: Path) -> None:
     with pytest.raises(PrototxtError, match=r"solver\.prototxt: \d test_iter, \d test nets and \d test states"):
-        solver(text, tmp_path).test_nets()
+        solver(text, tmp_path).read_test_nets()
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ def test_each_test_net_has_its_iterations_and_its_state(text: str, tmp_path: Pat
         ("solver_type: 1", "Nesterov"),
     ],
 )
-def test_types_old_and_new(fields: str, type_: str) -> None:
+def test_type_and_solver_type(fields: str, type_: str) -> None:
     assert solver_from_tree(parse(fields)).type == type_
 
 
@@ -134,14 +134,14 @@ def test_nets_are_found_from_the_working_folder_or_beside_the_solver(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = solver('net: "net.prototxt"', tmp_path)
-    assert made.train_net().name == "net"
+    assert made.read_train_net().name == "net"
     work = tmp_path / "work"
     work.mkdir()
     (work / "net.prototxt").write_text('name: "of the working folder"')
     monkeypatch.chdir(work)
-    assert made.train_net().name == "of the working folder"
+    assert made.read_train_net().name == "of the working folder"
     with pytest.raises(PrototxtError, match=r"gone\.prototxt: No such file"):
-        solver('net: "gone.prototxt"', tmp_path).train_net()
+        solver('net: "gone.prototxt"', tmp_path).read_train_net()
 
 
 def test_unknown_fields_are_kept_with_line(tmp_path: Path) -> None:
@@ -153,11 +153,11 @@ def test_errors_name_the_file(tmp_path: Path) -> None:
     with pytest.raises(PrototxtError, match=r"solver\.prototxt: the file ends inside net \{") as caught:
         solver("net: {", tmp_path)
     assert caught.value.line == 2
-    with pytest.raises(PrototxtError, match=r"solver\.prototxt, net_param: line 3: layer must be"):
-        solver('net_param {\n layer: "x" }', tmp_path).train_net()
+    with pytest.raises(PrototxtError, match=r"solver\.prototxt, net_param: line 3: the value of layer must be"):
+        solver('net_param {\n layer: "x" }', tmp_path).read_train_net()
 
 
-def test_solvers_are_told_from_nets() -> None:
+def test_solvers_are_distinguished_from_nets() -> None:
     assert is_solver(parse(BASE))
     assert is_solver(parse('net: "x"'))
     assert not is_solver(parse(NET))
@@ -165,7 +165,7 @@ def test_solvers_are_told_from_nets() -> None:
     assert not is_solver(parse('input: "data" debug_info: true'))
 
 
-def test_text_comes_back_the_same() -> None:
+def test_the_text_of_a_solver_is_read_back() -> None:
     fields = (
         'test_iter: 3 base_lr: 0.1 stepvalue: [3, 4] test_state { stage: "a" } weights: "w" solver_mode: CPU odd: 1'
     )

@@ -1,4 +1,4 @@
-"""Folded nets against unfolded ones, and against real Caffe where it is there."""
+"""Nets with folded normalisation compute the same as before, also in real Caffe."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from converters.verification.blob_comparison import difference
 from converters.verification.comparison_inputs import seeded_inputs
 from converters.verification.runtimes import run_onnx_net, run_torch
 from prototxt_gen import analyse, parse_net
-from prototxt_gen.passes.bn_fold import fold
+from prototxt_gen.passes.bn_fold import fold_normalisation
 from prototxt_gen.weights import Weights
 from tests.support.sane_weights import sane_weights
 
@@ -67,7 +67,7 @@ def subject(layers: str) -> Any:
 def test_folds_and_computes_the_same(name: str) -> None:
     layers, _ = FOLDS[name]
     one = subject(layers)
-    folded, weights = fold(one.analysis, one.weights)
+    folded, weights = fold_normalisation(one.analysis, one.weights)
     types = [layer.type for layer in folded.net.layers]
     assert not {"BatchNorm", "BN", "Scale", "Bias"} & set(types), types
     inputs = seeded_inputs(one)
@@ -78,15 +78,15 @@ def test_folds_and_computes_the_same(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", KEPT)
-def test_stays_where_folding_would_be_wrong(name: str) -> None:
+def test_normalisation_that_cannot_be_folded_stays(name: str) -> None:
     one = subject(KEPT[name])
-    folded, _ = fold(one.analysis, one.weights)
+    folded, _ = fold_normalisation(one.analysis, one.weights)
     assert [layer.type for layer in folded.net.layers] == [layer.type for layer in one.net.layers]
 
 
-def test_what_is_not_finite_does_not_fold() -> None:
+def test_factors_that_are_not_finite_are_not_folded() -> None:
     one = subject(CONV + BATCH_NORM.replace("eps: 0.01", "eps: 0"))
     blobs = {name: dict(roles) for name, roles in one.weights.blobs.items()}
     blobs["b"]["variance"] = np.zeros_like(blobs["b"]["variance"])
-    folded, _ = fold(one.analysis, Weights(blobs))
+    folded, _ = fold_normalisation(one.analysis, Weights(blobs))
     assert "BatchNorm" in [layer.type for layer in folded.net.layers]

@@ -1,4 +1,4 @@
-"""From a deploy net to one that can learn: nothing that learns may start as zeros throughout."""
+"""Deploy net to train_val: all learned layers get fillers other than zero."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import pytest
 
 from prototxt_gen.ir import Net
 from prototxt_gen.layers.recurrent._recurrent_base import RecurrentParameter
-from prototxt_gen.net.lowering_checks import ready
+from prototxt_gen.net.lowering_checks import analyse_for_conversion
 from prototxt_gen.net.prototxt_reader import parse_net
-from prototxt_gen.passes.to_train_val import Data, train_val
+from prototxt_gen.passes.to_train_val import DataOptions, to_train_val
 from prototxt_gen.runtime.torch_net import TorchNet
 from prototxt_gen.train.learned_parameters import fill_blobs
 
@@ -23,32 +23,32 @@ LEARNING = {
 
 
 def trained(layer: str) -> Net:
-    return train_val(
+    return to_train_val(
         parse_net(
             'input: "data" input_shape { dim: 1 dim: 4 dim: 8 dim: 8 }'
             f'layer {{ name: "it" bottom: "data" top: "it" {layer} }}'
             'layer { name: "ip" type: "InnerProduct" bottom: "it" top: "ip" inner_product_param { num_output: 2 } }'
             'layer { name: "prob" type: "Softmax" bottom: "ip" top: "prob" }'
         ),
-        Data(kind="input", crop=8, channels=4, batch=1),
+        DataOptions(kind="input", crop=8, channels=4, batch=1),
     ).at("TRAIN")
 
 
 def weight(net: Net) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
-    made = TorchNet(ready(net))
+    made = TorchNet(analyse_for_conversion(net))
     fill_blobs(made, seed=1)
     found = made.dump_weights().of("it")
     return np.asarray(next(iter(found.values())))
 
 
 @pytest.mark.parametrize("type_", LEARNING)
-def test_weights_start_apart_from_zero(type_: str) -> None:
+def test_weights_do_not_start_at_zero(type_: str) -> None:
     found = weight(trained(f'type: "{type_}" {LEARNING[type_]}'))
     assert np.abs(found).mean() > 0.01
 
 
 @pytest.mark.parametrize("recurrent", ["LSTM", "RNN"])
-def test_recurrent_weights_too(recurrent: str) -> None:
+def test_recurrent_weights_do_not_start_at_zero(recurrent: str) -> None:
     net = parse_net(
         'input: "data" input_shape { dim: 3 dim: 2 dim: 4 dim: 1 }'
         'layer { name: "sums" type: "Reduction" bottom: "data" top: "sums" reduction_param { axis: 2 } }'
@@ -57,12 +57,12 @@ def test_recurrent_weights_too(recurrent: str) -> None:
         "recurrent_param { num_output: 6 } }"
         'layer { name: "prob" type: "Softmax" bottom: "it" top: "prob" softmax_param { axis: 2 } }'
     )
-    made = train_val(net, Data(kind="input", crop=4, channels=4, batch=3))
+    made = to_train_val(net, DataOptions(kind="input", crop=4, channels=4, batch=3))
     found = next(layer for layer in made.layers if layer.name == "it").get(RecurrentParameter)
     assert found.weight_filler.type == "xavier"
 
 
-def test_one_filter_for_each_channel_starts_as_interpolation() -> None:
+def test_an_upsampling_deconvolution_gets_a_bilinear_filler() -> None:
     own = "convolution_param { num_output: 4 group: 4 kernel_size: 4 stride: 2 pad: 1 bias_term: false }"
     found = weight(trained(f'type: "Deconvolution" {own}'))
     assert found.shape == (4, 1, 4, 4)

@@ -12,7 +12,7 @@ from PIL import Image
 
 from prototxt_gen import analyse, parse_net
 from prototxt_gen.common.optional_packages import EXTRAS
-from prototxt_gen.schema.dialect import dialect
+from prototxt_gen.schema.dialect import find_dialect
 from prototxt_gen.weights import write
 from tests.support.sane_weights import sane_weights
 
@@ -40,7 +40,7 @@ def test_extras_are_those_of_the_package() -> None:
 def test_what_is_absent_is_told(tmp_path: Path, absent: str, command: str, words: str) -> None:
     analysis = analyse(parse_net(NET))
     (tmp_path / "n.prototxt").write_text(NET)
-    write(tmp_path / "n.caffemodel", analysis, sane_weights(analysis), dialect("bvlc"))
+    write(tmp_path / "n.caffemodel", analysis, sane_weights(analysis), find_dialect("bvlc"))
     Image.new("RGB", (8, 8)).save(tmp_path / "n.png")
     run = [sys.executable, "-c", WITHOUT % ([absent],), *command.split()]
     done = subprocess.run(run, cwd=tmp_path, capture_output=True, text=True, check=False)

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 
 from prototxt_gen import analyse, layers, model, parse_net, weights
 from prototxt_gen.cli import cli
-from prototxt_gen.schema.dialect import dialect
+from prototxt_gen.schema.dialect import find_dialect
 from tests.support.sane_weights import sane_weights
 
 README = Path(__file__).parents[2] / "README.md"
@@ -36,7 +36,7 @@ def test_python_runs(block: str, tmp_path: Path) -> None:
     net = 'input: "data" input_shape { dim: 1 dim: 3 } layer { name: "r" type: "PReLU" bottom: "data" top: "r" }'
     (tmp_path / "deploy.prototxt").write_text(net)
     analysis = analyse(parse_net(net))
-    weights.write(tmp_path / "net.caffemodel", analysis, sane_weights(analysis), dialect("bvlc"))
+    weights.write(tmp_path / "net.caffemodel", analysis, sane_weights(analysis), find_dialect("bvlc"))
     done = subprocess.run([sys.executable, "-c", block], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 

@@ -1,4 +1,4 @@
-"""Dialects: every fork's schema builds, tells its own numbers truthfully, and lives beside an imported pycaffe."""
+"""Dialects: field numbers of each fork, fields that forks lack, and use beside an imported pycaffe."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from prototxt_gen.common.errors import PrototxtGenError, UnsupportedError
-from prototxt_gen.net.dialect_fields import unknown_fields
+from prototxt_gen.net.dialect_fields import fields_missing_in_dialect
 from prototxt_gen.net.prototxt_reader import parse_net
-from prototxt_gen.net.to_protobuf import classes, encoded_params, to_protobuf
-from prototxt_gen.schema.dialect import DIALECTS, Dialect, dialect
+from prototxt_gen.net.to_protobuf import encoded_params, protobuf_classes, to_protobuf
+from prototxt_gen.schema.dialect import DIALECTS, Dialect, find_dialect
 from prototxt_gen.schema.message import LAYER_FIELDS
 from tests.support.caffe_support import caffe_or_skip
 
@@ -45,8 +45,8 @@ layer { name: "bn" type: "BN" bottom: "conv" top: "bn" bn_param { momentum: 0.5 
 
 
 @pytest.mark.parametrize("fork", EVERY)
-def test_numbers_are_each_forks_own(fork: Dialect) -> None:
-    fields = classes(fork)["LayerParameter"].DESCRIPTOR.fields_by_name
+def test_field_numbers_of_each_fork(fork: Dialect) -> None:
+    fields = protobuf_classes(fork)["LayerParameter"].DESCRIPTOR.fields_by_name
     for name, by_fork in NUMBERS.items():
         if fork.name in by_fork:
             assert fork.number(name) == fields[name].number == by_fork[fork.name]
@@ -55,29 +55,34 @@ def test_numbers_are_each_forks_own(fork: Dialect) -> None:
         assert name not in fields
 
 
-def test_a_field_of_no_listed_fork_is_text_only() -> None:
+def test_a_field_of_no_fork_is_only_in_text() -> None:
     """A layer type may have parameters of a fork without a dialect; they leak into none of the others."""
-    every = set(classes(None)["LayerParameter"].DESCRIPTOR.fields_by_name)
+    every = set(protobuf_classes(None)["LayerParameter"].DESCRIPTOR.fields_by_name)
     listed = {name for each in DIALECTS.values() for name in each.table["LayerParameter"]}
     assert {"reverse_param", "max_unpool_param", "layer_norm_param"} <= set(LAYER_FIELDS) <= every
     assert {"reverse_param", "layer_norm_param"} <= every - listed
     for each in DIALECTS.values():
-        has = set(classes(each)["LayerParameter"].DESCRIPTOR.fields_by_name) - {"name", "type", "bottom", "top"}
+        has = set(protobuf_classes(each)["LayerParameter"].DESCRIPTOR.fields_by_name) - {
+            "name",
+            "type",
+            "bottom",
+            "top",
+        }
         assert has == {name for name in LAYER_FIELDS if each.number(name) is not None}
 
 
 @pytest.mark.parametrize("fork", EVERY)
-def test_every_table_is_whole(fork: Dialect) -> None:
+def test_every_table_has_all_messages(fork: Dialect) -> None:
     for name, fields in fork.table.items():
         numbers = [place.number for place in fields.values()]
         assert len(set(numbers)) == len(numbers), f"{name} gives a number twice"
         assert all(place.message in fork.table for place in fields.values() if place.message), name
 
 
-def test_fields_inside_messages_have_the_forks_numbers_too() -> None:
+def test_fields_of_inner_messages_have_the_numbers_of_the_fork() -> None:
     """yjxiong/caffe declares dilation, dilation_h, dilation_w as 16, 17, 18, where BVLC has axis, …, dilation."""
     net = parse_net(NET.replace("BN", "ReLU").replace("bn_param { momentum: 0.5 frozen: true }", ""))
-    assert classes(DIALECTS["bvlc"])["ConvolutionParameter"].DESCRIPTOR.fields_by_name["dilation"].number == 18
+    assert protobuf_classes(DIALECTS["bvlc"])["ConvolutionParameter"].DESCRIPTOR.fields_by_name["dilation"].number == 18
     made = to_protobuf(net, DIALECTS["yjxiong"]).layer[0].convolution_param
     assert made.DESCRIPTOR.fields_by_name["dilation"].number == 16
     assert "axis" not in made.DESCRIPTOR.fields_by_name
@@ -85,32 +90,35 @@ def test_fields_inside_messages_have_the_forks_numbers_too() -> None:
 
 
 @pytest.mark.parametrize("name", ["buptwangfei", "happynear", "pspnet", "yjxiong", "brocolli", "prototxt-gen"])
-def test_a_net_comes_back_from_each_forks_binary(name: str) -> None:
+def test_a_net_is_restored_from_the_binary_of_each_fork(name: str) -> None:
     made = to_protobuf(parse_net(NET), DIALECTS[name])
-    again = classes(DIALECTS[name])["NetParameter"].FromString(made.SerializeToString())
+    again = protobuf_classes(DIALECTS[name])["NetParameter"].FromString(made.SerializeToString())
     assert again == made
     assert again.layer[1].bn_param.frozen
 
 
-def test_a_fork_reads_anothers_binary_as_something_else() -> None:
+def test_the_binary_of_another_fork_is_misread() -> None:
     """What the dialects are for: BVLC takes the authors' bn_param for clip_param, without an error."""
     made = to_protobuf(parse_net(NET), DIALECTS["buptwangfei"]).SerializeToString()
-    layer = classes(DIALECTS["bvlc"])["NetParameter"].FromString(made).layer[1]
+    layer = protobuf_classes(DIALECTS["bvlc"])["NetParameter"].FromString(made).layer[1]
     assert layer.HasField("clip_param")
     assert to_protobuf(parse_net(NET), DIALECTS["pspnet"]).SerializeToString() != made
 
 
-def test_what_a_fork_lacks_is_told_and_refused() -> None:
+def test_fields_that_a_fork_lacks_are_listed_and_refused() -> None:
     net = parse_net(
         NET + 'layer { name: "p" type: "Pooling" bottom: "bn" top: "p" pooling_param { ceil_mode: false } }'
     )
-    assert list(unknown_fields(DIALECTS["bvlc"], net)) == [("bn", "bn_param"), ("p", "pooling_param.ceil_mode")]
-    assert list(unknown_fields(DIALECTS["brocolli"], net)) == []
+    assert list(fields_missing_in_dialect(DIALECTS["bvlc"], net)) == [
+        ("bn", "bn_param"),
+        ("p", "pooling_param.ceil_mode"),
+    ]
+    assert list(fields_missing_in_dialect(DIALECTS["brocolli"], net)) == []
     with pytest.raises(UnsupportedError, match=r"BVLC/caffe has no field bn_param, pooling_param\.ceil_mode"):
         to_protobuf(net, DIALECTS["bvlc"])
 
 
-def test_encoded_params_have_the_forks_numbers() -> None:
+def test_encoded_params_have_the_numbers_of_the_fork() -> None:
     bn = parse_net(NET).layers[1]
     assert {name: set(encoded_params(bn, each)) for name, each in DIALECTS.items()} == {
         "bvlc": set(),
@@ -126,11 +134,11 @@ def test_encoded_params_have_the_forks_numbers() -> None:
 
 def test_an_unknown_dialect_is_an_error_with_the_nearest_name() -> None:
     with pytest.raises(PrototxtGenError, match="did you mean 'happynear'"):
-        dialect("hapynear")
+        find_dialect("hapynear")
 
 
 @pytest.mark.caffe
-def test_the_table_of_our_caffe_is_what_it_was_built_with() -> None:
+def test_the_table_of_the_installed_caffe_equals_its_caffe_proto() -> None:
     caffe_or_skip()
     from caffe.proto import caffe_pb2
 
@@ -152,12 +160,13 @@ def compare(fork: Dialect, theirs: Any, seen: set[str]) -> None:
 
 @pytest.mark.caffe
 @pytest.mark.parametrize("order", ["caffe first", "caffe last"])
-def test_all_dialects_live_beside_pycaffe_in_one_process(order: str) -> None:
+def test_all_dialects_work_beside_pycaffe_in_one_process(order: str) -> None:
     caffe_or_skip()
-    ours = "from prototxt_gen.schema.dialect import DIALECTS as D; from prototxt_gen.net.to_protobuf import classes; "
-    ours += "[classes(d)['NetParameter'](name='n') for d in (None, *D.values())]; "
+    ours = "from prototxt_gen.schema.dialect import DIALECTS as D; "
+    ours += "from prototxt_gen.net.to_protobuf import protobuf_classes; "
+    ours += "[protobuf_classes(d)['NetParameter'](name='n') for d in (None, *D.values())]; "
     theirs = "import caffe; from caffe.proto import caffe_pb2; caffe_pb2.NetParameter(name='n'); "
     code = theirs + ours if order == "caffe first" else ours + theirs
-    code += "assert caffe_pb2.NetParameter is not classes(D['prototxt-gen'])['NetParameter']; print('both')"
+    code += "assert caffe_pb2.NetParameter is not protobuf_classes(D['prototxt-gen'])['NetParameter']; print('both')"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout.strip()) == (0, "both"), done.stderr

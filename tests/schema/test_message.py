@@ -1,4 +1,4 @@
-"""Messages: defaults and presence as in protobuf, values checked, nothing that was written lost."""
+"""Messages: defaults and presence as in protobuf, checks of values, and kept unknown fields."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_a_field_set_to_its_default_is_set() -> None:
     assert format_fields(explicit.to_text()) == "rate: 0.5\n"
 
 
-def test_values_are_made_to_fit() -> None:
+def test_values_are_converted_to_the_type_of_the_field() -> None:
     made = Outer(mode=7, rate=2, inner={"size": 4}, many=[{"size": 1}, Inner()], modes="A")
     assert made.mode == "THREE"
     assert isinstance(made.rate, float)
@@ -75,7 +75,7 @@ def test_values_are_made_to_fit() -> None:
         ({"rat": 1}, r"Outer has no field 'rat'; did you mean 'rate'\?"),
     ],
 )
-def test_wrong_values_are_errors_at_the_call(fields: dict[str, Any], error: str) -> None:
+def test_wrong_values_raise_at_once(fields: dict[str, Any], error: str) -> None:
     with pytest.raises(NetError, match=error):
         Outer(**fields)
     with pytest.raises(NetError, match=error):
@@ -91,7 +91,7 @@ def test_frozen() -> None:
     assert made.rate == 1
 
 
-def test_has_of_no_field_is_a_mistake_in_the_layer_type() -> None:
+def test_has_of_an_unknown_field_raises_key_error() -> None:
     with pytest.raises(KeyError, match="did you mean 'inner'"):
         Outer().has("iner")
 
@@ -99,7 +99,7 @@ def test_has_of_no_field_is_a_mistake_in_the_layer_type() -> None:
 TEXT = 'mode: ONE rate: 3 inner { names: "a" size: 9 strange: 1 } many { } odd { x: 1 } rate: 4 big: 1.5 modes: [A, C]'
 
 
-def test_what_does_not_fit_is_kept_with_line_and_reason() -> None:
+def test_fields_that_do_not_fit_are_kept_with_line_and_reason() -> None:
     made = read(TEXT.replace(" odd", "\nodd"))
     assert made.modes == ("A",)
     told = {path: (extra.line, extra.reason) for path, extra in made.walk_extras()}
@@ -120,7 +120,7 @@ def test_text_to_message_to_text_is_the_identity() -> None:
     assert format_fields(again.to_text()) == format_fields(made.to_text())
 
 
-def test_unknown_fields_count_in_comparisons_in_whatever_order_and_line() -> None:
+def test_unknown_fields_are_compared_without_their_order_and_lines() -> None:
     first, second = "x { a: 1 b: 2 }\n", "x { a: 1 b: 1 }\n"
     assert read(first + second) == read("\n\n" + second + "\n" + first)
     assert read(first) != read(second)
@@ -129,11 +129,11 @@ def test_unknown_fields_count_in_comparisons_in_whatever_order_and_line() -> Non
     assert read("") != read("x: 1")
 
 
-def test_without_extras_drops_the_named_ones() -> None:
+def test_without_extras_drops_the_named_fields() -> None:
     assert [path for path, _ in read("x: 1 y: 2 y: 3").without_extras(["y"]).walk_extras()] == ["x"]
 
 
-def test_messages_are_copied_and_pickled_whole() -> None:
+def test_messages_can_be_copied_and_pickled() -> None:
     made = read(TEXT)
     assert pickle.loads(pickle.dumps(made)) == made == copy.deepcopy(made)
     assert [e.line for _, e in pickle.loads(pickle.dumps(made)).walk_extras()] == [
@@ -145,24 +145,24 @@ def test_messages_are_copied_and_pickled_whole() -> None:
     ("written", "value"),
     [("inf", math.inf), ("-inf", -math.inf), ("1e39", 1e39), ("-2", -2.0), ("3f", 3.0), ("9" * 400, math.inf)],
 )
-def test_floats_as_text_format_has_them(written: str, value: float) -> None:
+def test_floats_accept_the_spellings_of_text_format(written: str, value: float) -> None:
     made = read(f"rate: {written}")
     assert made.rate == value
     assert read(format_fields(made.to_text())) == made
 
 
-def test_nan_is_a_number_here_too() -> None:
+def test_nan_is_a_float() -> None:
     assert math.isnan(read("rate: nan").rate)
 
 
 @pytest.mark.parametrize("value", ["1", "true", "t", "True"])
-def test_truth_as_text_format_has_it(value: str) -> None:
+def test_bools_accept_the_spellings_of_text_format(value: str) -> None:
     assert ConvolutionParameter.from_text(parse(f"bias_term: {value}")).bias_term is True
     assert ConvolutionParameter.from_text(parse("bias_term: f")).bias_term is False
 
 
 @pytest.mark.parametrize("value", ["2", '"true"', "yes", "1.0", "TRUE"])
-def test_what_is_no_truth_is_kept_as_unknown(value: str) -> None:
+def test_a_wrong_bool_is_kept_as_an_extra(value: str) -> None:
     made = ConvolutionParameter.from_text(parse(f"bias_term: {value}"))
     assert made.extras[0].reason.startswith("ConvolutionParameter.bias_term: expected true or false")
 
@@ -174,13 +174,13 @@ def test_layer_types_add_their_fields_to_the_layer() -> None:
     assert made.param == (ParamSpec(lr_mult=2), ParamSpec())
 
 
-def test_two_layer_types_cannot_add_one_field() -> None:
+def test_two_layer_types_cannot_add_the_same_field() -> None:
     with pytest.raises(NetError, match="has a field 'pooling_param' already"):
         type("Again", (Message,), {}, field="pooling_param", number=121)
     assert LayerParameter.fields["pooling_param"].message is PoolingParameter
 
 
-def test_words_are_no_strings() -> None:
+def test_words_are_not_accepted_as_strings() -> None:
     made = FillerParameter.from_text(parse("type: xavier"))
     assert made.type == "constant"
     assert isinstance(made.extras[0].value, Word)

@@ -1,4 +1,4 @@
-"""Fields that no schema knows survive wherever they stand, and what fits a field is what protobuf takes."""
+"""Unknown fields are kept in every message, and fields accept the same values as protobuf."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from prototxt_gen import layers
 from prototxt_gen.ir import Net
 from prototxt_gen.net.prototxt_reader import parse_net
 from prototxt_gen.net.render import net_text
-from prototxt_gen.net.to_protobuf import classes, fill_from_text
+from prototxt_gen.net.to_protobuf import fill_from_text, protobuf_classes
 from prototxt_gen.schema.caffe_proto import LayerParameter, NetParameter
 from prototxt_gen.schema.message import Field, Message
 from prototxt_gen.text import Field as TextField
@@ -78,7 +78,7 @@ def extras(net: Net) -> Counter[tuple[str, str]]:
 
 @MANY
 @given(plantings)
-def test_unknown_fields_survive_anywhere(where: list[tuple[int, TextField, int]]) -> None:
+def test_unknown_fields_are_kept_in_every_message(where: list[tuple[int, TextField, int]]) -> None:
     tree = TREE
     for at, field, place in sorted(where, key=lambda planting: -planting[0]):  # so that the numbers before stay
         tree = planted(tree, at, field, place)
@@ -110,11 +110,11 @@ odd = st.sampled_from(
 
 @settings(max_examples=1000, deadline=None)
 @given(st.sampled_from(every_field()), st.lists(scalars | odd, max_size=3))
-def test_schema_and_protobuf_agree_on_what_fits(field: tuple[type[Message], Field[Any]], given: list[Any]) -> None:
+def test_schema_and_protobuf_accept_the_same_values(field: tuple[type[Message], Field[Any]], given: list[Any]) -> None:
     """Our messages, and protobuf's made from the same declaration, keep and refuse the same values."""
     kind, known = field
     tree = tuple(TextField(known.name, value, 1) for value in given)
-    ours, theirs = kind.from_text(tree), classes(None)[kind.proto]()
+    ours, theirs = kind.from_text(tree), protobuf_classes(None)[kind.proto]()
     assert fill_from_text(theirs, tree) == len(ours.extras)
     kept = dict(ours.set_fields()).get(known.name, ())
     if known.repeated:

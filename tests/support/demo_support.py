@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from prototxt_gen.demo.run_demo import Demo, run
-from prototxt_gen.demo.steps import ITERATIONS_A_MINUTE, Story
+from prototxt_gen.demo.run_demo import DemoOptions, run_demo
+from prototxt_gen.demo.steps import ITERATIONS_A_MINUTE, DemoResults
 
 Array = np.ndarray[Any, Any]
 ITERATIONS = 6
@@ -34,10 +34,10 @@ def write_digits(folder: Path) -> Path:
 
 
 @cache
-def small_demo_run() -> tuple[Demo, Story, list[str]]:
+def told() -> tuple[DemoOptions, DemoResults, list[str]]:
     """Run the demo with a zoo of one; return what was asked for, what it found, and what it said."""
     home = Path(mkdtemp(prefix="demo-test-"))
     said: list[str] = []
     minutes, bars = ITERATIONS / ITERATIONS_A_MINUTE, write_digits(home / "bars")
-    asked = Demo(home / "out", minutes, data=bars, zoo=("attention-56-cifar",), say=said.append)
-    return asked, run(asked), said
+    asked = DemoOptions(home / "out", minutes, data=bars, zoo=("attention-56-cifar",), say=said.append)
+    return asked, run_demo(asked), said

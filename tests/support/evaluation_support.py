@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 from prototxt_gen.analysis import Analysis, analyse
 from prototxt_gen.cli import cli
 from prototxt_gen.net.prototxt_reader import parse_net
-from prototxt_gen.schema.dialect import dialect
+from prototxt_gen.schema.dialect import find_dialect
 from prototxt_gen.weights import Weights, write
 
 Array = np.ndarray[Any, Any]
@@ -65,7 +65,7 @@ def tiny(folder: Path) -> tuple[Path, Path]:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "deploy.prototxt").write_text(DEPLOY, encoding="utf-8")
     analysis = analyse(parse_net(DEPLOY))
-    write(folder / "net.caffemodel", analysis, random_weights(analysis), dialect("bvlc"))
+    write(folder / "net.caffemodel", analysis, random_weights(analysis), find_dialect("bvlc"))
     return folder / "deploy.prototxt", folder / "net.caffemodel"
 
 

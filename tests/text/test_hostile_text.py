@@ -1,4 +1,4 @@
-"""Hostile prototxts: an error in a sentence or a result, never a traceback, a hang, or more than 1 GiB."""
+"""Damaged prototxts: each gives a result or a clear error, no traceback, no hang, or more than 1 GiB of memory."""
 
 from __future__ import annotations
 
@@ -91,8 +91,8 @@ def use(text: str | bytes) -> None:
     tree = parse(text)
     if is_solver(tree):
         solver = solver_from_tree(tree)
-        solver.train_net()
-        solver.test_nets()
+        solver.read_train_net()
+        solver.read_test_nets()
         return
     net = net_from_tree(tree)
     check_net(net, tree)
@@ -115,7 +115,7 @@ def test_damaged_texts_give_an_error_or_a_result(text: str, seed: int) -> None:
 
 @settings(max_examples=300, deadline=SECONDS * 1000)
 @given(st.binary(max_size=300) | st.text(st.sampled_from("{}<>[]:,;\"'\\#layer name: 1.-x\n"), max_size=120))
-def test_noise_gives_an_error_or_a_result(text: str | bytes) -> None:
+def test_random_characters_give_an_error_or_a_result(text: str | bytes) -> None:
     try:
         use(text)
     except PrototxtGenError as error:

@@ -1,4 +1,4 @@
-"""The text format case by case: scalars, structures, errors, encodings, and how values are written."""
+"""Text format: scalars, structures, error messages, encodings, and the printing of values."""
 
 from __future__ import annotations
 
@@ -137,17 +137,17 @@ ERRORS = [
     ("a: " + "x-" * 50, 1, "line 1: " + "x-" * 28 + "x... is neither a number of protobuf nor a word"),
     ("a: 1e", 1, "line 1: 1e is neither a number of protobuf nor a word"),
     ("a: +1", 1, "line 1: a value is expected after a:, not '+'"),
-    ("\n\na: 'x\n'", 3, "line 3: a string is not closed"),
-    ('a: "x\\"', 1, "line 1: a string is not closed"),
-    (r'a: "C:\data"', 1, r"line 1: \d in a string is no escape sequence; a backslash is written \\"),
-    (r'a: "\U00110000"', 1, r"line 1: \U in a string is no escape sequence; a backslash is written \\"),
-    ("a: 1\n/* b", 2, "line 2: a comment is not closed"),
-    ("a: 1\n b\0", 2, "line 2: a NUL byte, so this is not a text"),
+    ("\n\na: 'x\n'", 3, "line 3: a string has no closing quote"),
+    ('a: "x\\"', 1, "line 1: a string has no closing quote"),
+    (r'a: "C:\data"', 1, r"line 1: \d in a string is not an escape sequence; write \\ for a backslash"),
+    (r'a: "\U00110000"', 1, r"line 1: \U in a string is not an escape sequence; write \\ for a backslash"),
+    ("a: 1\n/* b", 2, "line 2: a comment has no closing */"),
+    ("a: 1\n b\0", 2, "line 2: the file has a NUL byte, so it is not a text file"),
     ("a: 1,,", 1, "line 1: a field name is expected, not ','"),
     ("a: 1\n名: 1", 2, "line 2: a field name is expected, not '名'"),
     ("a: 1 \x01", 1, "line 1: a field name is expected, not '\\x01'"),
     ("[a.1]: 1", 1, "line 1: a field name is expected, not '['"),
-    ("a: '\ud800'", 1, "line 1: '\\ud800' is half a character"),
+    ("a: '\ud800'", 1, "line 1: '\\ud800' is a lone surrogate, not a character"),
     ("m{" * 101, 1, "line 1: more than 100 messages inside each other"),
 ]
 
@@ -186,7 +186,7 @@ def test_decode(encoding: str, text: str) -> None:
     assert decode(text.encode(encoding)) == text
 
 
-def test_bytes_that_belie_their_mark_are_an_error() -> None:
+def test_a_wrong_byte_order_mark_is_an_error() -> None:
     assert decode(b"\xfe\xff\x00a") == "a"
     with pytest.raises(PrototxtError, match="UTF-16"):
         decode(b"\xff\xfea")
@@ -213,16 +213,16 @@ def test_format_scalar(value: int | float | str, written: str) -> None:
     assert format_scalar(value) == written
 
 
-def test_half_a_character_is_not_written() -> None:
-    with pytest.raises(PrototxtError, match="half a character"):
+def test_writing_a_lone_surrogate_is_an_error() -> None:
+    with pytest.raises(PrototxtError, match="a lone surrogate, not a character"):
         format_scalar("\ud800")
 
 
-def test_format_fields_lays_out_one_field_a_line() -> None:
+def test_format_fields_writes_one_field_per_line() -> None:
     assert format_fields(parse("a:[1,'x']m<n{}>"), indent=1) == '  a: 1\n  a: "x"\n  m {\n    n {\n    }\n  }\n'
 
 
-def test_the_collector_is_left_as_it_was() -> None:
+def test_the_garbage_collector_stays_on_or_off() -> None:
     assert gc.isenabled()
     parse("a: 1")
     with pytest.raises(PrototxtError):

@@ -1,4 +1,4 @@
-"""The text format's laws: it reads what it writes, protobuf agrees, real files are read, damaged ones refused."""
+"""Laws of the text format: printed text is parsed to the same tree, and protobuf agrees; damaged ones are refused."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ trees = st.recursive(
 
 
 @given(trees)
-def test_what_is_written_is_read_back(fields: tuple[Field, ...]) -> None:
+def test_printed_text_is_parsed_to_the_same_tree(fields: tuple[Field, ...]) -> None:
     text = format_fields(fields)
     assert data(parse(text)) == data(fields)
     assert data(parse(text.encode())) == data(fields)
@@ -112,7 +112,7 @@ def typed_trees(draw: st.DrawFn) -> tuple[Field, ...]:
 
 
 @given(typed_trees())
-def test_protobuf_reads_what_is_written(fields: tuple[Field, ...]) -> None:
+def test_protobuf_parses_printed_text(fields: tuple[Field, ...]) -> None:
     assert text_format.Parse(format_fields(fields), Message()) == fill(Message(), fields)
 
 
@@ -122,12 +122,12 @@ OPTIONS: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
 
 
 @given(typed_trees(), OPTIONS)
-def test_what_protobuf_writes_is_read(fields: tuple[Field, ...], options: dict[str, Any]) -> None:
+def test_text_printed_by_protobuf_is_parsed(fields: tuple[Field, ...], options: dict[str, Any]) -> None:
     message = fill(Message(), fields)
     assert fill(Message(), parse(text_format.MessageToString(message, **options))) == message
 
 
-def test_every_real_prototxt_is_read_either_way(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_real_prototxt_is_parsed_by_the_fast_and_the_full_parser(monkeypatch: pytest.MonkeyPatch) -> None:
     if not MODELS.is_dir():
         pytest.skip("no folder of real models beside the checkout")
     files = sorted(MODELS.rglob("*.prototxt"))

@@ -130,7 +130,7 @@ def test_inputs_without_data_are_refused(layer: str, error: type[Exception], mes
         (
             INPUT + 'layer { name: "d" type: "Dropout" bottom: "data" top: "data" phase: TEST }' + TERMS,
             {},
-            r"'d' \(Dropout\): phase: TEST, though the net is of the TRAIN phase",
+            r"'d' \(Dropout\): it has phase: TEST, but the net runs in the TRAIN phase",
         ),
         (INPUT + TERMS, {"precision": "fp8"}, "there is no precision 'fp8'"),
         (INPUT + TERMS, {"gpu": 99}, "there is no GPU 99"),

@@ -154,12 +154,12 @@ def test_checkpointing_changes_neither_gradients_nor_statistics(tmp_path: Path) 
 
 def test_checkpointing_keeps_fewer_blobs(tmp_path: Path) -> None:
     import prototxt_gen
-    from prototxt_gen.net.lowering_checks import ready
+    from prototxt_gen.net.lowering_checks import analyse_for_conversion
     from prototxt_gen.runtime.torch_net import TorchNet
     from prototxt_gen.train.total_loss import TotalLoss
 
     made = prototxt_gen.model("attention-56-cifar", modules=(1, 1, 1), width=4, kind="input", batch=4)
-    net = TorchNet(ready(made.train_val.at("TRAIN"))).train()
+    net = TorchNet(analyse_for_conversion(made.train_val.at("TRAIN"))).train()
     inputs = torch.randn(4, 3, 32, 32), torch.zeros(4)
     held = []
     for checkpointing in (False, True):

@@ -1,4 +1,4 @@
-"""Odd numbers in the fourth blob of merged BN: carried as they are, or refused, never another net in silence."""
+"""Unusual values in the fourth blob of BN are kept or refused, but never give another net without a warning."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from prototxt_gen.caffemodel import NewLayer
 from prototxt_gen.cli import cli
 from prototxt_gen.common.errors import NetError
 from prototxt_gen.layers.normalization.bn import moving_variance
-from prototxt_gen.schema.dialect import dialect
-from prototxt_gen.weights import Weights, told_dialect, write
+from prototxt_gen.schema.dialect import find_dialect
+from prototxt_gen.weights import Weights, possible_dialects, write
 
 EPS = 1e-3
 NET = (
@@ -31,7 +31,7 @@ def converted(folder: Path, fourth: list[float], meaning: str, other: str) -> tu
     prototxt.write_text(NET)
     plain = {role: np.ones((1, 4, 1, 1), "float32") for role in ("slope", "bias", "mean")}
     blobs = {"bn": plain | {meaning.replace("-", "_"): np.array(fourth, "float32").reshape(1, 4, 1, 1)}}
-    write(model, analyse(parse_net(NET)), Weights(blobs), dialect(MEANINGS[meaning]))
+    write(model, analyse(parse_net(NET)), Weights(blobs), find_dialect(MEANINGS[meaning]))
     arguments = ["convert", "caffemodel", model, "--net", prototxt, "-o", out, "--to-dialect", MEANINGS[other]]
     return CliRunner().invoke(cli, [str(argument) for argument in arguments]), out
 
@@ -58,25 +58,25 @@ def test_variances_as_inverse_standard_deviations(fourth: list[float], tmp_path:
 @pytest.mark.parametrize(
     ("fourth", "said"),
     [
-        ([40, 1, 1, 1], "layer 'bn' (BN): an inverse standard deviation of 40: with its eps of 0.001 no variance"),
-        ([np.inf, 1, 1, 1], "layer 'bn' (BN): an inverse standard deviation of inf: with its eps of 0.001"),
-        ([-1, 1, 1, 1], "layer 'bn' (BN): its fourth blob, taken for inverse standard deviations, has numbers below 0"),
-        ([1e30, 1, 1, 1], "or beyond 1e+18"),
+        ([40, 1, 1, 1], "layer 'bn' (BN): an inverse standard deviation is 40, but with eps 0.001"),
+        ([np.inf, 1, 1, 1], "layer 'bn' (BN): an inverse standard deviation is inf, but with eps 0.001"),
+        ([-1, 1, 1, 1], "layer 'bn' (BN): its fourth blob, read as inverse standard deviations, has values below 0"),
+        ([1e30, 1, 1, 1], "or above 1e+18"),
     ],
 )
-def test_what_no_variance_gives_is_refused(fourth: list[float], said: str, tmp_path: Path) -> None:
+def test_impossible_inverse_standard_deviations_are_refused(fourth: list[float], said: str, tmp_path: Path) -> None:
     done, out = converted(tmp_path, fourth, "inverse-std", "variance")
     assert done.exit_code == 1 and said in done.stderr and not out.exists()
 
 
-def test_an_inverse_standard_deviation_next_to_nothing_splits_in_silence() -> None:
+def test_a_tiny_inverse_standard_deviation_is_split_without_a_warning() -> None:
     blobs = {"inverse_std": np.array([1e-40, 0, 1, 1], "float32")}
     variance, eps = moving_variance(blobs, EPS)
     np.testing.assert_array_equal(variance[:2], np.inf)
     assert eps == EPS
 
 
-def test_a_meaning_that_is_not_the_forks_is_noted(tmp_path: Path) -> None:
+def test_a_statistic_other_than_the_forks_gives_a_remark(tmp_path: Path) -> None:
     converted(tmp_path, [1, 1, 1, 1], "variance", "inverse-std")
     files = [str(tmp_path / name) for name in ("a.caffemodel", "net.prototxt", "c.caffemodel")]
     usual = ["convert", "caffemodel", files[0], "--net", files[1], "-o", files[2], "--force", "--to-dialect", "yjxiong"]
@@ -86,18 +86,18 @@ def test_a_meaning_that_is_not_the_forks_is_noted(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("forks", [["buptwangfei", "pspnet"], ["buptwangfei", "pspnet", "buptwangfei"]])
-def test_layers_that_contradict_each_other_tell_no_fork(forks: list[str], tmp_path: Path) -> None:
-    numbers = [dialect(fork).number("bn_param") or 0 for fork in forks]
+def test_layers_of_different_forks_detect_no_fork(forks: list[str], tmp_path: Path) -> None:
+    numbers = [find_dialect(fork).number("bn_param") or 0 for fork in forks]
     blobs = [np.ones(4, "float32")] * 4
     layers = [NewLayer(f"bn{i}", "BN", blobs, params={n: b"\x25\0\0\0\0"}) for i, n in enumerate(numbers)]
     caffemodel.write(tmp_path / "w.caffemodel", layers)
-    assert told_dialect(caffemodel.read(tmp_path / "w.caffemodel")) == []
+    assert possible_dialects(caffemodel.read(tmp_path / "w.caffemodel")) == []
 
 
 @pytest.mark.parametrize("type_", ["BatchNorm", "BN", "Dropout"])
-def test_a_layer_that_is_held_in_the_other_phase_is_refused(type_: str) -> None:
+def test_a_layer_with_the_phase_field_of_the_other_phase_is_refused(type_: str) -> None:
     """Caffe would normalise by the batch, or drop out, in the TEST phase too."""
     text = f'{NET.splitlines()[0]} layer {{ name: "l" type: "{type_}" bottom: "data" top: "l" phase: TRAIN }}'
-    with pytest.raises(NetError, match=r"layer 'l'.*phase: TRAIN, though the net is of the TEST phase"):
-        read_net_with_weights(parse_net(text), Weights({}))
-    read_net_with_weights(parse_net(text.replace("TRAIN", "TEST")), Weights({}))
+    with pytest.raises(NetError, match=r"layer 'l'.*phase: TRAIN, but the net runs in the TEST phase"):
+        read_subject(parse_net(text), Weights({}))
+    read_subject(parse_net(text.replace("TRAIN", "TEST")), Weights({}))

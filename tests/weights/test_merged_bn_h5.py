@@ -1,4 +1,4 @@
-"""Weights in HDF5 do not tell the fork, so not what merged BN's fourth blob is: the commands ask, and do as told."""
+"""Weights in HDF5 do not show the fork: commands need --bn-statistic for the fourth blob of BN, and use it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from prototxt_gen import analyse, parse_net
 from prototxt_gen.cli import cli
 from prototxt_gen.common.errors import WeightsError
 from prototxt_gen.net.solver import read_solver
-from prototxt_gen.schema.dialect import dialect
+from prototxt_gen.schema.dialect import find_dialect
 from prototxt_gen.train.backend import Settings, create
 from prototxt_gen.weights import Weights, as_inverse_std, as_variance, write
 from tests.support import train_support as support
@@ -36,7 +36,7 @@ TRAINED = (
 )
 SOLVER = 'net: "net.prototxt" base_lr: 0.01 lr_policy: "fixed" max_iter: 1 snapshot_prefix: "out/m" solver_mode: CPU'
 MEANINGS = {"inverse-std": as_inverse_std, "variance": as_variance}
-ASKS = "what the fourth blob of its BN layers means cannot be told"
+ASKS = "the meaning of the fourth blob of its BN layers is unknown"
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def folder(tmp_path: Path) -> Path:
     analysis = analyse(parse_net(DEPLOY))
     for name, meaning in MEANINGS.items():
         made = meaning(sane_weights(analysis), analysis)
-        write(tmp_path / f"{name}.caffemodel.h5", analysis, made, dialect("prototxt-gen"))
+        write(tmp_path / f"{name}.caffemodel.h5", analysis, made, find_dialect("prototxt-gen"))
     return tmp_path
 
 
@@ -57,7 +57,7 @@ def expected() -> Weights:
 
 
 @pytest.mark.parametrize("backend", ["torch", pytest.param("pycaffe", marks=pytest.mark.caffe)])
-def test_training_takes_over_either_meaning(backend: str, folder: Path) -> None:
+def test_training_accepts_both_statistics(backend: str, folder: Path) -> None:
     if backend == "pycaffe":
         caffe_or_skip()
     for name in MEANINGS:
@@ -72,7 +72,7 @@ def test_training_takes_over_either_meaning(backend: str, folder: Path) -> None:
 
 
 @pytest.mark.parametrize("backend", ["torch", pytest.param("pycaffe", marks=pytest.mark.caffe)])
-def test_training_asks_where_it_is_not_told(backend: str, folder: Path) -> None:
+def test_training_needs_the_statistic(backend: str, folder: Path) -> None:
     if backend == "pycaffe":
         caffe_or_skip()
     made = create(backend, read_solver(folder / "solver.prototxt"), Settings(workers=0))
