@@ -136,7 +136,7 @@ def test_killed_worker_is_an_error_and_no_deadlock(source: str) -> None:
     loader.next()
     assert loader._workers is not None
     os.kill(loader._workers.workers[0].process.pid, signal.SIGKILL)
-    with pytest.raises(DataError, match="a data worker ended by SIGKILL: by someone"):
+    with pytest.raises(DataError, match="a data worker ended by SIGKILL: by another process"):
         for _ in range(5):
             loader.next()
     loader.close()

@@ -217,7 +217,7 @@ def test_the_last_batch_is_padded_for_a_fixed_batch_size(place: Path, tmp_path: 
         (("deploy.prototxt",), "a prototxt needs weights"),
         (("deploy.prototxt", "net.caffemodel"), "the net names none for its TEST phase; give --data"),
         (("deploy.prototxt", "net.caffemodel", "--data", "none"), "none does not exist"),
-        (("deploy.prototxt", "net.caffemodel", "--data", "grey.npz"), "sample 0 is 1x12x12; the net takes 3 channels"),
+        (("deploy.prototxt", "net.caffemodel", "--data", "grey.npz"), "sample 0 is 1x12x12; the net needs 3 channels"),
         (("deploy.prototxt", "net.caffemodel", "--data", "big.npz", "--resize", "20x10"), "a crop of 12x12 is larger"),
         (("deploy.prototxt", "net.caffemodel", "--data", "many.npz"), "the net has classes 0 to 6"),
         (("deploy.prototxt", "net.caffemodel", "--data", "set.npz", "--top", "probs"), "did you mean 'prob'"),
