@@ -55,7 +55,7 @@ def write_net(folder: Path) -> tuple[Path, Path, Path]:
     analysis = analyse(net)
     prototxt, model, onnx = (folder / f"net.{suffix}" for suffix in ("prototxt", "caffemodel", "onnx"))
     prototxt.write_text(net_text(net), encoding="utf-8")
-    write(model, analysis, sane_weights(analysis), dialect("prototxt-gen"))
+    write(model, analysis, sane_weights(analysis), find_dialect("prototxt-gen"))
     write_onnx(read_net_with_weights(prototxt, model), onnx, verify_output=False)
     return prototxt, model, onnx
 

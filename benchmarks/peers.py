@@ -187,7 +187,7 @@ def true_output(net: tuple[Path, Path], x: Any) -> Any:
     from prototxt_gen.net.lowering_checks import computed_outputs
 
     subject = read_net_with_weights(*net)
-    (output,) = results(subject.net)
+    (output,) = computed_outputs(subject.net)
     for name in ("pycaffe", "torch"):
         try:
             return RUNTIMES[name](subject, {"data": x})[output.blob]

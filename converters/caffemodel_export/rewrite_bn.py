@@ -52,17 +52,17 @@ def with_bn_form(net: Net, weights_path: Path, form: str, options: ReadOptions) 
     """
     if form not in BN_FORMS:
         raise PrototxtGenError(f"form {form!r}: there are {', '.join(BN_FORMS)}")
-    all_phases = without_fields(net, options.ignore_fields)
+    all_phases = without_unknown_fields(net, options.ignore_fields)
     phase_net = _net_at_phase(all_phases, options)
-    analysis = ready(phase_net, options.shapes)
+    analysis = analyse_for_conversion(phase_net, options.shapes)
     old = weights.read(weights_path, analysis, options.dialect, options.bn_statistic)
     if form == "folded":
-        if any(map(phase_rules.is_ending, phase_net.layers)):
+        if any(map(phase_rules.is_loss_or_metric, phase_net.layers)):
             raise NetError(f"{net.source}: a net with losses cannot be folded; turn it into a deploy net first")
-        folded, new = fold(analysis, old)
+        folded, new = fold_normalisation(analysis, old)
         return RewrittenNet(folded.net, folded, new, old.remarks)
-    changed, new = (merge if form == "merged" else split)(all_phases, old)
-    shapes = {value.blob: analysis.shapes[value] for value in sources(phase_net)}
+    changed, new = (merge_batch_norms if form == "merged" else split_batch_norms)(all_phases, old)
+    shapes = {value.blob: analysis.shapes[value] for value in net_inputs(phase_net)}
     return RewrittenNet(changed, analyse(_net_at_phase(changed, options), shapes), new, old.remarks)
 
 
@@ -113,7 +113,7 @@ def write_bn_form(
     fourth blob of BN, by default the one that the fork uses. The written files are read again and compared with the
     original in PyTorch. Raises NotVerifiedError, and writes nothing, if they differ.
     """
-    target = dialect(to_dialect)
+    target = find_dialect(to_dialect)
     rewritten = with_bn_statistic(with_bn_form(net, weights_path, form, options), to_statistic, target)
     names = (Path(net.source).name or "net.prototxt", _caffemodel_name(weights_path))
     with staged_output(folder, force, is_folder=True) as temporary:

@@ -51,7 +51,7 @@ def _stored_net(prototxt_text: str | None, path: Path) -> Analysis:
         raise PrototxtGenError(f"{path}: the net is not stored in it; give the prototxt with --net")
     from prototxt_gen.net.prototxt_reader import parse_net
 
-    return ready(parse_net(prototxt_text, f"the prototxt in {path}"))
+    return analyse_for_conversion(parse_net(prototxt_text, f"the prototxt in {path}"))
 
 
 def _read_torch(path: Path, analysis: Analysis | None) -> tuple[Analysis, Weights]:

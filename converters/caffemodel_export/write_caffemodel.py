@@ -66,7 +66,7 @@ def write_caffemodel(
         if is_export or net is None
         else _read_caffemodel(source, net, options.read)
     )
-    target = dialect(options.to_dialect)
+    target = find_dialect(options.to_dialect)
     rewritten = RewrittenNet(analysis.net, analysis, found, found.remarks)
     rewritten = with_bn_statistic(rewritten, options.to_statistic or "", target)
     with staged_output(out, force) as path:
@@ -75,8 +75,8 @@ def write_caffemodel(
 
 
 def _read_caffemodel(path: Path, net: Net, options: ReadOptions) -> tuple[Analysis, Weights]:
-    phase_net = net.at(phases_of(net)[-1], net.params.state.stage)
-    analysis = ready(without_harmless_fields(phase_net, options.ignore_fields)[0], options.shapes)
+    phase_net = net.at(intended_phases(net)[-1], net.params.state.stage)
+    analysis = analyse_for_conversion(without_harmless_fields(phase_net, options.ignore_fields)[0], options.shapes)
     return analysis, weights.read(path, analysis, options.dialect, options.bn_statistic)
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 from prototxt_gen.ir import Layer, Net
-from prototxt_gen.net.lowering_checks import is_fed, without_fields
+from prototxt_gen.net.lowering_checks import is_input_layer, without_unknown_fields
 from prototxt_gen.schema.caffe_proto import FillerParameter
 from prototxt_gen.schema.message import Message
 
@@ -21,16 +21,17 @@ def without_harmless_fields(net: Net, ignore_fields: Collection[str] = ()) -> tu
     Removed are: fields named in `ignore_fields`; all unknown fields of data layers (without a remark), as an input
     replaces the layer; fields that only training uses; and `engine`.
     """
-    net, training_remarks = _without_training_fields(without_fields(net, ignore_fields).map(_without_data_layer_extras))
+    known = without_unknown_fields(net, ignore_fields).map(_without_data_layer_extras)
+    net, training_remarks = _without_training_fields(known)
     net, engine_remarks = _without_engines(net)
     return net, [*training_remarks, *engine_remarks]
 
 
 def _without_data_layer_extras(layer: Layer) -> Layer:
-    if not is_fed(layer):
+    if not is_input_layer(layer):
         return layer
     names = {extra.name for path, extra in layer.params.walk_extras()}
-    return without_fields(Net("", (), (layer,)), names).layers[0]
+    return without_unknown_fields(Net("", (), (layer,)), names).layers[0]
 
 
 def _without_training_fields(net: Net) -> tuple[Net, list[str]]:
@@ -43,7 +44,7 @@ def _without_training_fields(net: Net) -> tuple[Net, list[str]]:
 
 def _without_engines(net: Net) -> tuple[Net, list[str]]:
     """Remove engines that are unknown (such as Intel's MKL2017), or set in messages where BVLC's Caffe has none."""
-    stripped = without_fields(net, ("engine",))
+    stripped = without_unknown_fields(net, ("engine",))
     why = "left out, because it selects the code that computes a layer and does not change the result"
     return stripped, _removal_remark(net, stripped, why)
 

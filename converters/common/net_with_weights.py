@@ -11,13 +11,14 @@ from converters.common.harmless_fields import without_harmless_fields
 from converters.common.preprocessing import Preprocessing, preprocessing_of_net
 from prototxt_gen import layers
 from prototxt_gen import weights as net_weights
-from prototxt_gen.analysis import Analysis, resized
+from prototxt_gen.analysis import Analysis, resized_input_shapes
 from prototxt_gen.common.errors import NetError, UnsupportedError, WeightsError
 from prototxt_gen.ir import NOBODY, Layer, Net, Shape, Value, show
 from prototxt_gen.net import phase_rules
-from prototxt_gen.net.lowering_checks import ready, results, sources
-from prototxt_gen.passes.global_pooling import following_head
-from prototxt_gen.passes.to_deploy import deploy
+from prototxt_gen.net.lowering_checks import analyse_for_conversion, computed_outputs, net_inputs
+from prototxt_gen.net.prototxt_reader import read_net
+from prototxt_gen.passes.global_pooling import with_global_pooling
+from prototxt_gen.passes.to_deploy import to_deploy
 from prototxt_gen.weights import Weights
 
 NetLike = str | PathLike[str] | Net
@@ -50,7 +51,7 @@ class NetWithWeights:
     @property
     def input_values(self) -> tuple[Value, ...]:
         """The values that the user feeds: the net's inputs, and tops of data layers that some layer uses."""
-        return sources(self.net)
+        return net_inputs(self.net)
 
     def last_values(self) -> dict[str, Value]:
         """Return the last value of each blob, by blob name: an in-place layer gives its blob a new value."""
@@ -88,14 +89,14 @@ def read_net_with_weights(net: NetLike, weights: WeightsLike, options: ReadOptio
     whole_net = net if isinstance(net, Net) else _read_prototxt(net)
     phase_net, phase_remarks = _net_of_phase(whole_net, options)
     stripped, field_remarks = without_harmless_fields(phase_net, options.ignore_fields)
-    stripped = following_head(stripped) if options.input_size else stripped
-    shapes = {**(resized(stripped, options.input_size) if options.input_size else {}), **options.shapes}
+    stripped = with_global_pooling(stripped) if options.input_size else stripped
+    shapes = {**(resized_input_shapes(stripped, options.input_size) if options.input_size else {}), **options.shapes}
     deploy_net, deploy_remarks = _without_losses_and_metrics(stripped, shapes)
-    if not results(deploy_net):
+    if not computed_outputs(deploy_net):
         why = "no layer computes an output"
         why = f"nothing is left that computes an output: {deploy_remarks[0]}" if deploy_remarks else why
         raise NetError(f"{whole_net.source or whole_net.name}: {why}")
-    analysis = ready(deploy_net, shapes)
+    analysis = analyse_for_conversion(deploy_net, shapes)
     loaded = _load_weights(weights, analysis, options)
     remarks = (*phase_remarks, *field_remarks, *deploy_remarks)
     only_weight_options = ReadOptions(dialect=options.dialect, bn_statistic=options.bn_statistic)
@@ -134,7 +135,6 @@ def _is_readable_by_caffe(analysis: Analysis, weights: Weights) -> bool:
 
 
 def _read_prototxt(path: str | PathLike[str]) -> Net:
-    from prototxt_gen.net.prototxt_reader import read
 
     return read_net(path)
 
@@ -191,10 +191,10 @@ def _is_data_layer(layer: Layer) -> bool:
 
 def _without_losses_and_metrics(net: Net, shapes: dict[str, Shape]) -> tuple[Net, list[str]]:
     """Return the deploy net, and remarks. Shapes that its inputs declare are removed from `shapes`."""
-    removable = [layer for layer in net.layers if phase_rules.is_ending(layer)]
+    removable = [layer for layer in net.layers if phase_rules.is_loss_or_metric(layer)]
     if not removable:
         return net, []
-    deploy_net = deploy(net.map(_without_phase_rules), shapes)
+    deploy_net = to_deploy(net.map(_without_phase_rules), shapes)
     for value in deploy_net.inputs:
         shapes.pop(value.blob, None)
     kept = {layer.name for layer in deploy_net.layers}

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 
 from prototxt_gen.analysis import Analysis, Row, analyse
 from prototxt_gen.ir import Layer, Shape
-from prototxt_gen.net.lowering_checks import sources
+from prototxt_gen.net.lowering_checks import net_inputs
 
 _SIZE_CHANGES = ((1, 2), (2, 1), (3, 4), (4, 3), (5, 7), (-1, -2), (16, 48), (48, 16), (64, 96))
 """Pixels added to height and width. Small changes alter remainders in shallow layers, large ones in deep layers."""
@@ -17,7 +17,7 @@ _SIZE_CHANGES = ((1, 2), (2, 1), (3, 4), (4, 3), (5, 7), (-1, -2), (16, 48), (48
 
 def input_shapes(analysis: Analysis) -> dict[str, Shape]:
     """Return the shape of every input and every used top of a data layer, by blob name."""
-    return {value.blob: analysis.shapes[value] for value in sources(analysis.net)}
+    return {value.blob: analysis.shapes[value] for value in net_inputs(analysis.net)}
 
 
 def with_input_shapes(analysis: Analysis, shapes: Mapping[str, Shape]) -> Analysis:

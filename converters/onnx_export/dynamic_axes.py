@@ -74,7 +74,7 @@ def _make_image_size_dynamic(
         causes = [str(row.error) for row in larger.rows if row.error is not None and not row.blocked]
         _refuse_fixed_size(analysis, causes or _size_dependence(analysis, larger, graph, lower_graph))
         for value, axis in _changed_axes(analysis, larger):
-            is_input = value in sources(analysis.net)
+            is_input = value in net_inputs(analysis.net)
             shapes[value][axis] = letter if is_input else f"{letter}_{value.blob}_{axis}"
     for other in at_other_image_sizes(analysis):
         _refuse_fixed_size(analysis, _size_dependence(analysis, other, graph, lower_graph))

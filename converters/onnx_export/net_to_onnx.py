@@ -101,7 +101,7 @@ def lower_to_onnx(
     if opset not in OPSETS:
         raise UnsupportedError(f"opset {opset}: there are {OPSETS.start} to {OPSETS.stop - 1}")
     if fold_bn:
-        analysis, weights = fold(analysis, weights)
+        analysis, weights = fold_normalisation(analysis, weights)
     lowering = _NetLowering(analysis, weights, opset)
 
     def lower_graph(other: Analysis) -> Graph:
@@ -134,7 +134,7 @@ class _NetLowering:
 
     def __init__(self, analysis: Analysis, weights: Weights, opset: int) -> None:
         self.graph, self.analysis, self.weights = Graph(opset), analysis, weights
-        self.inputs = sources(analysis.net)
+        self.inputs = net_inputs(analysis.net)
         self._last_values = {value.blob: value for value in analysis.net.values()}
         if "" in self._last_values:
             raise UnsupportedError(f"{analysis.net.source}: a blob's name is empty, which in ONNX stands for no blob")
@@ -144,7 +144,7 @@ class _NetLowering:
             self._set_name(value, valid_utf8(value.blob))
         for blob in self._last_values:
             self.graph.reserve(valid_utf8(blob))
-        computed = tuple(row for row in analysis.rows if not is_fed(row.layer))
+        computed = tuple(row for row in analysis.rows if not is_input_layer(row.layer))
         lower_all(replace(analysis, rows=computed), self._lower_layer, "ONNX")
 
     def finished_graph(self) -> Graph:
@@ -188,7 +188,7 @@ class _NetLowering:
         An output that is an input or another output gets an Identity node. Raises UnsupportedError if there is none.
         """
         names: dict[Value, str] = {}
-        for value in results(self.analysis.net):
+        for value in computed_outputs(self.analysis.net):
             name = self.names[value]
             if name != valid_utf8(value.blob) and value.blob not in self._input_blobs:
                 self.graph.scope, self.graph.layer_blobs = "", {}

@@ -134,11 +134,11 @@ def load_pt2(path: Path) -> nn.Module:
 
 def run_module(model: NetWithWeights, module: nn.Module, inputs: Mapping[str, Array]) -> dict[str, Array]:
     """Run an exported module on inputs by blob name; return the net's outputs by blob name."""
-    tensors = [torch.from_numpy(np.asarray(inputs[value.blob], order="C")) for value in sources(model.net)]
+    tensors = [torch.from_numpy(np.asarray(inputs[value.blob], order="C")) for value in net_inputs(model.net)]
     with torch.no_grad():
         result = module(*tensors)
     tops = result if isinstance(result, (tuple, list)) else (result,)
-    return {value.blob: top.detach().numpy() for value, top in zip(results(model.net), tops, strict=True)}
+    return {value.blob: top.detach().numpy() for value, top in zip(computed_outputs(model.net), tops, strict=True)}
 
 
 def read_safetensors_metadata(path: Path) -> dict[str, str]:

@@ -135,7 +135,7 @@ class _BlobComparer:
     def _run_alone(self, value: Value, blobs: Blobs) -> Array | None:
         """Return a value computed in PyTorch from a runtime's bottoms; None if a bottom is not available."""
         layer = self.producers[value]
-        if is_fed(layer):
+        if is_input_layer(layer):
             return None
         bottoms = []
         for bottom in layer.bottoms:

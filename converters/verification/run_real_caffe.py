@@ -18,6 +18,8 @@ import numpy as np
 from converters.common.net_with_weights import NetWithWeights
 from prototxt_gen.common.errors import PrototxtGenError, RuntimeMissingError
 from prototxt_gen.ir import Net
+from prototxt_gen.passes.bvlc_equivalents import as_bvlc_layers
+from prototxt_gen.schema.dialect import find_dialect
 
 Array = np.ndarray[Any, Any]
 _CHILD_SCRIPT = """
@@ -72,15 +74,13 @@ def run_pycaffe(model: NetWithWeights, inputs: Mapping[str, Array]) -> dict[str,
 def write_caffe_files(model: NetWithWeights, folder: Path) -> tuple[Path, Path]:
     """Write a prototxt and a .caffemodel that the Caffe we build can read, with Input layers; return both paths."""
     from prototxt_gen.net.render import net_text
-    from prototxt_gen.passes.bvlc_equivalents import as_bvlc_layers
     from prototxt_gen.passes.input_layers import with_input_layers
-    from prototxt_gen.schema.dialect import find_dialect
     from prototxt_gen.weights import as_inverse_std, write
 
-    analysis, weights = as_stock(with_input_layers(model.analysis), model.weights)
+    analysis, weights = as_bvlc_layers(with_input_layers(model.analysis), model.weights)
     prototxt, caffemodel = folder / "net.prototxt", folder / "net.caffemodel"
     prototxt.write_text(net_text(_without_extras(analysis.net)), encoding="utf-8", errors="surrogateescape")
-    write(caffemodel, analysis, as_inverse_std(weights, analysis), dialect("prototxt-gen"), force=True)
+    write(caffemodel, analysis, as_inverse_std(weights, analysis), find_dialect("prototxt-gen"), force=True)
     return prototxt, caffemodel
 
 

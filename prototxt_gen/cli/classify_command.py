@@ -15,7 +15,7 @@ from prototxt_gen.common.printable import safe
 
 if TYPE_CHECKING:
     from converters.common.net_with_weights import NetWithWeights
-    from prototxt_gen.evaluate.classification import Sight
+    from prototxt_gen.evaluate.classification import Classification
 
 
 @click.command(

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from prototxt_gen.evaluate.scores import EvalSamples
 
 DATA_OPTIONS = ("data", "kind", "split", "root", "crops", "resize")
-"""The options that say which images are read and how they are cut: fields of `Asked`."""
+"""The options that say which images are read and how they are cut: fields of `EvalDataOptions`."""
 RUNTIMES = click.Choice(["torch", "onnx", "pycaffe"])
 
 
@@ -69,7 +69,7 @@ class OpenedModel:
 
     input: tuple[int, ...]
     preprocessing: Preprocessing
-    own: OwnData | None = None
+    own: NetDataLayer | None = None
     subject: NetWithWeights | None = None
     predictor: Predictor | None = None
 

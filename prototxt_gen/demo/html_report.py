@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from converters.verification.verify import RuntimeOutcome, VerificationReport
 from prototxt_gen.analysis import analyse
 from prototxt_gen.common.errors import PrototxtGenError
 from prototxt_gen.demo.commands import equivalent_commands
@@ -20,7 +21,6 @@ from prototxt_gen.net.render import render
 from prototxt_gen.train import metrics_csv
 
 if TYPE_CHECKING:
-    from converters.verification.verify import RuntimeOutcome, VerificationReport
     from prototxt_gen.evaluate.scores import Evaluation
 
 BLUE, ORANGE, GREEN = "#2f6fd0", "#e8590c", "#2b8a3e"
@@ -52,7 +52,7 @@ def html_text(results: DemoResults, templates: str = "") -> str:
 
 
 def _template_context(
-    results: DemoResults, trained: TrainingResult, verification: Report, found: Evaluation
+    results: DemoResults, trained: TrainingResult, verification: VerificationReport, found: Evaluation
 ) -> dict[str, Any]:
     net = read_net(results.net / "deploy.prototxt")
     analysis = analyse(net)
@@ -164,12 +164,12 @@ def _confusion_row(label: int, counts: np.ndarray[Any, Any], names: Sequence[str
     return {"name": names[label], "right": f"{shares[label]:.1%}", "cells": cells}
 
 
-def verification_rows(report: Report) -> list[dict[str, Any]]:
+def verification_rows(report: VerificationReport) -> list[dict[str, Any]]:
     """Return a table row for each runtime: its state and its largest error."""
     return [_verification_row(report, outcome) for outcome in report.outcomes]
 
 
-def _verification_row(report: Report, outcome: Outcome) -> dict[str, Any]:
+def _verification_row(report: VerificationReport, outcome: RuntimeOutcome) -> dict[str, Any]:
     reference = outcome.runtime == report.reference
     worst = outcome.worst
     return {
@@ -184,7 +184,7 @@ def _verification_row(report: Report, outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def error_table(report: Report) -> dict[str, Any]:
+def error_table(report: VerificationReport) -> dict[str, Any]:
     """Return a table of the errors of all blobs in all runtimes, including runtimes that did not run."""
     found: dict[str, dict[str, str]] = {}
     types: dict[str, str] = {}

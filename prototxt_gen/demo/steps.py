@@ -22,8 +22,8 @@ from prototxt_gen.evaluate.scores import EvalSamples, Evaluation
 from prototxt_gen.models import model
 
 if TYPE_CHECKING:
-    from converters.common.net_with_weights import Subject
-    from converters.verification.verify import Report
+    from converters.common.net_with_weights import NetWithWeights
+    from converters.verification.verify import VerificationReport
     from prototxt_gen.evaluate.attention_maps import MaskedImage
 
 Array = npt.NDArray[Any]
@@ -86,7 +86,7 @@ class DemoResults:
     zoo: Sequence[ZooNet] = ()
     trained: TrainingResult | None = None
     formats: Sequence[FormatResult] = ()
-    verification: Report | None = None
+    verification: VerificationReport | None = None
     seen: Sequence[MaskedImage] = ()
     mistakes: Sequence[MaskedImage] = ()
     seconds: dict[str, float] = field(default_factory=dict)
@@ -173,17 +173,17 @@ def train(net: Path, backend: str, force: bool) -> TrainingResult:
     return TrainingResult(out, weights_of_state(outcome.state), outcome.iteration, time.monotonic() - started)
 
 
-def read_trained_net(net: Path, trained: TrainingResult) -> Subject:
+def read_trained_net(net: Path, trained: TrainingResult) -> NetWithWeights:
     """Read the deploy net with its weights, and with the preprocessing of the TEST data layer of the train_val."""
-    from converters import read_subject
-    from converters.common.preprocessing import told_by
+    from converters import read_net_with_weights
+    from converters.common.preprocessing import preprocessing_of_net
     from prototxt_gen.net.prototxt_reader import read_net
 
-    told = told_by(read_net(net / "train_val.prototxt").at("TEST"))
-    return read_subject(net / "deploy.prototxt", trained.weights, preprocessing=told)
+    told = preprocessing_of_net(read_net(net / "train_val.prototxt").at("TEST"))
+    return read_net_with_weights(net / "deploy.prototxt", trained.weights, preprocessing=told)
 
 
-def convert(subject: Subject, folder: Path, force: bool) -> dict[str, Path]:
+def convert(subject: NetWithWeights, folder: Path, force: bool) -> dict[str, Path]:
     """Convert the net to ONNX and PyTorch and return the paths; both are verified before they are written."""
     from converters.write_models import write_onnx, write_torch
 
@@ -193,18 +193,18 @@ def convert(subject: Subject, folder: Path, force: bool) -> dict[str, Path]:
     return {"ONNX": onnx, "PyTorch": torch}
 
 
-def make_test_samples(net: Path, sets: DemoData, subject: Subject) -> EvalSamples:
+def make_test_samples(net: Path, sets: DemoData, subject: NetWithWeights) -> EvalSamples:
     """Return the test images with their preprocessing for the net."""
     from prototxt_gen.evaluate.eval_data import EvalDataOptions, image_preprocessor
 
     dataset = open_dataset(sets.test)
-    shape = subject.analysis.shapes[subject.sources[0]][1:]
+    shape = subject.analysis.shapes[subject.input_values[0]][1:]
     return EvalSamples(
         dataset, image_preprocessor(shape, subject.preprocessing, None, EvalDataOptions(), dataset), shape
     )
 
 
-def verify(subject: Subject, converted: Mapping[str, Path], samples: EvalSamples) -> Report:
+def verify(subject: NetWithWeights, converted: Mapping[str, Path], samples: EvalSamples) -> VerificationReport:
     """Run a test image in every runtime and in both converted files, and compare all blobs."""
     from converters.pytorch_export import output_files as torch_file
     from converters.verification.runtimes import run_onnx_export
@@ -216,13 +216,13 @@ def verify(subject: Subject, converted: Mapping[str, Path], samples: EvalSamples
     def run_model(subject: NetWithWeights, inputs: Mapping[str, Array]) -> dict[str, Array]:
         return run_onnx_export(subject, converted["ONNX"], inputs)
 
-    fed = {subject.sources[0].blob: samples.sample(0)[0]}
+    fed = {subject.input_values[0].blob: samples.sample(0)[0]}
     others = {"model.onnx": run_model, "pytorch/model.py": run_folder}
     return compare(subject, fed, ("pycaffe", "torch", "onnx"), others)
 
 
 def evaluate_all(
-    subject: Subject,
+    subject: NetWithWeights,
     trained: TrainingResult,
     converted: Mapping[str, Path],
     samples: EvalSamples,
@@ -272,7 +272,7 @@ def count_differing(formats: Sequence[FormatResult]) -> int:
 
 
 def masked_test_images(
-    subject: Subject, samples: EvalSamples, found: Evaluation, names: Sequence[str]
+    subject: NetWithWeights, samples: EvalSamples, found: Evaluation, names: Sequence[str]
 ) -> tuple[list[MaskedImage], list[MaskedImage]]:
     """Return test images with masks: one of each class, predicted correctly if possible, and the 12 surest mistakes."""
     right = found.labels == found.predicted
@@ -287,7 +287,7 @@ def masked_test_images(
 
 
 def _masked_images(
-    subject: Subject, samples: EvalSamples, found: Evaluation, names: Sequence[str], indices: Sequence[int]
+    subject: NetWithWeights, samples: EvalSamples, found: Evaluation, names: Sequence[str], indices: Sequence[int]
 ) -> list[MaskedImage]:
     from prototxt_gen.evaluate.attention_maps import MASK_PATTERN, MaskedImage
     from prototxt_gen.evaluate.classification import compute_masks

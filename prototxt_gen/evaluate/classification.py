@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from converters.common.net_with_weights import NetWithWeights
 from prototxt_gen.common.optional_packages import need
 from prototxt_gen.data import images
 from prototxt_gen.data.data_errors import DataError
@@ -18,7 +19,7 @@ from prototxt_gen.evaluate.image_preprocessing import ImagePreprocessor
 from prototxt_gen.evaluate.predictors import image_input, make_predictor
 
 if TYPE_CHECKING:
-    from converters.common.net_with_weights import NetWithWeights
+    pass
 
 Array = npt.NDArray[Any]
 
@@ -60,7 +61,7 @@ class Classification:
 
 
 def classify(
-    subject: Subject,
+    subject: NetWithWeights,
     preprocessor: ImagePreprocessor,
     paths: Iterable[Path],
     names: Sequence[str] = (),
@@ -89,7 +90,7 @@ def classify(
     return results
 
 
-def compute_masks(subject: Subject, batch: Array, pattern: str) -> list[list[Mask]]:
+def compute_masks(subject: NetWithWeights, batch: Array, pattern: str) -> list[list[Mask]]:
     """Return the masks of each image of a batch N×C×H×W, computed in PyTorch."""
     need("torch")
     import torch

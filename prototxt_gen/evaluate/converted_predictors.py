@@ -37,7 +37,7 @@ def open_converted(path: Path, output: str = "") -> tuple[Predictor, Preprocessi
     """
     if not path.exists():
         raise PrototxtGenError(f"{path} does not exist")
-    with opening(path):
+    with translate_loading_errors(path):
         return _open_file(path, output)
 
 
@@ -82,7 +82,7 @@ def _input_shape(path: Path, metadata: Mapping[str, str]) -> Shape:
 
 def preprocessing_from_metadata(metadata: Mapping[str, str]) -> Preprocessing:
     """Return the preprocessing in the metadata of a converted file (see `Preprocessing.metadata`)."""
-    values: dict[str, Any] = json.loads(metadata.get(KEY) or "{}")
+    values: dict[str, Any] = json.loads(metadata.get(METADATA_KEY) or "{}")
     image = values.get("mean_image")
     mean_image = None
     if image:

@@ -43,9 +43,9 @@ class Predictor(Protocol):
         ...
 
 
-def image_input(subject: Subject) -> Value:
+def image_input(subject: NetWithWeights) -> Value:
     """Return the net's only input, N×C×H×W. Raises UnsupportedError if it has several, or one of another shape."""
-    inputs = subject.sources
+    inputs = subject.input_values
     shapes = ", ".join(f"{value.blob} {show(subject.analysis.shapes[value])}" for value in inputs)
     if len(inputs) != 1 or len(subject.analysis.shapes[inputs[0]]) != 4:
         has = f"its inputs are {shapes}" if shapes else "it has no input"
@@ -53,7 +53,7 @@ def image_input(subject: Subject) -> Value:
     return inputs[0]
 
 
-def score_output(subject: Subject, blob: str = "") -> Value:
+def score_output(subject: NetWithWeights, blob: str = "") -> Value:
     """Return the output with the scores: the blob of this name, default the last output. Raises NetError."""
     outputs = {value.blob: value for value in computed_outputs(subject.net)}
     if blob and blob not in outputs:
@@ -144,7 +144,7 @@ class OnnxPredictor:
     def _run(self, batch: Array) -> Array:
         missing = max(0, self.fixed_batch - len(batch))
         filled = np.concatenate([batch, np.repeat(batch[-1:], missing, 0)]) if missing else batch
-        with opening(self.path):
+        with translate_loading_errors(self.path):
             (scores,) = self.session.run([self.output], {self.input_name: np.ascontiguousarray(filled)})
         return _score_rows(scores, len(filled), self.name)
 
@@ -174,9 +174,9 @@ class CaffePredictor:
             self._stack.close()
             raise
 
-    def _start(self, subject: Subject, data: str, output: str) -> None:
+    def _start(self, subject: NetWithWeights, data: str, output: str) -> None:
         """Load the net in Caffe from its original files or, if Caffe cannot read them, from files written for it."""
-        from converters.verification.run_real_caffe import written_anew
+        from converters.verification.run_real_caffe import write_caffe_files
 
         names = {"input": data, "output": output}
         if subject.matches_files and subject.prototxt is not None and subject.caffemodel is not None:
@@ -185,7 +185,7 @@ class CaffePredictor:
                 return
             except PrototxtGenError:
                 pass  # perhaps the files of a fork; the same net, written for this Caffe, may work
-        net, weights = written_anew(subject, self.folder)
+        net, weights = write_caffe_files(subject, self.folder)
         self.child.request("start", net=str(net), weights=str(weights), **names)
 
     def __call__(self, batch: Array) -> Array:
@@ -198,11 +198,11 @@ class CaffePredictor:
         self._stack.close()
 
 
-def _make_torch_predictor(subject: Subject, output: str, gpu: int | None) -> Predictor:
+def _make_torch_predictor(subject: NetWithWeights, output: str, gpu: int | None) -> Predictor:
     return TorchPredictor(subject, output, gpu)
 
 
-def _make_onnx_predictor(subject: Subject, output: str, gpu: int | None) -> Predictor:
+def _make_onnx_predictor(subject: NetWithWeights, output: str, gpu: int | None) -> Predictor:
     """Convert the net to ONNX and return a predictor for the ONNX model."""
     need("onnx", "onnxruntime")
     from converters.onnx_export.onnx_writer import save_onnx
@@ -216,18 +216,18 @@ def _make_onnx_predictor(subject: Subject, output: str, gpu: int | None) -> Pred
         return OnnxPredictor(path, wanted)
 
 
-def _make_caffe_predictor(subject: Subject, output: str, gpu: int | None) -> Predictor:
+def _make_caffe_predictor(subject: NetWithWeights, output: str, gpu: int | None) -> Predictor:
     return CaffePredictor(subject, output)
 
 
-BACKENDS: dict[str, Callable[[Subject, str, int | None], Predictor]] = {
+BACKENDS: dict[str, Callable[[NetWithWeights, str, int | None], Predictor]] = {
     "torch": _make_torch_predictor,
     "onnx": _make_onnx_predictor,
     "pycaffe": _make_caffe_predictor,
 }
 
 
-def make_predictor(backend: str, subject: Subject, output: str = "", gpu: int | None = None) -> Predictor:
+def make_predictor(backend: str, subject: NetWithWeights, output: str = "", gpu: int | None = None) -> Predictor:
     """Return a predictor for a net in a runtime, which is one of BACKENDS; `gpu` is used by "torch" only.
 
     Raises RuntimeMissingError if the runtime is not installed, UnsupportedError if it cannot run the net.

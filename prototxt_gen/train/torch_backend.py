@@ -92,7 +92,7 @@ class TorchBackend:
             sum_filter_gradients_as_caffe(self.net)
         self.analysis = _with_original_layers(self.net.analysis, train_net)
         self.tests: list[TestNet] = []
-        for net, count in zip(self.solver.test_nets(), self.params.test_iter, strict=True):
+        for net, count in zip(self.solver.read_test_nets(), self.params.test_iter, strict=True):
             feed = self._input_feed(net, "TEST", settings, test_batches)
             self.tests.append(TestNet(self._torch_net(feed), feed, count, self.hardware))
         self.learnable_params, self.label_ranges = learnable_params(self.net), label_ranges(self.net)

@@ -58,8 +58,9 @@ def test_weights_of_each_fork_are_read(fork: str, statistic: str, name: str, tmp
     converted = as_variance(weights, analysis) if statistic == "variance" else weights
     prototxt, caffemodel = tmp_path / "net.prototxt", tmp_path / "net.caffemodel"
     prototxt.write_text(net_text(net))
-    write(caffemodel, analysis, converted, dialect(fork))
-    model = read_net_with_weights(prototxt, caffemodel, bn_statistic=None if dialect(fork).bn_statistic else statistic)
+    write(caffemodel, analysis, converted, find_dialect(fork))
+    bn_statistic = None if find_dialect(fork).bn_statistic else statistic
+    model = read_net_with_weights(prototxt, caffemodel, bn_statistic=bn_statistic)
     assert statistic in model.weights.of("conv1/bn")
     report = verify(model, seeded_inputs(model), ("pycaffe", "torch", "onnx"))
     assert report.reference == "pycaffe" and report.verified

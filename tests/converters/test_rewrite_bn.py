@@ -53,7 +53,7 @@ def write_files(
     prototxt, caffemodel = folder / "net.prototxt", folder / "net.caffemodel"
     prototxt.write_text(net_text(net))
     convert_statistic = as_variance if statistic == "variance" else as_inverse_std
-    write(caffemodel, analysis, convert_statistic(sane_weights(analysis), analysis), dialect(fork))
+    write(caffemodel, analysis, convert_statistic(sane_weights(analysis), analysis), find_dialect(fork))
     return prototxt, caffemodel
 
 
@@ -67,7 +67,7 @@ def test_splitting_and_merging_compute_the_same(text: str) -> None:
     model = read_net_with_weights(net, sane_weights(analyse(net)))
     inputs = seeded_inputs(model)
     wanted = run_torch(model, inputs)["ip"]
-    for change, removed_types in ((split, {"BN"}), (merge, {"BatchNorm", "Scale"})):
+    for change, removed_types in ((split_batch_norms, {"BN"}), (merge_batch_norms, {"BatchNorm", "Scale"})):
         rewritten, weights = change(model.net, model.weights)
         assert not removed_types & {layer.type for layer in rewritten.layers}
         assert difference(wanted, run_torch(read_net_with_weights(rewritten, weights), inputs)["ip"])[0] < 1e-5
@@ -81,7 +81,7 @@ def test_scale_is_merged_only_if_nothing_else_uses_the_normalised_blob() -> None
     )
     net = parse_net(text, "net.prototxt").at("TEST")
     model = read_net_with_weights(net, sane_weights(analyse(net)))
-    rewritten, weights = merge(model.net, model.weights)
+    rewritten, weights = merge_batch_norms(model.net, model.weights)
     assert [layer.type for layer in rewritten.layers] == ["Convolution", "BN", "Scale", "Eltwise"]
     inputs = seeded_inputs(model)
     wanted, actual = (run_torch(each, inputs)["e"] for each in (model, read_net_with_weights(rewritten, weights)))
@@ -94,7 +94,7 @@ def test_splitting_keeps_an_inverse_std_that_no_variance_gives() -> None:
     blobs = {name: dict(roles) for name, roles in weights.blobs.items()}
     blobs["bn"]["inverse_std"] = np.full_like(blobs["bn"]["inverse_std"], 1000.0)  # above 1/sqrt(eps)
     model = read_net_with_weights(net, replace(weights, blobs=blobs))
-    rewritten, rewritten_weights = split(model.net, model.weights)
+    rewritten, rewritten_weights = split_batch_norms(model.net, model.weights)
     inputs = seeded_inputs(model)
     wanted, actual = (
         run_torch(each, inputs)["ip"] for each in (model, read_net_with_weights(rewritten, rewritten_weights))

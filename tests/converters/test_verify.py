@@ -48,7 +48,7 @@ def files(tmp_path: Path) -> tuple[Path, Path]:
     analysis = analyse(net)
     prototxt, caffemodel = tmp_path / "small.prototxt", tmp_path / "small.caffemodel"
     prototxt.write_text(net_text(net))
-    write(caffemodel, analysis, sane_weights(analysis), dialect("bvlc"))
+    write(caffemodel, analysis, sane_weights(analysis), find_dialect("bvlc"))
     return prototxt, caffemodel
 
 
@@ -268,7 +268,7 @@ def model_from_files(folder: Path, text: str) -> Any:
     """Write a net without learned blobs to files and read it."""
     analysis = analyse(parse_net(text).at("TEST"))
     (folder / "net.prototxt").write_text(text)
-    write(folder / "net.caffemodel", analysis, Weights({}), dialect("bvlc"))
+    write(folder / "net.caffemodel", analysis, Weights({}), find_dialect("bvlc"))
     return read_net_with_weights(folder / "net.prototxt", folder / "net.caffemodel")
 
 

@@ -46,7 +46,7 @@ def folder(tmp_path: Path) -> Path:
     actual = {name: dict(roles) for name, roles in sane_weights(analysis).blobs.items()}
     actual["n"]["factor"] = np.ones(1, "float32")
     actual["n"]["variance"][:2] = 0, 1e-20
-    write(tmp_path / "w.caffemodel", analysis, Weights(actual), dialect("bvlc"))
+    write(tmp_path / "w.caffemodel", analysis, Weights(actual), find_dialect("bvlc"))
     (tmp_path / "net.prototxt").write_text(NET)
     return tmp_path
 

@@ -36,7 +36,7 @@ def test_every_format_predicts_the_same_class_for_every_image() -> None:
 
 
 def test_count_differing_counts_images_not_formats() -> None:
-    _, story, _ = told()
+    _, story, _ = small_demo_run()
     changed = [np.array(one.evaluation.predicted) for one in story.ran() if one.evaluation is not None]
     changed[0][3], changed[1][3], changed[1][7] = changed[0][3] + 1, changed[1][3] + 2, changed[1][7] + 1
     formats = [
@@ -48,7 +48,7 @@ def test_count_differing_counts_images_not_formats() -> None:
 
 
 def test_verification_includes_the_converted_files() -> None:
-    _, story, _ = told()
+    _, story, _ = small_demo_run()
     report = story.verification
     assert report is not None
     assert report.verified
@@ -58,7 +58,7 @@ def test_verification_includes_the_converted_files() -> None:
 
 
 def test_training_follows_the_solver() -> None:
-    _, story, _ = told()
+    _, story, _ = small_demo_run()
     assert story.trained is not None
     solver = read_solver(story.net / "solver.prototxt").params
     assert (solver.max_iter, solver.random_seed, solver.type) == (ITERATIONS, steps.SEED, "Nesterov")
@@ -70,7 +70,7 @@ def test_training_follows_the_solver() -> None:
 
 
 def test_results_are_in_the_json_file() -> None:
-    asked, story, said = told()
+    asked, story, said = small_demo_run()
     found = json.loads((asked.out / "demo.json").read_text())
     assert found["formats"] == as_data(story)["formats"]
     assert (found["differing"], found["verified"]) == (0, True)
@@ -123,7 +123,7 @@ def test_the_command_does_the_whole_zoo_and_prints_the_numbers(tmp_path: Path) -
 
 
 def test_an_earlier_demo_is_kept_unless_forced() -> None:
-    asked, _, _ = told()
+    asked, _, _ = small_demo_run()
     with pytest.raises(PrototxtGenError, match=r"report\.html.*already exists; use --force to overwrite"):
         run_demo(DemoOptions(asked.out, asked.minutes, data=asked.data, say=lambda text: None))
 

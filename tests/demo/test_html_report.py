@@ -79,7 +79,7 @@ class _Balanced(HTMLParser):
 
 
 def test_the_page_is_self_contained() -> None:
-    asked, *_ = told()
+    asked, *_ = small_demo_run()
     text = asked.report.read_text()
     parser = _Balanced()
     parser.feed(text)
@@ -92,7 +92,7 @@ def test_the_page_is_self_contained() -> None:
 
 
 def test_the_page_has_the_results() -> None:
-    asked, story, _ = told()
+    asked, story, _ = small_demo_run()
     text = asked.report.read_text()
     (first, *_) = story.ran()
     assert first.evaluation is not None
@@ -108,7 +108,7 @@ def test_the_page_has_the_results() -> None:
 def test_an_incomplete_demo_has_no_report() -> None:
     from dataclasses import replace
 
-    _, story, _ = told()
+    _, story, _ = small_demo_run()
     with pytest.raises(PrototxtGenError, match="the demo is not complete"):
         html_report.html_text(replace(story, trained=None))
 

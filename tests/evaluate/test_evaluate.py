@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from converters import to_onnx, to_torch
+from converters.common.net_with_weights import read_net_with_weights
 from prototxt_gen import layers
 from prototxt_gen.analysis import analyse, resized_input_shapes
 from prototxt_gen.data.data_errors import DataError
@@ -112,13 +113,12 @@ def test_real_caffe_agrees(place: Path) -> None:
 
 
 def test_ten_crops_are_averaged(place: Path) -> None:
-    from converters import read_net_with_weights
     from prototxt_gen.data.data_set_reader import open_dataset
     from prototxt_gen.evaluate.image_preprocessing import CaffePreprocessor
     from prototxt_gen.evaluate.predictors import make_predictor
     from prototxt_gen.evaluate.scores import EvalSamples, evaluate
 
-    subject = read_subject(place / "deploy.prototxt", place / "net.caffemodel")
+    subject = read_net_with_weights(place / "deploy.prototxt", place / "net.caffemodel")
     samples = EvalSamples(
         open_dataset(place / "set.npz"), CaffePreprocessor((12, 12), shorter=14, crops=10), (3, 12, 12)
     )

@@ -34,10 +34,10 @@ def write_digits(folder: Path) -> Path:
 
 
 @cache
-def told() -> tuple[DemoOptions, DemoResults, list[str]]:
-    """Run the demo with a zoo of one; return what was asked for, what it found, and what it said."""
+def small_demo_run() -> tuple[DemoOptions, DemoResults, list[str]]:
+    """Run the demo with a zoo of one net; return its options, its results, and the lines it printed."""
     home = Path(mkdtemp(prefix="demo-test-"))
-    said: list[str] = []
+    lines: list[str] = []
     minutes, bars = ITERATIONS / ITERATIONS_A_MINUTE, write_digits(home / "bars")
-    asked = DemoOptions(home / "out", minutes, data=bars, zoo=("attention-56-cifar",), say=said.append)
-    return asked, run_demo(asked), said
+    options = DemoOptions(home / "out", minutes, data=bars, zoo=("attention-56-cifar",), say=lines.append)
+    return options, run_demo(options), lines

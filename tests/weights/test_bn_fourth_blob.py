@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from converters import read_net_with_weights
+from converters.common.net_with_weights import read_net_with_weights
 from prototxt_gen import analyse, caffemodel, parse_net
 from prototxt_gen.caffemodel import NewLayer
 from prototxt_gen.cli import cli
@@ -99,5 +99,5 @@ def test_a_layer_with_the_phase_field_of_the_other_phase_is_refused(type_: str) 
     """Caffe would normalise by the batch, or drop out, in the TEST phase too."""
     text = f'{NET.splitlines()[0]} layer {{ name: "l" type: "{type_}" bottom: "data" top: "l" phase: TRAIN }}'
     with pytest.raises(NetError, match=r"layer 'l'.*phase: TRAIN, but the net runs in the TEST phase"):
-        read_subject(parse_net(text), Weights({}))
-    read_subject(parse_net(text.replace("TRAIN", "TEST")), Weights({}))
+        read_net_with_weights(parse_net(text), Weights({}))
+    read_net_with_weights(parse_net(text.replace("TRAIN", "TEST")), Weights({}))
