@@ -1,6 +1,6 @@
-"""Caffe to ONNX and Caffe to PyTorch, as files: convert, write to a temporary place, verify, then move to the output.
+"""Caffe to ONNX and Caffe to PyTorch, as files: convert, write to a temporary folder, verify, then move to `out`.
 
-An output that does not compute the same as the net is never left at its place.
+If the written model does not compute the same as the net, nothing is moved to `out`.
 """
 
 from __future__ import annotations

@@ -33,8 +33,8 @@ def read_exported_weights(path: Path, net: Net | None, options: ReadOptions | No
     """Return the net and the weights of an exported model.
 
     `path`: a folder with model.safetensors, a .safetensors, .pt, .pth or .onnx file. `net`: the net of the prototxt,
-    which is prepared as it is for an export; None uses the prototxt stored in the model. Raises PrototxtGenError if the
-    file cannot be read or stores no net, and WeightsError if its arrays do not fit the net.
+    which is prepared in the same way as for an export; None uses the prototxt stored in the model. Raises
+    PrototxtGenError if the file cannot be read or stores no net, and WeightsError if its arrays do not fit the net.
     """
     if path.is_dir():
         path = path / "model.safetensors"

@@ -122,7 +122,7 @@ def _assumption_remarks(analysis: Analysis) -> list[str]:
 
 
 def _is_readable_by_caffe(analysis: Analysis, weights: Weights) -> bool:
-    """Whether the Caffe that we build understands these files as we do.
+    """Whether the Caffe that we build reads these files as the same net.
 
     It needs declared inputs, and inverse standard deviations in BN. Upsample with a mask is no max unpooling there,
     but repeats pixels, as in brocolli-caffe.

@@ -16,8 +16,8 @@ from prototxt_gen.common.files import refuse_overwriting
 def staged_output(out: Path, force: bool = False, is_folder: bool = False) -> Iterator[Path]:
     """Yield a path of the same name in a temporary folder; afterwards move all files of that folder next to `out`.
 
-    `is_folder`: `out` is a folder, which the caller creates. Nothing is written to the place of `out` if the block
-    raises an error. Raises PrototxtGenError if a file exists and `force` is False, or if `out` cannot be written.
+    `is_folder`: `out` is a folder, which the caller creates. If the block raises an error, no file is moved. Raises
+    PrototxtGenError if a file exists and `force` is False, or if `out` cannot be written.
     """
     refuse_overwriting([] if is_folder else [out], force)
     try:
