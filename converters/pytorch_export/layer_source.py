@@ -75,7 +75,7 @@ def layer_source(
     constructor = nn_constructor(module, len(shapes[0]) if shapes else 0)
     if constructor is not None:
         return LayerSource(layer, path, constructor)
-    if hasattr(module, "carried"):  # a state that is kept from run to run, which a trace cannot express
+    if hasattr(module, "persistent_state"):  # a state that is kept from run to run, which a trace cannot express
         return _with_module_source(layer, module, path, shapes)
     try:
         trace = _trace(module, shapes, symbolic_axes)
