@@ -60,12 +60,7 @@ def _swap(old: str, new: str, text: str = PLAIN) -> str:
     (TWO_CLASSES, UNTESTED, (),
      "of its bottom 'label' is no class: its bottom 'ip2' has 2, 0 to 1"),
     (SLICED, UNTESTED, (), "layer 'loss' (SoftmaxWithLoss): PyTorch: Target"),
-<<<<<<< HEAD
-    (PYTHON_DATA, SOLVER, (),
-     "layer 'data' (Python): the shape of its tops is defined by Python code that is not part of the net: class "),
-=======
     (PYTHON_DATA, SOLVER, (), "layer 'data' (Python): the shape of its tops is defined by Python code"),
->>>>>>> ae6dd71 (Tables and example of CONTRIBUTING.md as in the code; the PyTorch export recognises modules with a state by the attribute's new name)
     (_swap('"ReLU"', '"RELUU"'), SOLVER, (), "layer 'relu1' (RELUU): the type is not known; did you mean 'ReLU'"),
     (PLAIN.split('layer { name: "loss"')[0], SOLVER, (), "net.prototxt: it has no loss in phase TRAIN"),
     (PLAIN, _swap("base_lr: 0.02", "base_lr: 1e30", SOLVER), (), "the loss of iteration 1 is nan"),
