@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from prototxt_gen.checks import check_net as check_net
     from prototxt_gen.checks import check_solver as check_solver
     from prototxt_gen.common.errors import PrototxtGenError as PrototxtGenError
+    from prototxt_gen.draw.draw_net import draw_net as draw_net
     from prototxt_gen.ir import Layer as Layer
     from prototxt_gen.ir import Net as Net
     from prototxt_gen.ir import Value as Value
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from prototxt_gen.net.prototxt_reader import read_net as read_net
     from prototxt_gen.net.render import net_text as net_text
     from prototxt_gen.net.solver import read_solver as read_solver
+    from prototxt_gen.train.train_net import train_net as train_net
     from prototxt_gen.weights import Weights as Weights
 
 _MODULES = {
@@ -45,6 +47,7 @@ _MODULES = {
     "build": "prototxt_gen.models",
     "check_net": "prototxt_gen.checks",
     "check_solver": "prototxt_gen.checks",
+    "draw_net": "prototxt_gen.draw.draw_net",
     "model": "prototxt_gen.models",
     "net_text": "prototxt_gen.net.render",
     "parse_net": "prototxt_gen.net.prototxt_reader",
@@ -53,6 +56,7 @@ _MODULES = {
     "read_solver": "prototxt_gen.net.solver",
     "to_onnx": "converters",
     "to_torch": "converters",
+    "train_net": "prototxt_gen.train.train_net",
     "verify": "converters",
 }
 """The module that defines each public name. `read` is an older name of `read_net`."""

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from prototxt_gen.cli import options
 from prototxt_gen.cli.command import Command
 from prototxt_gen.cli.read_net import read_net, shapes_from_options
-from prototxt_gen.common.errors import PrototxtGenError
 
-if TYPE_CHECKING:
-    from prototxt_gen.draw.drawing import Drawing
-
-FORMATS = (".svg", ".png", ".dot", ".html")
+FORMATS = (".html", ".svg", ".png", ".dot")
+"""Repeated from prototxt_gen.draw.draw_net, which is imported only when the command runs."""
 
 
 @click.command(
@@ -45,29 +41,8 @@ def draw(
     force: bool,
 ) -> None:
     """Draw NET. Layers are grouped by the parts of their names (conv2/1x1, conv2/3x3); HTML blocks open on a click."""
-    from prototxt_gen.analysis import analyse
-    from prototxt_gen.common.files import refuse_overwriting, replacing
-    from prototxt_gen.draw.drawing import make_drawing
+    from prototxt_gen.draw.draw_net import draw_net
 
-    suffix = output.suffix.lower()
-    if suffix not in FORMATS:
-        raise PrototxtGenError(f"{output}: the name must end in {', '.join(FORMATS)}")
-    refuse_overwriting([output], force)
-    one = read_net(net, phase, stages, level)
-    made = make_drawing(analyse(one, shapes_from_options(one, size, shapes)))
-    with replacing(output, force) as temporary:
-        temporary.write_bytes(_content(made, suffix, expand))
+    drawn = read_net(net, phase, stages, level)
+    draw_net(drawn, output, expand=expand, shapes=shapes_from_options(drawn, size, shapes), force=force)
     click.echo(output)
-
-
-def _content(made: Drawing, suffix: str, expand: bool) -> bytes:
-    """Return the file's content in the format of its suffix."""
-    if suffix == ".html":
-        from prototxt_gen.draw.html import html_text
-
-        return html_text(made, expand).encode("utf-8", "backslashreplace")
-    from prototxt_gen.draw.dot import dot_text, render_with_graphviz
-
-    if suffix == ".dot":
-        return dot_text(made, expand).encode()
-    return render_with_graphviz(made, suffix[1:], expand)

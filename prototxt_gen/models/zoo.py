@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import fields, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from prototxt_gen.common.errors import NetError, nearest
 from prototxt_gen.ir import Net
 from prototxt_gen.models.model_files import ZooModel
 from prototxt_gen.models.residual_nets import ResidualNet
 from prototxt_gen.passes.to_train_val import DataOptions
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from prototxt_gen.models.option_types import ModelOptions, NetOptions
 
 _RESNEXT: dict[str, Any] = {"unit": "resnext"}
 _CIFAR: dict[str, Any] = {"width": 14, "stem": "cifar", "input_size": 32, "classes": 10}
@@ -42,12 +47,13 @@ _DATA_OPTIONS = {field.name for field in fields(DataOptions)}
 _CIFAR_DATA = DataOptions(batch=64, test_batch=25, crop=32, pad=4, mean=(128.0,), kind="python")
 
 
-def model(name: str, /, solver: dict[str, Any] | None = None, **changes: Any) -> ZooModel:
+def model(name: str, /, solver: dict[str, Any] | None = None, **options: Unpack[ModelOptions]) -> ZooModel:
     """Return a model of the zoo (net, data options and solver), with options changed.
 
-    `changes` are fields of `ResidualNet` or `DataOptions`; `solver` are fields of the solver. Raises NetError for an
+    `options` are fields of `ResidualNet` or `DataOptions`; `solver` are fields of the solver. Raises NetError for an
     unknown name or option.
     """
+    changes: dict[str, Any] = dict(options)
     data = {key: changes.pop(key) for key in list(changes) if key in _DATA_OPTIONS and key != "channels"}
     net_config = config(name, **changes)
     is_cifar = net_config.stem == "cifar"
@@ -72,6 +78,9 @@ def config(name: str, /, **changes: Any) -> ResidualNet:
     return replace(ZOO[name], **changes)
 
 
-def build(name: str, /, **changes: Any) -> Net:
-    """Return the deploy net of a model of the zoo, with options changed: `build("attention-56", classes=100)`."""
-    return config(name, **changes).build()
+def build(name: str, /, **options: Unpack[NetOptions]) -> Net:
+    """Return the deploy net of a model of the zoo, with options changed: `build("attention-56", classes=100)`.
+
+    `options` are fields of `ResidualNet`. Raises NetError for an unknown name or option.
+    """
+    return config(name, **options).build()
