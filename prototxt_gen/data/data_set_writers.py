@@ -86,7 +86,7 @@ class LmdbWriter:
             while not self._try_to_store(pairs):
                 self.env.set_mapsize(self.env.info()["map_size"] * 2)
         except self.lmdb.Error as error:
-            raise DataError(f"cannot write the LMDB: {error}; run again to go on from here") from error
+            raise DataError(f"cannot write the LMDB: {error}; run again to continue from here") from error
         crc = 0
         for key, value in pairs:
             crc = zlib.crc32(value, zlib.crc32(key, crc))
@@ -152,7 +152,7 @@ class Hdf5Writer:
                 stored.create_dataset("data", data=data)
                 stored.create_dataset("label", data=label)
         except (OSError, RuntimeError) as error:
-            raise DataError(f"cannot write {file.name}: {error}; run again to go on from here") from error
+            raise DataError(f"cannot write {file.name}: {error}; run again to continue from here") from error
         file.with_suffix(".tmp").replace(file)
         return zlib.crc32(label.data, zlib.crc32(data.data))
 
