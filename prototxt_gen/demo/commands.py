@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from prototxt_gen.demo.steps import BASE_MODEL, SEED, DemoResults, TrainingResult, net_changes, solver_changes
+from prototxt_gen.demo.results import DemoResults, TrainingResult
+from prototxt_gen.demo.steps import BASE_MODEL, SEED, net_changes, solver_changes
 
 _OPTIONS = {"kind": "data-layer", "train": "train-data", "test": "test-data"}
 """Options of `emit` whose name differs from that of the field they set."""

@@ -12,7 +12,8 @@ from prototxt_gen.analysis import analyse
 from prototxt_gen.common.errors import PrototxtGenError
 from prototxt_gen.demo.commands import equivalent_commands
 from prototxt_gen.demo.line_charts import Chart, Line, line_chart, smoothed, thinned
-from prototxt_gen.demo.steps import DemoResults, FormatResult, TrainingResult, count_differing
+from prototxt_gen.demo.results import DemoResults, FormatResult, TrainingResult
+from prototxt_gen.demo.steps import count_differing
 from prototxt_gen.draw.drawing import make_drawing, short_number
 from prototxt_gen.draw.html import html_text as drawing_text
 from prototxt_gen.evaluate.attention_maps import ImageTile, Mask, MaskedImage, enlarged_colour, overlay

@@ -13,7 +13,8 @@ from typing import Any
 from prototxt_gen.common import files
 from prototxt_gen.common.optional_packages import need
 from prototxt_gen.demo import demo_images, steps
-from prototxt_gen.demo.steps import DemoResults, Progress
+from prototxt_gen.demo.results import DemoResults
+from prototxt_gen.demo.steps import Progress
 from prototxt_gen.demo.zoo_check import check_zoo
 from prototxt_gen.models import GENERATED
 

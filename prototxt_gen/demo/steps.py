@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +16,7 @@ from prototxt_gen.data.data_set_reader import open_dataset
 from prototxt_gen.data.info import info, mean
 from prototxt_gen.data.make import make
 from prototxt_gen.demo.demo_images import DemoImages
-from prototxt_gen.demo.zoo_check import ZooNet
+from prototxt_gen.demo.results import DemoData, FormatResult, TrainingResult
 from prototxt_gen.evaluate.scores import EvalSamples, Evaluation
 from prototxt_gen.models import model
 
@@ -39,61 +38,6 @@ BASE_LR = 0.1
 SEED = 1
 SCALE = 1 / 64
 """Factor for pixel values, which gives them a standard deviation of about 1."""
-
-
-@dataclass(frozen=True)
-class DemoData:
-    """The LMDBs of the demo: number of images in each, shape C×H×W, class names, mean of the training images."""
-
-    train: Path
-    test: Path
-    count: tuple[int, int]
-    shape: tuple[int, ...]
-    names: tuple[str, ...]
-    mean: tuple[float, ...]
-
-
-@dataclass(frozen=True)
-class TrainingResult:
-    """The result of training: the folder with metrics.csv, the weights file, iterations and seconds."""
-
-    folder: Path
-    weights: Path
-    iterations: int
-    seconds: float
-
-
-@dataclass(frozen=True)
-class FormatResult:
-    """The trained net in one format, with the runtime that ran it, its size in bytes, and its evaluation."""
-
-    name: str
-    runtime: str
-    path: Path
-    bytes: int
-    evaluation: Evaluation | None
-    reason: str = ""
-    """The reason why it was not run, if `evaluation` is None."""
-
-
-@dataclass
-class DemoResults:
-    """The results of all steps, for the report. Steps that have not run yet have None or an empty sequence."""
-
-    pictures: DemoImages
-    sets: DemoData
-    net: Path
-    zoo: Sequence[ZooNet] = ()
-    trained: TrainingResult | None = None
-    formats: Sequence[FormatResult] = ()
-    verification: VerificationReport | None = None
-    seen: Sequence[MaskedImage] = ()
-    mistakes: Sequence[MaskedImage] = ()
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    def ran(self) -> list[FormatResult]:
-        """Return the formats that were evaluated."""
-        return [one for one in self.formats if one.evaluation is not None]
 
 
 def make_sets(pictures: DemoImages, folder: Path, force: bool, progress: Progress | None) -> DemoData:

@@ -23,6 +23,8 @@ from prototxt_gen.caffemodel.wire import MAX_FIELDS, encode_head, encode_message
 from prototxt_gen.common.errors import WeightsError
 from tests.support.caffemodel_oracle import blob, loose, message
 
+pytestmark = pytest.mark.fuzz
+
 NET = message(
     "NetParameter",
     name="net",

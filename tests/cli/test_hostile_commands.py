@@ -18,9 +18,12 @@ from prototxt_gen.weights import Weights, write
 from tests.support.hostile_support import damaged, faults, run
 from tests.support.sane_weights import sane_weights
 
-pytestmark = pytest.mark.skipif(
-    not Path("/proc/self/status").exists(), reason="this system does not tell a process's peak memory"
-)
+pytestmark = [
+    pytest.mark.fuzz,
+    pytest.mark.skipif(
+        not Path("/proc/self/status").exists(), reason="this system does not tell a process's peak memory"
+    ),
+]
 NET = """name: "small" input: "data" input_shape { dim: 1 dim: 3 dim: 8 dim: 8 }
 layer { name: "c" type: "Convolution" bottom: "data" top: "c" convolution_param { num_output: 4 kernel_size: 3 } }
 layer { name: "n" type: "BatchNorm" bottom: "c" top: "c" }

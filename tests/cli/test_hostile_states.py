@@ -12,6 +12,8 @@ from prototxt_gen.train.backend import Settings, create
 from tests.support import train_support as support
 from tests.support.hostile_support import damaged
 
+pytestmark = pytest.mark.fuzz
+
 
 @pytest.mark.parametrize("form", ["", ".h5"])
 @pytest.mark.parametrize("which", ["state", "weights"])

@@ -31,6 +31,8 @@ from prototxt_gen.schema.dialect import find_dialect
 from prototxt_gen.weights import write
 from tests.support.sane_weights import sane_weights
 
+pytestmark = pytest.mark.slow
+
 NET = """name: "nested"
 input: "data" input_shape { dim: 1 dim: 3 dim: 12 dim: 12 }
 layer { name: "stem/conv" type: "Convolution" bottom: "data" top: "stem/conv"

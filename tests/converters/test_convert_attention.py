@@ -15,6 +15,8 @@ from prototxt_gen.weights import as_variance, write
 from tests.support.caffe_support import caffe_or_skip
 from tests.support.sane_weights import sane_weights
 
+pytestmark = pytest.mark.slow
+
 SIZE = 96
 """Image height and width. The published nets use 224; the pooling at the end is adapted."""
 

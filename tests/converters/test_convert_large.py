@@ -14,6 +14,8 @@ from converters.onnx_export import onnx_writer
 from converters.write_models import convert_to_onnx
 from prototxt_gen.caffemodel.wire import encode_head, encode_message, encode_varint
 
+pytestmark = pytest.mark.slow
+
 OUT, IN = 26_000, 27_000
 NET = (
     f'name: "large" input: "data" input_shape {{ dim: 1 dim: {IN} }}\n'

@@ -12,6 +12,8 @@ from converters.verification.verify import verify
 from converters.write_models import write_onnx, write_torch
 from prototxt_gen.common.errors import PrototxtGenError
 
+pytestmark = pytest.mark.slow
+
 REFUSED = {"normface-lenet-prelu": "LabelSpecificRescale"}
 """Models that cannot be converted, and the unknown layer type that they have."""
 

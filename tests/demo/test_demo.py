@@ -24,6 +24,8 @@ from prototxt_gen.net.solver import read_solver
 from tests.support.demo_support import ITERATIONS, TEST_IMAGES, small_demo_run
 from tests.support.evaluation_support import call, call_json
 
+pytestmark = pytest.mark.slow
+
 
 def test_every_format_predicts_the_same_class_for_every_image() -> None:
     _, story, _ = small_demo_run()

@@ -18,6 +18,8 @@ from prototxt_gen.evaluate.scores import evaluation_of_scores
 from tests.support.browser import asked
 from tests.support.demo_support import small_demo_run
 
+pytestmark = pytest.mark.slow
+
 VOID = {"meta", "img", "br", "input", "link", "line", "path", "circle"}
 NUMBERS = st.floats(-1e6, 1e6, allow_nan=False)
 

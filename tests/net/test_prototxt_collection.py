@@ -22,7 +22,10 @@ from prototxt_gen.text import parse
 
 CORPUS = Path(__file__).parents[3] / "shared" / "models"
 FILES = sorted(CORPUS.rglob("*.prototxt")) if CORPUS.is_dir() else []
-pytestmark = pytest.mark.skipif(not FILES, reason="there is no collection of prototxts beside the checkout")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not FILES, reason="there is no collection of prototxts beside the checkout"),
+]
 each_file = pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(CORPUS)))
 
 

@@ -23,6 +23,8 @@ from prototxt_gen.net.to_protobuf import encoded_params, protobuf_classes, to_pr
 from prototxt_gen.schema.dialect import DIALECTS
 from tests.support.random_nets import built_nets
 
+pytestmark = pytest.mark.fuzz
+
 SLOW = settings(max_examples=60, deadline=None)
 QUICK = settings(max_examples=200, deadline=None)
 

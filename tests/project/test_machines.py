@@ -7,6 +7,8 @@ import torch
 
 from tests.machines import MACHINES, Machine, files, without_effect
 
+pytestmark = pytest.mark.slow
+
 
 def test_the_files_are_there() -> None:
     assert all(path.is_file() for path in files())

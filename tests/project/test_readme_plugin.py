@@ -8,10 +8,13 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from prototxt_gen import caffemodel
 from prototxt_gen.caffemodel import NewLayer
 from tests.project.test_readme import README
+
+pytestmark = pytest.mark.slow
 
 RNG = np.random.default_rng(0)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -17,6 +18,8 @@ from prototxt_gen.schema.caffe_proto import LayerParameter, NetParameter
 from prototxt_gen.schema.message import Field, Message
 from prototxt_gen.text import Field as TextField
 from prototxt_gen.text import Word, format_fields, parse
+
+pytestmark = pytest.mark.fuzz
 
 MANY = settings(max_examples=200, deadline=None)
 Tree = tuple[TextField, ...]

@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from prototxt_gen.demo.results import DemoResults
 from prototxt_gen.demo.run_demo import DemoOptions, run_demo
-from prototxt_gen.demo.steps import ITERATIONS_A_MINUTE, DemoResults
+from prototxt_gen.demo.steps import ITERATIONS_A_MINUTE
 
 Array = np.ndarray[Any, Any]
 ITERATIONS = 6

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.fuzz
+
 SECONDS, GIB = 20, 1.0
 MANY = 25_000
 INPUT = 'input: "d" input_shape { dim: 1 dim: 3 dim: 8 dim: 8 }\n'

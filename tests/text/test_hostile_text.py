@@ -21,6 +21,8 @@ from prototxt_gen.text import format_fields, parse
 from tests.net.test_prototxt_reader import V0, V1, V2
 from tests.schema.test_unknown_fields import TREE
 
+pytestmark = pytest.mark.fuzz
+
 SECONDS = 20
 SOLVER = f'base_lr: 0.1 type: "SGD" test_iter: 2 test_interval: 3 net_param {{ {V2} }} train_state {{ stage: "a" }}'
 TEXTS = (V0, V1, V2, SOLVER, format_fields(TREE))

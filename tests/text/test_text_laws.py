@@ -18,6 +18,8 @@ from prototxt_gen.common.errors import PrototxtError
 from prototxt_gen.text import Field, Word, format_fields, parse
 from tests.text.test_text import data, slowly
 
+pytestmark = pytest.mark.fuzz
+
 MODELS = Path(__file__).parents[3] / "shared" / "models"
 SAMPLE = r"""
 name: "AttentionA" # a net

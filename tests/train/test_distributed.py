@@ -23,6 +23,8 @@ from tests.support import train_support as small
 from tests.support.parity import exact
 from tests.train.test_torch_backend import SOLVER, _images, _one_thread, _text, start
 
+pytestmark = pytest.mark.slow
+
 __all__ = ["_one_thread", "start"]
 ROOT = Path(__file__).resolve().parents[2]
 Array = np.ndarray[Any, Any]

@@ -135,7 +135,11 @@ def test_inputs_without_data_are_refused(layer: str, error: type[Exception], mes
         (INPUT + TERMS, {"precision": "fp8"}, "there is no precision 'fp8'"),
         (INPUT + TERMS, {"gpu": 99}, "there is no GPU 99"),
         (INPUT + TERMS.replace('type: "xavier"', 'type: "xaviar"', 1), {}, "'first'.*its weight: .*'xavier'"),
-        (INPUT + TERMS.replace("propagate_down: false", "param {} param {} param {}", 1), {}, "3 param, but only 2 learned blobs"),
+        (
+            INPUT + TERMS.replace("propagate_down: false", "param {} param {} param {}", 1),
+            {},
+            "3 param, but only 2 learned blobs",
+        ),
     ],
 )
 def test_untrainable_nets_are_refused(net: str, settings: dict[str, Any], message: str, tmp_path: Path) -> None:

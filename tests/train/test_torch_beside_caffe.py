@@ -15,7 +15,7 @@ from tests.support.parity import Spread
 from tests.support.torch_support import Batches, CaffeSolver, _one_thread
 
 __all__ = ["_one_thread"]
-pytestmark = pytest.mark.caffe
+pytestmark = [pytest.mark.slow, pytest.mark.caffe]
 
 
 TOLERANCE = 1e-4

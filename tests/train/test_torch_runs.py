@@ -13,6 +13,8 @@ import pytest
 from prototxt_gen import caffemodel
 from tests.support import train_support as support
 
+pytestmark = pytest.mark.slow
+
 TORCH = ("--backend", "torch")
 
 
