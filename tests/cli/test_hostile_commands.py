@@ -150,7 +150,7 @@ def test_arrays(name: str, place: Path, tmp_path: Path) -> None:
 
 
 def test_pictures_that_claim_a_billion_pixels(place: Path, tmp_path: Path) -> None:
-    """What is claimed is in the header, where OpenCV makes layer type for it before it reads on."""
+    """The header claims a size, for which OpenCV allocates memory before it reads the pixels."""
     png = (place / "p.png").read_bytes()
     bitmap = cv2.imencode(".bmp", np.zeros((8, 8, 3), np.uint8))[1].tobytes()
     files = [bitmap[:18] + b"\0\x7f\0\0\0\x7f\0\0" + bitmap[26:], b"P6\n32000 32000\n255\n\0\0\0"]
