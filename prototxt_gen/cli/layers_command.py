@@ -84,6 +84,7 @@ def _details(layer_type: LayerType) -> dict[str, Any]:
     kinds = [{"message": k.proto, "field": k.field, "fields": list(_fields(k))} for k in layer_type.params]
     return _row(layer_type) | {
         "document": document,
+        "file": inspect.getfile(type(layer_type)),
         "messages": kinds,
         "cases": [one.name for one in layer_type.examples],
     }
@@ -106,6 +107,7 @@ def _kind(field: Field[Any]) -> str:
 
 def _echo_details(found: dict[str, Any]) -> None:
     click.echo(f"{found['type']}\n\n{found['document']}\n")
+    click.echo(f"file: {found['file']}")
     click.echo(f"bottoms {found['bottoms']}; tops {found['tops']}")
     targets = [name for name, key in (("PyTorch", "pytorch"), ("ONNX", "onnx")) if found[key]]
     click.echo(f"lowered to: {', '.join(targets) or 'nothing'}; {found['examples']} examples compared with Caffe")

@@ -155,6 +155,7 @@ def test_layers_lists_every_layer_type() -> None:
 def test_layers_of_one_type() -> None:
     shown = run("layers", "Pooling").stdout
     assert "Source: src/caffe/layers/pooling_layer.cpp" in shown and "MAX|AVE|STOCHASTIC" in shown
+    assert "layers/vision/pooling.py" in shown
     fields = {
         one["name"]: one for one in json.loads(run("layers", "Pooling", "--json").stdout)["messages"][0]["fields"]
     }
