@@ -14,6 +14,9 @@ from pathlib import Path
 
 import pytest
 
+import prototxt_gen
+from tests.project.test_public_names import OLDER_PATHS
+
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
@@ -137,3 +140,9 @@ def test_the_wheel_is_what_runs(installed: Path, tmp_path: Path) -> None:
     assert run(tmp_path, installed / "prototxt-gen", "--version").strip().endswith("0.1.0")
     code = "from prototxt_gen.schema.dialect import DIALECTS as D; print(D['happynear'].number('bn_param'))"
     assert run(tmp_path, installed / "python", "-c", code).strip() == "200"
+
+
+def test_the_wheel_has_every_import_path_that_documents_have_shown(installed: Path, tmp_path: Path) -> None:
+    lines = [f"from {module} import {', '.join(names)}" for module, names in OLDER_PATHS.items()]
+    lines.append(f"from prototxt_gen import {', '.join(prototxt_gen.__all__)}")
+    assert run(tmp_path, installed / "python", "-c", "\n".join([*lines, "print('imported')"])).strip() == "imported"
