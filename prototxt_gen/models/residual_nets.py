@@ -60,10 +60,10 @@ class ResidualNet:
         one_of("stem", self.stem, STEMS)
         if min(self.width, self.classes, self.input_size, self.channels, self.expansion, self.cardinality) < 1:
             raise NetError("width, expansion, cardinality, classes, input size and channels must be at least 1")
-        if not len(self.modules) <= len(self.units) or min((0, *self.modules, *self.units)) < 0:
-            raise NetError(
-                f"modules {self.modules} must have at most as many entries as units {self.units}, none of them negative"
-            )
+        if len(self.modules) > len(self.units):
+            raise NetError(f"modules {self.modules} has more entries than the net has stages, {len(self.units)} (units)")
+        if min((0, *self.modules, *self.units)) < 0:
+            raise NetError(f"modules {self.modules} and units {self.units} must not be negative")
         if len(self.depths) < len(self.modules):
             raise NetError(f"depths {self.depths} must have at least as many entries as modules {self.modules}")
 

@@ -153,7 +153,7 @@ def test_bvlc_caffe_runs_the_variant_without_fork_layers() -> None:
         ({"clases": 10}, "did you mean 'classes'"),
         ({"unit": "resnet50"}, "did you mean 'resnet'"),
         ({"width": 0}, "at least 1"),
-        ({"modules": (1, 1, 1, 1, 1)}, "4 stages"),
+        ({"modules": (1, 1, 1, 1, 1)}, "more entries than the net has stages, 4"),
         ({"unit": "resnext", "width": 16, "cardinality": 7}, "group 7 does not divide"),
         ({"input_size": 16}, "layer 'AttentionA_1/mask/down_sample/pool3_3x3_s2' .* larger than the padded bottom"),
     ],
