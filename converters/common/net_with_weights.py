@@ -18,7 +18,8 @@ from prototxt_gen.net import phase_rules
 from prototxt_gen.net.lowering_checks import analyse_for_conversion, computed_outputs, net_inputs
 from prototxt_gen.net.prototxt_reader import read_net
 from prototxt_gen.passes.global_pooling import with_global_pooling
-from prototxt_gen.passes.to_deploy import to_deploy
+from prototxt_gen.passes.prediction_heads import is_loss_layer
+from prototxt_gen.passes.to_deploy import deployment_of
 from prototxt_gen.weights import Weights
 
 NetLike = str | PathLike[str] | Net
@@ -91,7 +92,8 @@ def read_net_with_weights(net: NetLike, weights: WeightsLike, options: ReadOptio
     stripped, field_remarks = without_harmless_fields(phase_net, options.ignore_fields)
     stripped = with_global_pooling(stripped) if options.input_size else stripped
     shapes = {**(resized_input_shapes(stripped, options.input_size) if options.input_size else {}), **options.shapes}
-    deploy_net, deploy_remarks = _without_losses_and_metrics(stripped, shapes)
+    free_batch = set(shapes) - set(options.shapes) if len(options.input_size) < 4 else set()
+    deploy_net, deploy_remarks = _without_losses_and_metrics(stripped, shapes, free_batch)
     if not computed_outputs(deploy_net):
         why = "no layer computes an output"
         why = f"nothing is left that computes an output: {deploy_remarks[0]}" if deploy_remarks else why
@@ -189,19 +191,21 @@ def _is_data_layer(layer: Layer) -> bool:
     return layer_type is not None and layer_type.data
 
 
-def _without_losses_and_metrics(net: Net, shapes: dict[str, Shape]) -> tuple[Net, list[str]]:
+def _without_losses_and_metrics(
+    net: Net, shapes: dict[str, Shape], free_batch: Collection[str]
+) -> tuple[Net, list[str]]:
     """Return the deploy net, and remarks. Shapes that its inputs declare are removed from `shapes`."""
-    removable = [layer for layer in net.layers if phase_rules.is_loss_or_metric(layer)]
-    if not removable:
+    if not any(phase_rules.is_loss_or_metric(layer) or is_loss_layer(layer) for layer in net.layers):
         return net, []
-    deploy_net = to_deploy(net.map(_without_phase_rules), shapes)
-    for value in deploy_net.inputs:
+    done = deployment_of(net.map(_without_phase_rules), shapes, free_batch=free_batch)
+    for value in done.net.inputs:
         shapes.pop(value.blob, None)
-    kept = {layer.name for layer in deploy_net.layers}
-    removed = [f"{layer.name!r} ({layer.type})" for layer in removable if layer.name not in kept]
-    added = [f"{layer.name!r} ({layer.type})" for layer in deploy_net.layers if layer.line == 0]
+    kept = {layer.name for layer in done.net.layers}
+    removed = [f"{layer.name!r} ({layer.type})" for layer in net.layers if layer.name not in kept and layer.bottoms]
+    added = [f"{layer.name!r} ({layer.type})" for layer in done.net.layers if layer.line == 0]
     instead = f", {', '.join(added)} in their place" if added else ""
-    return deploy_net, [f"layers that only training and testing need are left out: {', '.join(removed)}{instead}"]
+    text = f"layers that only training and testing need are left out: {', '.join(removed)}{instead}"
+    return done.net, [*([text] if removed else []), *done.remarks]
 
 
 def check_input_shapes(model: NetWithWeights, arrays: Mapping[str, Shape]) -> None:

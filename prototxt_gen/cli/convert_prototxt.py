@@ -11,14 +11,17 @@ import click
 
 from prototxt_gen.cli import options
 from prototxt_gen.cli.command import Command
+from prototxt_gen.cli.deploy_and_train_val import (
+    NetMode,
+    deploy_from_options,
+    refuse_failing_check,
+    train_val_from_options,
+)
 from prototxt_gen.cli.read_net import net_in_phase, read_all_phases, shapes_from_options
 from prototxt_gen.cli.renamed_options import replaced_option
-from prototxt_gen.common.errors import NetError
-from prototxt_gen.common.printable import safe
 
 if TYPE_CHECKING:
     from prototxt_gen.ir import Net, Shape
-    from prototxt_gen.passes.to_train_val import DataOptions
 
 
 @click.command(
@@ -32,11 +35,11 @@ if TYPE_CHECKING:
 @click.option("-o", "--output", type=options.FILE, required=True, help="Output file.")
 @click.option("--to-deploy", is_flag=True,
               help="Turn a train_val into a deploy net: data layers become inputs, SoftmaxWithLoss becomes "
-              "Softmax.")  # fmt: skip
+              "Softmax. The batch size becomes 1, unless --shape says otherwise or a layer needs more.")  # fmt: skip
 @click.option("--to-train-val", is_flag=True,
               help="Turn a deploy net into a train_val: add data layers, fillers, loss and accuracy.")  # fmt: skip
 @options.data_layer_options(
-    kind="lmdb", batch="32", test_batch="25", crop="the input size", mean="104,117,123, or their mean"
+    kind="lmdb", batch="32", test_batch="25", crop="the input size", mean="none", mirror="not mirrored"
 )
 @click.option("--freeze-bn", is_flag=True, help="Do not train batch normalisation in the train_val.")
 @click.option("--to-dialect", type=options.FORK, show_default="unchanged",
@@ -47,6 +50,9 @@ if TYPE_CHECKING:
 @click.option("--bn", type=click.Choice(["merged", "batchnorm-scale"]), show_default="unchanged",
               help="Form of batch normalisation: merged is one BN layer, batchnorm-scale is BatchNorm and "
               "Scale.")  # fmt: skip
+@options.phase_option("TEST with --to-deploy and --to-train-val, else the layers of all phases")
+@options.stage
+@options.level
 @options.input_size
 @options.shape
 @options.force
@@ -58,6 +64,9 @@ def prototxt(
     freeze_bn: bool,
     to_dialect: str | None,
     bn: str | None,
+    phase: str | None,
+    stages: tuple[str, ...],
+    level: int,
     size: str | None,
     shapes: tuple[str, ...],
     force: bool,
@@ -65,7 +74,8 @@ def prototxt(
 ) -> None:
     """Rewrite NET in the current format (V0 and V1 are upgraded), with the changes that the options ask for.
 
-    Comments are not kept. The options of data layers are for --to-train-val.
+    Comments are not kept. The options of data layers are for --to-train-val. What --to-deploy and --to-train-val write
+    passes `check`; else nothing is written.
     """
     from prototxt_gen.common.files import refuse_overwriting, write_text
 
@@ -75,15 +85,22 @@ def prototxt(
     if chosen and not to_train_val:
         raise click.UsageError("the options of data layers need --to-train-val")
     refuse_overwriting([output], force)
-    read = read_all_phases(net)
-    given = shapes_from_options(net_in_phase(read, None, (), 0), size, shapes)
-    made, known = read, {"TRAIN": given, "TEST": given}
+    whole = read_all_phases(net)
+    mode = NetMode(phase.upper() if phase else None, stages, level)
+    made = _one_phase(whole, mode)
+    known: Mapping[str, Mapping[str, Shape]] = {}
     if to_deploy:
-        made, known = _deploy(read, given), {}
+        made = deploy_from_options(whole, mode, size, shapes)
     elif to_train_val:
-        made, known = _train_val(read, given, chosen, freeze_bn)
+        made, known = train_val_from_options(whole, mode, size, shapes, chosen, freeze_bn)
+    else:
+        given = shapes_from_options(net_in_phase(made, None, (), 0), size, shapes)
+        known = {"TRAIN": given, "TEST": given}
     made = _for_fork(_with_bn(made, bn), to_dialect)
-    write_text(output, _text(made, known), force)
+    text = _text(made, known)
+    if to_deploy or to_train_val:
+        refuse_failing_check(text, whole.source, known)
+    write_text(output, text, force)
     click.echo(output)
 
 
@@ -94,57 +111,12 @@ def _text(net: Net, given: Mapping[str, Mapping[str, Shape]]) -> str:
     return net_text(net, top_shapes(net, given))
 
 
-def _deploy(net: Net, given: Mapping[str, Shape]) -> Net:
-    from prototxt_gen.passes.to_deploy import to_deploy
-    from prototxt_gen.schema.caffe_proto import TransformationParameter
-
-    for layer in net.at("TEST").layers:
-        transform = layer.get(TransformationParameter)
-        names = [name for name in ("scale", "mean_file", "mean_value") if transform.has(name)]
-        if names:
-            where = f"layer {safe(layer.name)!r} ({safe(layer.type)})"
-            fields = safe(", ".join(f"{name} {getattr(transform, name)}" for name in names))
-            click.echo(f"note: {where} applied {fields}; apply the same to the images for the deploy net", err=True)
-    return replace(to_deploy(net, given), source=net.source)
-
-
-def _train_val(
-    net: Net, given: Mapping[str, Shape], chosen: dict[str, Any], freeze_bn: bool
-) -> tuple[Net, dict[str, Mapping[str, Shape]]]:
-    """Return the train_val, and the shapes of its data layers' tops in each phase."""
-    from prototxt_gen.passes.to_train_val import to_train_val
-
-    shape = _image_shape(net, given)
-    data = _data(shape, chosen)
-    made = to_train_val(net.at("TEST"), data, freeze_bn=freeze_bn)
-    size = (data.crop, data.crop) if data.kind != "hdf5" else shape[2:]
-    batches = {"TRAIN": data.batch, "TEST": data.test_batch}
-    return made, {name: {"data": (n, shape[1], *size), "label": (n,)} for name, n in batches.items()}
-
-
-def _image_shape(net: Net, given: Mapping[str, Shape]) -> Shape:
-    from prototxt_gen.analysis import analyse
-    from prototxt_gen.net.lowering_checks import net_inputs
-
-    test = net.at("TEST")
-    shapes = [analyse(test, given).shapes.get(value) for value in net_inputs(test)]
-    if len(shapes) == 1 and shapes[0] is not None and len(shapes[0]) == 4:
-        return shapes[0]
-    raise NetError(f"{net.source}: a net with one input of known shape N×C×H×W is needed; --shape gives one")
-
-
-def _data(shape: Shape, chosen: dict[str, Any]) -> DataOptions:
-    """Return the settings of the data layers: those of the options, the others from the input's shape."""
-    from prototxt_gen.passes.to_train_val import DataOptions
-
-    _, channels, height, width = shape
-    if height != width and chosen.get("kind") != "hdf5":
-        raise NetError(
-            f"the input is {height}x{width}, and Caffe's data layers crop squares; --data-layer hdf5 takes it as it is"
-        )
-    mean = DataOptions.mean if channels == len(DataOptions.mean) else (sum(DataOptions.mean) / len(DataOptions.mean),)
-    known: dict[str, Any] = {"crop": height, "channels": channels, "mean": mean}
-    return DataOptions(**known | chosen)
+def _one_phase(net: Net, mode: NetMode) -> Net:
+    """Return the net of --phase, --stage and --level without include and exclude rules; all of it without them."""
+    if not mode.phase and not mode.stages and not mode.level:
+        return net
+    selected = net_in_phase(net, mode.phase, mode.stages, mode.level)
+    return selected.map(lambda layer: replace(layer, params=layer.params.replace(include=None, exclude=None)))
 
 
 def _with_bn(net: Net, style: str | None) -> Net:

@@ -86,7 +86,9 @@ plugins = click.option(
 )
 
 
-def data_layer_options(kind: str, batch: str, test_batch: str, crop: str, mean: str) -> Decorator:
+def data_layer_options(
+    kind: str, batch: str, test_batch: str, crop: str, mean: str, mirror: str = "mirror"
+) -> Decorator:
     """Return the options that describe the data layers of a train_val; the arguments are their defaults in words."""
     return option_group(
         click.option("--data-layer", "kind", type=click.Choice(DATA_LAYERS), show_default=kind,
@@ -106,7 +108,7 @@ def data_layer_options(kind: str, batch: str, test_batch: str, crop: str, mean: 
                      help="Height and width of the crop."),
         click.option("--resize", type=click.IntRange(min=1), metavar="N", show_default="not resized",
                      help="Height and width to resize images to before the crop (image-list only)."),
-        click.option("--mirror/--no-mirror", default=None, show_default="mirror",
+        click.option("--mirror/--no-mirror", default=None, show_default=mirror,
                      help="Mirror training images at random."),
         click.option("--mean", type=floats, metavar="B,G,R", show_default=mean,
                      help="Mean to subtract: one number per channel, or one for all."),

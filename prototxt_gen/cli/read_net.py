@@ -26,10 +26,15 @@ def shapes_from_options(net: Net, input_size: str | None, shapes: tuple[str, ...
         blob, equals, dims = text.partition("=")
         if not equals:
             raise PrototxtGenError(f"--shape {text!r}: write BLOB=1x3x224x224")
-        if blob not in {value.blob for value in net.values()}:
+        if blob not in {value.blob for value in net.values()} | _undefined_blobs(net):
             raise PrototxtGenError(f"--shape {text!r}: the net has no blob {blob!r}")
         found[blob] = parse_dims(dims, "--shape")
     return found
+
+
+def _undefined_blobs(net: Net) -> set[str]:
+    """Return the bottoms that no layer of the net makes; a deploy net may have them as inputs."""
+    return {value.blob for layer in net.layers for value in layer.bottoms if value.version < 0}
 
 
 def phase_or_default(net: Net, phase: str | None) -> str:

@@ -1,124 +1,250 @@
-"""Train_val net to deploy net: data layers become inputs, SoftmaxWithLoss becomes Softmax, accuracies are removed."""
+"""Train_val net to deploy net: data layers become inputs, SoftmaxWithLoss becomes Softmax, losses are removed."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
-from prototxt_gen import layers
-from prototxt_gen.analysis import analyse
 from prototxt_gen.common.errors import NetError
 from prototxt_gen.ir import Layer, Net, Shape, Value
+from prototxt_gen.layers.loss.infogain_loss import InfogainLossParameter
 from prototxt_gen.layers.normalization.batch_norm import BatchNormParameter
-from prototxt_gen.net.lowering_checks import is_input_layer
-from prototxt_gen.net.phase_rules import METRICS, is_loss_type, is_source_layer
-from prototxt_gen.schema.caffe_proto import LayerParameter
+from prototxt_gen.layers.utility.python import PythonParameter
+from prototxt_gen.layers.utility.softmax import SoftmaxParameter
+from prototxt_gen.net.phase_rules import is_source_layer
+from prototxt_gen.passes.deploy_inputs import constants_as_inputs, refuse_broken, with_inputs
+from prototxt_gen.passes.prediction_heads import (
+    Head,
+    auxiliary_heads,
+    is_data_layer,
+    is_loss_layer,
+    is_metric_layer,
+    learned_values,
+    prediction_heads,
+    values_from,
+)
+from prototxt_gen.schema.caffe_proto import LayerParameter, ParamSpec
 from prototxt_gen.schema.message import Message
 
-_LOSS_OUTPUTS = {
-    "SoftmaxWithLoss": ("Softmax", "softmax_param"),
-    "SigmoidCrossEntropyLoss": ("Sigmoid", "sigmoid_param"),
-    "MultinomialLogisticLoss": None,
-}
-"""Loss types with the layer type that computes their output in a deploy net, and the parameter field of that type."""
 _FILLERS = ("weight_filler", "bias_filler", "slope_filler", "filler")
 _TRAINING_FIELDS = {"include", "exclude", "phase", "param", "loss_weight", "propagate_down"}
+_PASSING_TYPES = ("LabelSpecificAdd", "LabelSpecificRescale", "LabelSpecificMargin")
+"""Types of happynear/caffe-windows that change the score of the label in training, and pass their first bottom on."""
+_PASSING_CLASSES = ("ProposalTargetLayer",)
+"""Python classes of py-faster-rcnn that choose the proposals to train on; a deploy net takes all of them."""
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """A deploy net; `remarks` are sentences for the user on heads left out and on shapes."""
+
+    net: Net
+    remarks: tuple[str, ...] = ()
 
 
 def to_deploy(net: Net, input_shapes: Mapping[str, Shape] | None = None) -> Net:
-    """Return the deploy net of a train_val, with batch size 1 and Softmax instead of SoftmaxWithLoss.
+    """Return the deploy net of the TEST phase of a train_val; see `deployment_of`, which also returns remarks."""
+    return deployment_of(net, input_shapes).net
 
-    `input_shapes` gives shapes N×C×H×W of the tops of data layers. Raises NetError if a needed shape is unknown. Of
-    several losses only those with the greatest loss_weight are kept, so that auxiliary classifiers are removed.
+
+def deployment_of(
+    net: Net,
+    input_shapes: Mapping[str, Shape] | None = None,
+    *,
+    phase: str = "TEST",
+    stages: Sequence[str] = (),
+    level: int = 0,
+    free_batch: Collection[str] = (),
+) -> Deployment:
+    """Return the deploy net of a train_val, with Softmax instead of SoftmaxWithLoss, and remarks.
+
+    What the losses and metrics predict, and the outputs of the phase, are kept with all layers that they need; labels
+    and whatever else only a loss reads are left out. An auxiliary head is left out too: a loss whose label is that of
+    another loss of the same type with a greater loss_weight. `input_shapes` gives shapes of inputs; they are kept,
+    except the batch size of those in `free_batch`. The batch size of other inputs becomes 1 unless a layer needs that
+    of the file. Raises NetError if a shape is unknown, or if the net would not run.
     """
-    test = net.at("TEST")
-    losses = _main_losses(test, net.at("TRAIN"))
-    labels = _label_blobs(test)
-    kept = [layer for layer in test.layers if not _is_data(layer) and not _is_loss_metric_or_label(layer, labels)]
-    kept = _without_dead_ends(kept, losses, test)
-    outputs = [output for layer in losses if (output := _output_layer(layer)) is not None]
+    stages = (*net.params.state.stage, *stages)
+    phase_net = _with_softmax_tops(_without_label_layers(net.at(phase, stages, level)))
+    other = _without_label_layers(net.at("TRAIN" if phase == "TEST" else "TEST", stages, level))
+    heads = prediction_heads(phase_net, other)
+    auxiliary = auxiliary_heads(phase_net, heads)
+    wanted = _wanted_values(phase_net, heads, auxiliary)
+    kept = _needed_layers(phase_net, wanted)
+    if not kept:
+        ends = ", ".join(f"layer {head.layer.name!r} ({head.layer.type})" for head in heads)
+        what = f"nothing is left that computes an output: {ends} is removed" if ends else "no layer computes an output"
+        raise NetError(f"{net.source or net.name}: {what} in the {phase} phase")
+    predictions = [head for head in heads if not head.is_metric and head.predictions[0] in wanted]
+    with_ends = _with_outputs(kept, predictions)
+    results = {value.blob for value in wanted} | {top.blob for k in with_ends if k not in kept for top in k.tops}
+    body = _relinked_body(net, with_ends)
+    body = body.relinked([*constants_as_inputs(body.layers, body), *_silence(body, results)])
+    deploy, remarks = with_inputs(body, phase_net, net, input_shapes or {}, free_batch)
+    refuse_broken(deploy)
+    return Deployment(deploy, (*_auxiliary_remarks(phase_net, auxiliary, kept), *remarks))
+
+
+def _relinked_body(net: Net, layers: Sequence[Layer]) -> Net:
     empty = Net(net.name, (), (), net.params.replace(state=None), net.source)
-    body = empty.relinked([_without_training_fields(layer) for layer in [*kept, *_with_unique_names(outputs, kept)]])
-    used = {value.blob for layer in body.layers for value in layer.bottoms if value.version < 0}
-    inputs = tuple(
-        Value(blob, 0, shape) for blob, shape in _deploy_input_shapes(test, input_shapes or {}).items() if blob in used
-    )
-    return Net(net.name, inputs, (), empty.params, net.source).relinked(body.layers)
+    return empty.relinked([_without_training_fields(layer) for layer in layers])
 
 
-def _is_data(layer: Layer) -> bool:
-    """Return whether the layer loads data from outside the net; layers of constants, such as DummyData, do not."""
-    layer_type = layers.find_layer_type(layer.type)
-    return is_input_layer(layer) if layer_type is not None and layer_type.data else is_source_layer(layer)
-
-
-def _is_loss_metric_or_label(layer: Layer, labels: set[str]) -> bool:
-    """Return whether the layer is a loss or a metric, or reads only labels."""
-    only_labels = bool(layer.bottoms) and all(value.blob in labels for value in layer.bottoms)
-    return is_loss_type(layer) or layer.type in METRICS or only_labels
-
-
-def _main_losses(test: Net, train: Net) -> list[Layer]:
-    """Return the losses with the greatest loss_weight, of the TEST phase or else of the TRAIN phase."""
-    test_blobs = {value.blob for value in test.values()}
-    for net in (test, train):
-        losses = [layer for layer in net.layers if is_loss_type(layer) and layer.bottoms]
-        losses = [layer for layer in losses if layer.bottoms[0].blob in test_blobs]
-        if losses:
-            greatest = max(map(_loss_weight, losses))
-            return [layer for layer in losses if _loss_weight(layer) == greatest]
-    return []
-
-
-def _loss_weight(layer: Layer) -> float:
-    return (*layer.params.loss_weight, 1.0)[0]
-
-
-def _without_dead_ends(kept: list[Layer], losses: list[Layer], test: Net) -> list[Layer]:
-    """Return the layers without those that only lead to a removed loss."""
-    needed = {value.blob for loss in losses for value in loss.bottoms[:1]}
-    needed |= {value.blob for value in test.outputs}
-    needed_layers: list[Layer] = []
-    for layer in reversed(kept):
-        if not losses or not layer.tops or any(top.blob in needed for top in layer.tops):
-            needed |= {value.blob for value in layer.bottoms}
-            needed_layers.append(layer)
-    return needed_layers[::-1]
-
-
-def _label_blobs(net: Net) -> set[str]:
-    """Return the label blobs: all tops of data layers except the first, and tops of layers that read only labels."""
-    labels = {top.blob for layer in net.layers if _is_data(layer) for top in layer.tops[1:]}
+def _without_label_layers(net: Net) -> Net:
+    """Return the net without layers that need a label and otherwise pass their first bottom on."""
+    source_of: dict[str, str] = {}
+    kept = []
     for layer in net.layers:
-        if layer.bottoms and all(value.blob in labels for value in layer.bottoms):
-            labels |= {top.blob for top in layer.tops}
-    return labels
+        bottoms = tuple(Value(source_of.get(value.blob, value.blob)) for value in layer.bottoms)
+        if layer.bottoms and layer.tops and _passes_first_bottom(layer):
+            source_of[layer.tops[0].blob] = bottoms[0].blob
+        else:
+            kept.append(replace(layer, bottoms=bottoms))
+    return net.relinked(kept) if source_of else net
+
+
+def _passes_first_bottom(layer: Layer) -> bool:
+    is_class = layer.type == "Python" and layer.get(PythonParameter).layer in _PASSING_CLASSES
+    return is_class or layer.type in _PASSING_TYPES
+
+
+def _with_softmax_tops(net: Net) -> Net:
+    """Return the net with a Softmax layer for each loss whose second top is its softmax."""
+    if not any(_has_softmax_top(layer) for layer in net.layers):
+        return net
+    changed: list[Layer] = []
+    for layer in net.layers:
+        output = _output_layer(layer) if _has_softmax_top(layer) else None
+        if output is None:
+            changed.append(layer)
+            continue
+        name = _unused_name("prob", {other.name for other in (*net.layers, *changed)})
+        changed.append(replace(output, name=name, tops=layer.tops[1:2]))
+        params = layer.params.replace(loss_weight=layer.params.loss_weight[:1] or None)
+        changed.append(replace(layer, tops=layer.tops[:1], params=params))
+    return net.relinked(changed)
+
+
+def _has_softmax_top(layer: Layer) -> bool:
+    return is_loss_layer(layer) and len(layer.tops) == 2 and _output_type(layer) == "Softmax"
+
+
+def _wanted_values(net: Net, heads: Collection[Head], auxiliary: Collection[Head]) -> set[Value]:
+    """Return the values that the deploy net must compute: predictions, and outputs that are no losses or metrics."""
+    learned = learned_values(net)
+    end_layers = {head.layer for head in heads if not set(head.predictions) & set(head.layer.tops)}
+    outputs = {
+        top
+        for layer in net.layers
+        if not is_source_layer(layer) and not is_loss_layer(layer) and not is_metric_layer(layer)
+        for top in layer.tops
+        if top in net.outputs and layer not in end_layers and (top in learned or not heads or not learned)
+    }
+    outputs -= values_from(net, (), is_loss_layer)
+    main = {value for head in heads if head not in auxiliary and not head.is_metric for value in head.predictions}
+    measured = {value for head in heads if head.is_metric for value in head.predictions}
+    if learned:
+        main, measured = main & learned, measured & learned
+    of_main = values_from(net, main)
+    of_auxiliary = values_from(net, [value for head in auxiliary for value in head.predictions])
+    return main | ((outputs | measured) - (of_auxiliary - of_main))
+
+
+def _needed_layers(net: Net, wanted: Collection[Value]) -> list[Layer]:
+    """Return the layers, other than data layers, that compute these values."""
+    needed = set(wanted)
+    layers: list[Layer] = []
+    for layer in reversed(net.layers):
+        if not is_data_layer(layer) and not needed.isdisjoint(layer.tops):
+            needed.update(layer.bottoms)
+            layers.append(layer)
+    return layers[::-1]
+
+
+def _silence(body: Net, results: Collection[str]) -> list[Layer]:
+    """Return a Silence layer for tops that only removed layers read, so that they are no outputs; or nothing."""
+    extra = tuple(value for value in body.outputs if value.blob not in results)
+    if not extra:
+        return []
+    name = _unused_name("silence", {layer.name for layer in body.layers})
+    return [Layer(name, "Silence", extra, ())]
+
+
+def _output_type(layer: Layer) -> str:
+    """Return the type that computes what a loss compares with its label, or "" if that is its bottom itself."""
+    if layer.type.startswith("SigmoidCrossEntropy"):
+        return "Sigmoid"
+    is_softmax = layer.type == "InfogainLoss" or (layer.type != "Python" and "Softmax" in layer.type)
+    return "Softmax" if is_softmax else ""
 
 
 def _output_layer(layer: Layer) -> Layer | None:
-    if _LOSS_OUTPUTS.get(layer.type) is None or not layer.bottoms:
+    type_ = _output_type(layer)
+    if not type_ or not layer.bottoms:
         return None
-    type_, field = _LOSS_OUTPUTS[layer.type] or ("", "")
+    field = f"{type_.lower()}_param"
     value = dict(layer.params.set_fields()).get(field)
+    axis = layer.get(InfogainLossParameter).axis
+    if layer.type == "InfogainLoss" and axis != 1:
+        value = SoftmaxParameter(axis=axis)
     params = LayerParameter(**{field: value}) if value is not None else LayerParameter()
     return Layer("prob", type_, layer.bottoms[:1], (Value("prob"),), params)
 
 
-def _with_unique_names(outputs: list[Layer], kept: list[Layer]) -> list[Layer]:
-    """Return the output layers as prob, prob2, …, without those that the net already has."""
-    existing = {(layer.type, layer.bottoms[0].blob) for layer in kept if layer.bottoms}
-    new = [layer for layer in outputs if (layer.type, layer.bottoms[0].blob) not in existing]
+def _with_outputs(kept: Sequence[Layer], heads: Sequence[Head]) -> list[Layer]:
+    """Return the layers with the output layers of the losses as prob, prob2, …, without those that exist already.
+
+    An output layer is the last one, or follows its bottom's layer if a later layer writes to its bottom in place.
+    """
+    existing = {(layer.type, layer.bottoms[0]) for layer in kept if layer.bottoms}
     taken = {layer.name for layer in kept} | {value.blob for layer in kept for value in layer.tops}
-    named = []
-    for layer in new:
-        name = next(n for n in ("prob", *(f"prob{i}" for i in range(2, len(new) + 3))) if n not in taken)
+    result = list(kept)
+    for head in heads:
+        output = _output_layer(head.layer)
+        score = head.predictions[0]
+        if output is None or (output.type, score) in existing or _has_probabilities(head, kept):
+            continue
+        existing.add((output.type, score))
+        name = _unused_name("prob", taken)
         taken.add(name)
-        named.append(Layer(name, layer.type, layer.bottoms, (Value(name),), layer.params))
-    return named
+        added = Layer(name, output.type, (score,), (Value(name),), output.params)
+        overwritten = any(top.blob == score.blob and top.version > score.version for k in kept for top in k.tops)
+        place = next((i + 1 for i, k in enumerate(result) if score in k.tops), 0) if overwritten else len(result)
+        result.insert(place, added)
+    return result
+
+
+def _has_probabilities(head: Head, kept: Sequence[Layer]) -> bool:
+    """Return whether the loss is an InfogainLoss of older Caffe, whose bottom is the top of a Softmax."""
+    makers = (layer.type for layer in kept if head.predictions[0] in layer.tops)
+    return head.layer.type == "InfogainLoss" and "Softmax" in makers
+
+
+def _unused_name(name: str, taken: Collection[str]) -> str:
+    return next(n for n in (name, *(f"{name}{i}" for i in range(2, len(taken) + 3))) if n not in taken)
+
+
+def _auxiliary_remarks(net: Net, auxiliary: Mapping[Head, Head], kept: Sequence[Layer]) -> Iterator[str]:
+    """Yield a sentence for each auxiliary head whose layers are left out."""
+    names = {layer.name for layer in kept}
+    for head, main in auxiliary.items():
+        removed = [repr(layer.name) for layer in _needed_layers(net, head.predictions) if layer.name not in names]
+        if removed:
+            yield (
+                f"left out: auxiliary head {head}, whose label {head.label!r} is also that of {main}, with "
+                f"{'layer' if len(removed) == 1 else 'layers'} {', '.join(removed)}"
+            )
 
 
 def _without_training_fields(layer: Layer) -> Layer:
-    """Return the layer without the fields that only training uses: rules, multipliers, fillers."""
+    """Return the layer without the fields that only training uses: rules, multipliers, fillers.
+
+    The names of shared parameters stay: they also say which layers have the same weights.
+    """
+    names = [ParamSpec(name=spec.name) if spec.name else ParamSpec() for spec in layer.params.param]
     cleared = layer.params.replace(**dict.fromkeys(_TRAINING_FIELDS))
+    if any(names):
+        cleared = cleared.replace(param=names)
     for name, value in list(cleared.set_fields()):
         if isinstance(value, Message):
             fillers = [f for f in _FILLERS if f in value.fields and _is_initial_value(value, f)]
@@ -132,18 +258,3 @@ def _is_initial_value(params: Message, name: str) -> bool:
     A bilinear filler defines a fixed upsampling; the fillers of a BatchNorm show that it has built-in scale and bias.
     """
     return not isinstance(params, BatchNormParameter) and getattr(params, name).type != "bilinear"
-
-
-def _deploy_input_shapes(net: Net, input_shapes: Mapping[str, Shape]) -> dict[str, Shape]:
-    """Return the shapes, with batch size 1, of all inputs and tops of data layers. Raises NetError for unknown ones."""
-    shapes: dict[str, Shape] = {}
-    analysis = analyse(net, input_shapes)
-    needed = {value for layer in net.layers if not _is_loss_metric_or_label(layer, set()) for value in layer.bottoms}
-    for value in [*net.inputs, *(top for layer in net.layers if _is_data(layer) for top in layer.tops)]:
-        shape = analysis.shapes.get(value)
-        if shape is not None:
-            shapes[value.blob] = (1, *shape[1:])
-        elif value in needed:
-            where = net.source or net.name
-            raise NetError(f"{where}: the shape of {value.blob!r} is not in the file; give it with --shape")
-    return shapes

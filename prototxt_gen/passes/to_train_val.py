@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any
 
 from prototxt_gen import layers
-from prototxt_gen.common.errors import NetError, one_of
-from prototxt_gen.ir import Layer, Net, Value
-from prototxt_gen.layers.activation.scale import ScaleParameter
-from prototxt_gen.layers.common.embed import EmbedParameter
-from prototxt_gen.layers.common.inner_product import InnerProductParameter
-from prototxt_gen.layers.normalization.batch_norm import BatchNormParameter
-from prototxt_gen.layers.normalization.bn import BNParameter
-from prototxt_gen.layers.recurrent._recurrent_base import RecurrentParameter
-from prototxt_gen.layers.vision.convolution import ConvolutionParameter
-from prototxt_gen.schema.caffe_proto import NOT_LEARNED, FillerParameter, LayerParameter, NetStateRule, ParamSpec
-from prototxt_gen.schema.message import Message
+from prototxt_gen.analysis import analyse
+from prototxt_gen.common.errors import NetError, UnsupportedError, one_of
+from prototxt_gen.ir import Layer, Net, Shape, Value, show
+from prototxt_gen.layers.utility.softmax import SoftmaxParameter
+from prototxt_gen.net.blob_conflicts import conflict_errors
+from prototxt_gen.passes.trainable_layers import FillerOptions, trainable
+from prototxt_gen.schema.caffe_proto import LayerParameter, NetStateRule
 
 DATA_KINDS = ("lmdb", "hdf5", "image-list", "python", "input")
 IMAGENET_MEAN = (104.0, 117.0, 123.0)
 """Mean of ImageNet per channel (blue, green, red), which Caffe's ImageNet models subtract."""
-_LEARNED_SPEC = ParamSpec(lr_mult=1, decay_mult=1)
-_BIAS_SPEC = ParamSpec(lr_mult=1, decay_mult=0)
-FilledParameter = TypeVar("FilledParameter", ConvolutionParameter, InnerProductParameter, EmbedParameter)
 
 
 @dataclass(frozen=True)
@@ -57,12 +50,20 @@ class DataOptions:
         if min(self.batch, self.test_batch, self.crop) < 1:
             raise NetError("batch and crop must be at least 1")
 
-    def layer(self, phase: str) -> Layer:
-        """Return the data layer of one phase, with tops `data` and `label`."""
+    def layer(self, phase: str, tops: tuple[str, str] = ("data", "label"), label_axes: Shape = ()) -> Layer:
+        """Return the data layer of one phase, with these tops, and with labels of shape N×`label_axes`."""
         type_, fields = getattr(self, f"_{self.kind.replace('-', '_')}")(phase)
-        tops = (Value("data"), Value("label"))
+        if self.kind == "input" and label_axes:
+            fields["input_param"]["shape"][1]["dim"] = (self._batch_size(phase), *label_axes)
         rule = [NetStateRule(phase=phase)]
-        return Layer("data", type_, (), tops, LayerParameter(include=rule, **fields))
+        values = tuple(map(Value, tops))
+        return Layer("data", type_, (), values, LayerParameter(include=rule, **fields))
+
+    def image_shape(self, phase: str, input_shape: Shape | None) -> Shape:
+        """Return the shape of the first top; hdf5 files hold what the net's input, of `input_shape`, takes."""
+        if self.kind == "hdf5" and input_shape:
+            return (self._batch_size(phase), *input_shape[1:])
+        return (self._batch_size(phase), self.channels, self.crop, self.crop)
 
     def _batch_size(self, phase: str) -> int:
         return self.batch if phase == "TRAIN" else self.test_batch
@@ -124,29 +125,52 @@ class DataOptions:
         return "Input", {"input_param": {"shape": shapes}}
 
 
-@dataclass(frozen=True)
-class FillerOptions:
-    """Filler types of the weights, and whether the statistics of batch normalisation stay frozen."""
-
-    convolution: str = "msra"
-    inner_product: str = "xavier"
-    freeze_bn: bool = False
-
-
 def to_train_val(net: Net, data: DataOptions, fillers: FillerOptions | None = None, freeze_bn: bool = False) -> Net:
     """Return the train_val of a deploy net.
 
     Its input becomes data layers; the Softmax at the end becomes SoftmaxWithLoss, with Accuracy (top-1 and top-5) in
     the TEST phase. Layers get the fillers and multipliers that they lack. Batch normalisation learns unless
-    `freeze_bn`. Raises NetError unless the net has one input and ends in a Softmax.
+    `freeze_bn`. Raises NetError unless the net has one input and ends in a Softmax, or if the train_val would not run.
     """
-    softmax = _last_softmax(net)
+    softmax = last_softmax(net)
     fillers = replace(fillers or FillerOptions(), freeze_bn=freeze_bn)
-    body = [_trainable(layer, fillers) for layer in net.layers if layer is not softmax and not _is_data_layer(layer)]
-    input_blob = _only_input(net)
-    renamed = [_with_blob_renamed(layer, input_blob, "data") for layer in body]
+    body = [trainable(layer, fillers) for layer in net.layers if layer is not softmax and not _is_data_layer(layer)]
+    old, tops = _only_input(net), _data_tops(net)
+    axes = _label_axes(net, softmax, data)
+    renamed = [_with_blob_renamed(layer, old.blob, tops[0]) for layer in body]
+    taken = {layer.name for layer in renamed} | {value.blob for layer in renamed for value in layer.tops} | set(tops)
+    ends = [
+        _with_unused_name(_with_blob_renamed(layer, old.blob, tops[0]), taken)
+        for layer in _loss_and_accuracy(softmax, tops[1], _classes(net, softmax, data))
+    ]
     empty = Net(net.name, (), (), net.params, net.source)
-    return empty.relinked([data.layer("TRAIN"), data.layer("TEST"), *renamed, *_loss_and_accuracy(net, softmax)])
+    data_layers = [data.layer(phase, tops, axes) for phase in ("TRAIN", "TEST")]
+    made = empty.relinked([*data_layers, *renamed, *ends])
+    _refuse_broken(made, training_shapes(net, data))
+    return made
+
+
+def training_shapes(net: Net, data: DataOptions) -> dict[str, dict[str, Shape]]:
+    """Return the shapes of the data layers' tops in each phase of the train_val of a deploy net."""
+    image, label = _data_tops(net)
+    axes, shape = _label_axes(net, last_softmax(net), data), _input_shape(net)
+    images = {phase: data.image_shape(phase, shape) for phase in ("TRAIN", "TEST")}
+    return {phase: {image: found, label: (found[0], *axes)} for phase, found in images.items()}
+
+
+def _refuse_broken(made: Net, shapes: Mapping[str, Mapping[str, Shape]]) -> None:
+    """Raise NetError, with all problems in one text, unless both phases can run as far as the layers are known."""
+    problems: dict[str, None] = {}
+    for phase, known in shapes.items():
+        analysis = analyse(made.at(phase), known)
+        wrong = [row.error for row in analysis.rows if row.error is not None and not row.blocked]
+        problems.update((str(error), None) for error in wrong if not isinstance(error, UnsupportedError))
+        problems.update((str(error), None) for error in conflict_errors(analysis))
+    if problems:
+        where = f"{made.source or made.name}: the train_val would not run"
+        raise NetError(
+            f"{where}: {next(iter(problems))}" if len(problems) == 1 else "\n  ".join([f"{where}:", *problems])
+        )
 
 
 def _is_data_layer(layer: Layer) -> bool:
@@ -154,21 +178,66 @@ def _is_data_layer(layer: Layer) -> bool:
     return layer_type is not None and layer_type.data
 
 
-def _only_input(net: Net) -> str:
-    inputs = [value.blob for value in net.inputs]
-    inputs += [value.blob for layer in net.layers if _is_data_layer(layer) for value in layer.tops]
+def _only_input(net: Net) -> Value:
+    inputs = list(net.inputs)
+    inputs += [value for layer in net.layers if _is_data_layer(layer) for value in layer.tops]
     if len(inputs) != 1:
-        names = ", ".join(inputs)
+        names = ", ".join(value.blob for value in inputs)
         raise NetError(f"{net.name}: it has {len(inputs)} inputs ({names}); a deploy net with one input is needed")
     return inputs[0]
 
 
-def _last_softmax(net: Net) -> Layer:
+def _input_shape(net: Net) -> Shape | None:
+    return analyse(net).shapes.get(_only_input(net))
+
+
+def _data_tops(net: Net) -> tuple[str, str]:
+    """Return the tops of the data layers: "data" and "label", or others if blobs of the net have these names."""
+    old = _only_input(net).blob
+    computed = {value.blob for layer in net.layers if not _is_data_layer(layer) for value in layer.tops}
+    image = old if "data" in computed else "data"
+    label = next(name for name in ("label", "target_label", "data_label") if name not in computed | {image})
+    return image, label
+
+
+def last_softmax(net: Net) -> Layer:
+    """Return the last Softmax whose top is an output. Raises NetError if there is none."""
     ends = set(net.outputs)
     for layer in reversed(net.layers):
         if layer.type == "Softmax" and ends.issuperset(layer.tops):
             return layer
     raise NetError(f"{net.name}: it does not end in a Softmax, so the loss for training is unknown")
+
+
+def _score_shape(net: Net, softmax: Layer, data: DataOptions) -> Shape | None:
+    """Return the shape of the Softmax's bottom in training, or None if it is unknown."""
+    source = _only_input(net)
+    shapes = {source.blob: data.image_shape("TRAIN", _input_shape(net))}
+    return analyse(net, shapes).shapes.get(softmax.bottoms[0])
+
+
+def _class_axis(softmax: Layer, shape: Shape) -> int:
+    return softmax.get(SoftmaxParameter).axis % len(shape)
+
+
+def _label_axes(net: Net, softmax: Layer, data: DataOptions) -> Shape:
+    """Return the axes of a label after N: none for one label per image. Raises NetError if the data cannot have them.
+
+    Source: src/caffe/layers/softmax_loss_layer.cpp Reshape.
+    """
+    shape = _score_shape(net, softmax, data)
+    if not shape:
+        return ()
+    axis = _class_axis(softmax, shape)
+    axes = (*shape[1:axis], *shape[axis + 1 :]) if axis else ()
+    if all(size == 1 for size in axes):
+        return ()
+    if data.kind in ("hdf5", "input"):
+        return axes
+    raise softmax.error(
+        f"its top is {show(shape)}, so training needs labels {show((shape[0], *axes))}, and a data layer for images "
+        "has one label for each image; write --data-layer hdf5 or input"
+    )
 
 
 def _with_blob_renamed(layer: Layer, old: str, new: str) -> Layer:
@@ -179,107 +248,26 @@ def _with_blob_renamed(layer: Layer, old: str, new: str) -> Layer:
     return Layer(layer.name, layer.type, bottoms, tops, layer.params, layer.line)
 
 
-def _loss_and_accuracy(net: Net, softmax: Layer) -> Iterator[Layer]:
-    scores = (softmax.bottoms[0], Value("label"))
-    yield Layer("loss", "SoftmaxWithLoss", scores, (Value("loss"),))
+def _with_unused_name(layer: Layer, taken: Collection[str]) -> Layer:
+    """Return a loss or accuracy with another name if a layer or blob of the net has its name."""
+    numbered = (f"{layer.name}{number}" for number in range(2, len(taken) + 3))
+    name = next(name for name in (layer.name, *numbered) if name not in taken)
+    return replace(layer, name=name, tops=(Value(name),))
+
+
+def _loss_and_accuracy(softmax: Layer, label: str, classes: int) -> Iterator[Layer]:
+    scores = (softmax.bottoms[0], Value(label))
+    own = softmax.get(SoftmaxParameter)
+    loss_params = LayerParameter(softmax_param=own) if own else LayerParameter()
+    yield Layer("loss", "SoftmaxWithLoss", scores, (Value("loss"),), loss_params)
     for top_k in (1, 5):
-        if top_k == 1 or _classes(net, softmax) > top_k:
+        if top_k == 1 or classes > top_k:
             rule = [NetStateRule(phase="TEST")]
-            params = LayerParameter(include=rule, accuracy_param={"top_k": top_k})
+            fields = {"top_k": top_k} | ({"axis": own.axis} if own.axis != 1 else {})
+            params = LayerParameter(include=rule, accuracy_param=fields)
             yield Layer(f"accuracy/top-{top_k}", "Accuracy", scores, (Value(f"accuracy/top-{top_k}"),), params)
 
 
-def _classes(net: Net, softmax: Layer) -> int:
-    from prototxt_gen.analysis import analyse
-
-    shape = softmax.bottoms[0].shape or analyse(net).shapes.get(softmax.bottoms[0])
-    return shape[1] if shape and len(shape) > 1 else 1000
-
-
-def _trainable(layer: Layer, fillers: FillerOptions) -> Layer:
-    change = _TRAINABLE.get(layer.type)
-    return layer if change is None else change(layer, fillers)
-
-
-def _with_parameters(layer: Layer, type_params: Message, specs: tuple[ParamSpec, ...]) -> Layer:
-    """Return the layer with these parameters of its type, and with the `param` of `specs` that it lacks."""
-    params = layer.params.replace(**{type_params.field: type_params if type_params else None})
-    if len(params.param) < len(specs):
-        params = params.replace(param=(*params.param, *specs[len(params.param) :]))
-    return Layer(layer.name, layer.type, layer.bottoms, layer.tops, params, layer.line)
-
-
-def _with_fillers(params: FilledParameter, weight_filler: str) -> FilledParameter:
-    """Return the parameters with the fillers of weight and bias that they lack."""
-    if not params.has("weight_filler"):
-        params = params.replace(weight_filler=FillerParameter(type=weight_filler))
-    if params.bias_term and not params.has("bias_filler"):
-        params = params.replace(bias_filler=FillerParameter(type="constant", value=0))
-    return params
-
-
-def _convolution(layer: Layer, fillers: FillerOptions) -> Layer:
-    params = _with_fillers(layer.get(ConvolutionParameter), fillers.convolution)
-    return _with_parameters(layer, params, (_LEARNED_SPEC, _BIAS_SPEC)[: 1 + params.bias_term])
-
-
-def _deconvolution(layer: Layer, fillers: FillerOptions) -> Layer:
-    """Return the layer with fillers: bilinear for an upsampling, a Deconvolution with one filter for each channel."""
-    params = layer.get(ConvolutionParameter)
-    square = len(params.kernel_size) == 1 or params.kernel_h == params.kernel_w
-    upsamples = square and params.num_output == params.group > 1
-    params = _with_fillers(params, "bilinear" if upsamples else fillers.convolution)
-    return _with_parameters(layer, params, (_LEARNED_SPEC, _BIAS_SPEC)[: 1 + params.bias_term])
-
-
-def _embed(layer: Layer, fillers: FillerOptions) -> Layer:
-    params = _with_fillers(layer.get(EmbedParameter), fillers.inner_product)
-    return _with_parameters(layer, params, (_LEARNED_SPEC, _BIAS_SPEC)[: 1 + params.bias_term])
-
-
-def _recurrent(layer: Layer, fillers: FillerOptions) -> Layer:
-    params = layer.get(RecurrentParameter)
-    if not params.has("weight_filler"):
-        params = params.replace(weight_filler=FillerParameter(type=fillers.inner_product))
-    return _with_parameters(layer, params, ())
-
-
-def _inner_product(layer: Layer, fillers: FillerOptions) -> Layer:
-    params = _with_fillers(layer.get(InnerProductParameter), fillers.inner_product)
-    return _with_parameters(layer, params, (_LEARNED_SPEC, _BIAS_SPEC)[: 1 + params.bias_term])
-
-
-def _bn(layer: Layer, fillers: FillerOptions) -> Layer:
-    """Return the layer with learned slope and bias, but not statistics, as the author of the paper advises."""
-    params = layer.get(BNParameter).replace(slope_filler={"value": 1}, bias_filler={"value": 0})
-    if fillers.freeze_bn:
-        return _with_parameters(layer, params, (NOT_LEARNED,) * 4)
-    params = params.replace(frozen=None)
-    return _with_parameters(layer, params, (_LEARNED_SPEC, _LEARNED_SPEC, NOT_LEARNED, NOT_LEARNED))
-
-
-def _batch_norm(layer: Layer, fillers: FillerOptions) -> Layer:
-    params = layer.get(BatchNormParameter)
-    return _with_parameters(
-        layer, params if fillers.freeze_bn else params.replace(use_global_stats=None), (NOT_LEARNED,) * 3
-    )
-
-
-def _scale(layer: Layer, fillers: FillerOptions) -> Layer:
-    params = layer.get(ScaleParameter)
-    return _with_parameters(layer, params, (_LEARNED_SPEC, _LEARNED_SPEC)[: 1 + params.bias_term])
-
-
-_TRAINABLE = {
-    **dict.fromkeys(
-        ("Convolution", "ConvolutionDepthwise", "ConvolutionDepthWise", "DepthwiseConvolution"), _convolution
-    ),
-    "Deconvolution": _deconvolution,
-    "Embed": _embed,
-    "RNN": _recurrent,
-    "LSTM": _recurrent,
-    "InnerProduct": _inner_product,
-    "BN": _bn,
-    "BatchNorm": _batch_norm,
-    "Scale": _scale,
-}
+def _classes(net: Net, softmax: Layer, data: DataOptions) -> int:
+    shape = _score_shape(net, softmax, data)
+    return shape[_class_axis(softmax, shape)] if shape else 1000

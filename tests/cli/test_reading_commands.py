@@ -204,7 +204,7 @@ def test_nothing_is_overwritten_without_force(tmp_path: Path) -> None:
 
 def test_to_deploy(tmp_path: Path) -> None:
     net = convert(tmp_path, LENET, "--to-deploy", "--shape", "data=100x1x28x28")
-    assert [(value.blob, value.shape) for value in net.inputs] == [("data", (1, 1, 28, 28))]
+    assert [(value.blob, value.shape) for value in net.inputs] == [("data", (100, 1, 28, 28))]
     assert [layer.type for layer in net.layers] == ["Convolution", "InnerProduct", "Softmax"]
     assert not any(layer.params.param for layer in net.layers)
     assert analyse(net).complete
