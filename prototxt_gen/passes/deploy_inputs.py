@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from prototxt_gen.analysis import Analysis, Row, analyse
 from prototxt_gen.common.errors import NetError, UnsupportedError
 from prototxt_gen.ir import Layer, Net, Shape, Value, show
+from prototxt_gen.layers.base import MAX_COUNT
 from prototxt_gen.net.blob_conflicts import conflict_errors
 from prototxt_gen.net.shared_parameters import sharing_errors
 from prototxt_gen.passes.prediction_heads import is_data_layer
@@ -46,6 +48,11 @@ def is_wrong(row: Row) -> bool:
     return row.error is not None and not row.blocked and not isinstance(row.error, UnsupportedError)
 
 
+def too_large(shape: Shape) -> bool:
+    """Return whether a blob of this shape has more elements than Caffe allows."""
+    return math.prod(shape) > MAX_COUNT
+
+
 def refuse_broken(net: Net) -> None:
     """Raise NetError, with all problems in one text, unless the deploy net can run as far as its layers are known."""
     analysis = analyse(net)
@@ -57,6 +64,8 @@ def refuse_broken(net: Net) -> None:
         for value in layer.bottoms
         if value.version < 0
     ]
+    large = (value for value in net.inputs if value.shape and too_large(value.shape))
+    problems += [f"its input {value.blob!r} {show(value.shape)} has more than 2^31-1 elements" for value in large]
     where = f"{net.source or net.name}: the deploy net would not run"
     if problems:
         raise NetError(f"{where}: " + (problems[0] if len(problems) == 1 else "".join(f"\n  {p}" for p in problems)))

@@ -79,7 +79,8 @@ def deployment_of(
     with_ends = _with_outputs(kept, predictions)
     results = {value.blob for value in wanted} | {top.blob for k in with_ends if k not in kept for top in k.tops}
     body = _relinked_body(net, with_ends)
-    body = body.relinked([*constants_as_inputs(body.layers, body), *_silence(body, results)])
+    body = body.relinked(list(constants_as_inputs(body.layers, body)))
+    body = body.relinked([*body.layers, *_silence(body, results)])
     deploy, remarks = with_inputs(body, phase_net, net, input_shapes or {}, free_batch)
     refuse_broken(deploy)
     return Deployment(deploy, (*_auxiliary_remarks(phase_net, auxiliary, kept), *remarks))
@@ -192,10 +193,7 @@ def _output_layer(layer: Layer) -> Layer | None:
 
 
 def _with_outputs(kept: Sequence[Layer], heads: Sequence[Head]) -> list[Layer]:
-    """Return the layers with the output layers of the losses as prob, prob2, …, without those that exist already.
-
-    An output layer is the last one, or follows its bottom's layer if a later layer writes to its bottom in place.
-    """
+    """Return the layers with the output layers of the losses as prob, prob2, …, without those that exist already."""
     existing = {(layer.type, layer.bottoms[0]) for layer in kept if layer.bottoms}
     taken = {layer.name for layer in kept} | {value.blob for layer in kept for value in layer.tops}
     result = list(kept)
@@ -207,10 +205,7 @@ def _with_outputs(kept: Sequence[Layer], heads: Sequence[Head]) -> list[Layer]:
         existing.add((output.type, score))
         name = _unused_name("prob", taken)
         taken.add(name)
-        added = Layer(name, output.type, (score,), (Value(name),), output.params)
-        overwritten = any(top.blob == score.blob and top.version > score.version for k in kept for top in k.tops)
-        place = next((i + 1 for i, k in enumerate(result) if score in k.tops), 0) if overwritten else len(result)
-        result.insert(place, added)
+        result.append(Layer(name, output.type, (score,), (Value(name),), output.params))
     return result
 
 

@@ -12,6 +12,7 @@ from prototxt_gen.common.errors import NetError, UnsupportedError, one_of
 from prototxt_gen.ir import Layer, Net, Shape, Value, show
 from prototxt_gen.layers.utility.softmax import SoftmaxParameter
 from prototxt_gen.net.blob_conflicts import conflict_errors
+from prototxt_gen.passes.deploy_inputs import too_large
 from prototxt_gen.passes.trainable_layers import FillerOptions, trainable
 from prototxt_gen.schema.caffe_proto import LayerParameter, NetStateRule
 
@@ -166,6 +167,10 @@ def _refuse_broken(made: Net, shapes: Mapping[str, Mapping[str, Shape]]) -> None
         wrong = [row.error for row in analysis.rows if row.error is not None and not row.blocked]
         problems.update((str(error), None) for error in wrong if not isinstance(error, UnsupportedError))
         problems.update((str(error), None) for error in conflict_errors(analysis))
+        large = (
+            f"the data {show(shape)} has more than 2^31-1 elements" for shape in known.values() if too_large(shape)
+        )
+        problems.update(dict.fromkeys(large))
     if problems:
         where = f"{made.source or made.name}: the train_val would not run"
         raise NetError(
@@ -183,7 +188,9 @@ def _only_input(net: Net) -> Value:
     inputs += [value for layer in net.layers if _is_data_layer(layer) for value in layer.tops]
     if len(inputs) != 1:
         names = ", ".join(value.blob for value in inputs)
-        raise NetError(f"{net.name}: it has {len(inputs)} inputs ({names}); a deploy net with one input is needed")
+        raise NetError(
+            f"{net.source or net.name}: it has {len(inputs)} inputs ({names}); a deploy net with one input is needed"
+        )
     return inputs[0]
 
 
@@ -194,7 +201,9 @@ def _input_shape(net: Net) -> Shape | None:
 def _data_tops(net: Net) -> tuple[str, str]:
     """Return the tops of the data layers: "data" and "label", or others if blobs of the net have these names."""
     old = _only_input(net).blob
-    computed = {value.blob for layer in net.layers if not _is_data_layer(layer) for value in layer.tops}
+    softmax = last_softmax(net)
+    body = [layer for layer in net.layers if not _is_data_layer(layer) and layer is not softmax]
+    computed = {value.blob for layer in body for value in layer.tops}
     image = old if "data" in computed else "data"
     label = next(name for name in ("label", "target_label", "data_label") if name not in computed | {image})
     return image, label
@@ -206,7 +215,7 @@ def last_softmax(net: Net) -> Layer:
     for layer in reversed(net.layers):
         if layer.type == "Softmax" and ends.issuperset(layer.tops):
             return layer
-    raise NetError(f"{net.name}: it does not end in a Softmax, so the loss for training is unknown")
+    raise NetError(f"{net.source or net.name}: it does not end in a Softmax, so the loss for training is unknown")
 
 
 def _score_shape(net: Net, softmax: Layer, data: DataOptions) -> Shape | None:

@@ -156,6 +156,28 @@ def test_a_train_val_net_is_converted_as_its_deploy_net(tmp_path: Path) -> None:
     assert any("SoftmaxWithLoss" in remark for remark in result.remarks)
 
 
+def test_a_plain_layer_with_a_loss_weight_stays_without_a_remark() -> None:
+    model = model_of(NET.replace('top: "ip" inner', 'top: "ip" loss_weight: 1 inner'))
+    assert [layer.name for layer in model.net.layers][-2:] == ["ip", "prob"]
+    assert not any("left out" in remark for remark in model.remarks)
+
+
+def test_a_python_loss_is_left_out_and_its_head_is_an_output() -> None:
+    loss = """layer { name: "dice" type: "Python" bottom: "ip" bottom: "label" top: "dice"
+      python_param { module: "losses" layer: "DiceLossLayer" } loss_weight: 1 }"""
+    model = model_of(TRAIN_VAL[: TRAIN_VAL.index('layer { name: "accuracy"')] + loss)
+    assert [value.blob for value in model.net.outputs] == ["ip"]
+    assert any("left out: 'dice' (Python)" in remark for remark in model.remarks)
+
+
+def test_an_auxiliary_head_is_named_in_the_remarks() -> None:
+    aux = """layer { name: "aux" type: "InnerProduct" bottom: "data" top: "aux" inner_product_param { num_output: 5 } }
+    layer { name: "aux_loss" type: "SoftmaxWithLoss" bottom: "aux" bottom: "label" top: "aux_loss" loss_weight: 0.3 }"""
+    model = model_of(TRAIN_VAL + aux)
+    assert [value.blob for value in model.net.outputs] == ["prob"]
+    assert any("auxiliary head 'aux_loss'" in remark for remark in model.remarks)
+
+
 def test_preprocessing_is_stored_as_metadata(tmp_path: Path) -> None:
     model = model_of(TRAIN_VAL)
     write_onnx(model, tmp_path / "m.onnx")

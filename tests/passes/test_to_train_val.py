@@ -5,11 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from prototxt_gen.analysis import analyse
+from prototxt_gen.common.errors import NetError
 from prototxt_gen.ir import Net
 from prototxt_gen.layers.recurrent._recurrent_base import RecurrentParameter
 from prototxt_gen.net.lowering_checks import analyse_for_conversion
 from prototxt_gen.net.prototxt_reader import parse_net
-from prototxt_gen.passes.to_train_val import DataOptions, to_train_val
+from prototxt_gen.net.render import net_text
+from prototxt_gen.passes.to_train_val import DataOptions, to_train_val, training_shapes
 from prototxt_gen.runtime.torch_net import TorchNet
 from prototxt_gen.train.learned_parameters import fill_blobs
 
@@ -68,3 +71,49 @@ def test_an_upsampling_deconvolution_gets_a_bilinear_filler() -> None:
     assert found.shape == (4, 1, 4, 4)
     assert np.allclose(found, found[:1])
     assert np.allclose(found.sum((2, 3)), 4)  # stride 2 in both directions: each output is a mean
+
+
+def test_the_axis_of_the_softmax_stays_in_loss_and_accuracy() -> None:
+    net = parse_net(
+        'input: "data" input_shape { dim: 3 dim: 2 dim: 4 }'
+        'layer { name: "ip" type: "InnerProduct" bottom: "data" top: "ip" inner_product_param '
+        "{ num_output: 9 axis: 2 } }"
+        'layer { name: "prob" type: "Softmax" bottom: "ip" top: "prob" softmax_param { axis: 2 } }'
+    )
+    made = to_train_val(net, DataOptions(kind="hdf5", batch=3, test_batch=3))
+    shapes = training_shapes(net, DataOptions(kind="hdf5", batch=3, test_batch=3))
+    assert shapes["TRAIN"] == {"data": (3, 2, 4), "label": (3, 2)}
+    analysis = analyse(made.at("TEST"), shapes["TEST"])
+    assert analysis.complete
+    text = net_text(made)
+    assert text.count("axis: 2") == 4  # ip, loss, and accuracies of 1 and 5
+
+
+SEGMENTATION = """input: "image" input_shape { dim: 1 dim: 3 dim: 8 dim: 8 }
+layer { name: "loss" type: "Convolution" bottom: "image" top: "data"
+  convolution_param { num_output: 2 kernel_size: 1 } }
+layer { name: "label" type: "Softmax" bottom: "data" top: "label" }"""
+
+
+@pytest.mark.parametrize("kind", ["hdf5", "input"])
+def test_labels_have_the_axes_that_the_loss_needs(kind: str) -> None:
+    options = DataOptions(kind=kind, crop=8, batch=4)
+    made, shapes = to_train_val(parse_net(SEGMENTATION), options), training_shapes(parse_net(SEGMENTATION), options)
+    assert shapes["TRAIN"] == {"image": (4, 3, 8, 8), "label": (4, 8, 8)}
+    assert analyse(made.at("TRAIN"), shapes["TRAIN"] if kind == "hdf5" else None).complete
+    assert [one.name for one in made.at("TRAIN").layers] == ["data", "loss", "loss2"]
+
+
+def test_data_for_images_has_no_label_for_each_pixel() -> None:
+    with pytest.raises(NetError, match=r"layer 'label' \(Softmax\): .* labels 4x8x8.*--data-layer hdf5 or input"):
+        to_train_val(parse_net(SEGMENTATION), DataOptions(crop=8, batch=4))
+
+
+def test_a_train_val_that_would_not_run_is_an_error() -> None:
+    net = parse_net(
+        'input: "data" input_shape { dim: 1 dim: 3 dim: 8 dim: 8 }'
+        'layer { name: "r" type: "Reshape" bottom: "data" top: "r" reshape_param { shape { dim: 1 dim: -1 } } }'
+        'layer { name: "prob" type: "Softmax" bottom: "r" top: "prob" }'
+    )
+    with pytest.raises(NetError, match=r"the train_val would not run:\s+layer 'loss' \(SoftmaxWithLoss\)"):
+        to_train_val(net, DataOptions(crop=8, batch=4))
