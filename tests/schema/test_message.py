@@ -175,7 +175,7 @@ def test_layer_types_add_their_fields_to_the_layer() -> None:
 
 
 def test_two_layer_types_cannot_add_the_same_field() -> None:
-    with pytest.raises(NetError, match="has a field 'pooling_param' already"):
+    with pytest.raises(NetError, match="already has a field 'pooling_param'"):
         type("Again", (Message,), {}, field="pooling_param", number=121)
     assert LayerParameter.fields["pooling_param"].message is PoolingParameter
 
