@@ -19,9 +19,11 @@ if TYPE_CHECKING:
     import numpy as np
     import onnx
     from torch import nn
+    from typing_extensions import Unpack
 
     from converters.common.net_with_weights import NetLike, NetWithWeights, WeightsLike
     from converters.common.preprocessing import Preprocessing
+    from converters.common.reading_arguments import ReadingArguments
     from converters.verification.verify import VerificationReport
 
 __all__ = ["read_net_with_weights", "read_subject", "to_onnx", "to_torch", "verify"]
@@ -39,6 +41,8 @@ def read_net_with_weights(
     dialect: str | None = None,
     bn_statistic: str | None = None,
     ignore_fields: Collection[str] = (),
+    crop_rule: str | None = None,
+    anchor_rule: str | None = None,
     preprocessing: Preprocessing | None = None,
 ) -> NetWithWeights:
     """Read a net and its weights for conversion.
@@ -56,6 +60,11 @@ def read_net_with_weights(
         dialect: Caffe fork that wrote the weights. Default: detected.
         bn_statistic: Content of the fourth blob of BN layers, "inverse_std" or "variance". Default: as in the fork.
         ignore_fields: Names of unknown fields that do not change the result.
+        crop_rule: Where Crop layers without crop_param cut: "coordinates", where the coordinates of their bottoms
+            agree, as in the Caffe of HED and the first FCNs; or "offset", at 0, as in BVLC's Caffe. Default: as the net
+            tells; an error if it can mean both.
+        anchor_rule: What the sides of the anchors of Proposal layers are multiplied by: "scale", as in Intel's Caffe,
+            OpenVINO and OpenCV; or "scale-over-base", as in happynear's Caffe. Default: as the net tells, or an error.
         preprocessing: Preprocessing of the input images. Default: that of the net's data layer.
 
     Raises:
@@ -67,9 +76,18 @@ def read_net_with_weights(
 
     from converters.common.net_with_weights import ReadOptions
     from converters.common.net_with_weights import read_net_with_weights as read
+    from prototxt_gen.net.fork_rules import ForkRules
 
     options = ReadOptions(
-        phase, tuple(stages), level, dict(shapes or {}), tuple(input_size), dialect, bn_statistic, tuple(ignore_fields)
+        phase,
+        tuple(stages),
+        level,
+        dict(shapes or {}),
+        tuple(input_size),
+        dialect,
+        bn_statistic,
+        tuple(ignore_fields),
+        ForkRules(crop_rule, anchor_rule),
     )
     model = read(net, weights, options)
     return model if preprocessing is None else replace(model, preprocessing=preprocessing)
@@ -90,15 +108,7 @@ def to_onnx(
     dynamic_size: bool = ...,
     verify: bool = ...,
     force: bool = ...,
-    phase: str = ...,
-    stages: Sequence[str] = ...,
-    level: int = ...,
-    shapes: Mapping[str, tuple[int, ...]] | None = ...,
-    input_size: tuple[int, ...] = ...,
-    dialect: str | None = ...,
-    bn_statistic: str | None = ...,
-    ignore_fields: Collection[str] = ...,
-    preprocessing: Preprocessing | None = ...,
+    **reading: Unpack[ReadingArguments],
 ) -> onnx.ModelProto: ...
 @overload
 def to_onnx(
@@ -111,15 +121,7 @@ def to_onnx(
     dynamic_size: bool = ...,
     verify: bool = ...,
     force: bool = ...,
-    phase: str = ...,
-    stages: Sequence[str] = ...,
-    level: int = ...,
-    shapes: Mapping[str, tuple[int, ...]] | None = ...,
-    input_size: tuple[int, ...] = ...,
-    dialect: str | None = ...,
-    bn_statistic: str | None = ...,
-    ignore_fields: Collection[str] = ...,
-    preprocessing: Preprocessing | None = ...,
+    **reading: Unpack[ReadingArguments],
 ) -> list[Path]: ...
 def to_onnx(
     net: NetLike,
@@ -131,15 +133,7 @@ def to_onnx(
     dynamic_size: bool = False,
     verify: bool = True,
     force: bool = False,
-    phase: str = "TEST",
-    stages: Sequence[str] = (),
-    level: int = 0,
-    shapes: Mapping[str, tuple[int, ...]] | None = None,
-    input_size: tuple[int, ...] = (),
-    dialect: str | None = None,
-    bn_statistic: str | None = None,
-    ignore_fields: Collection[str] = (),
-    preprocessing: Preprocessing | None = None,
+    **reading: Unpack[ReadingArguments],
 ) -> onnx.ModelProto | list[Path]:
     """Convert a Caffe net and its weights to ONNX.
 
@@ -155,7 +149,7 @@ def to_onnx(
         dynamic_size: Make height and width of the input dynamic too.
         verify: Compare the written file with real Caffe, if installed, and PyTorch before it is moved to `out`.
         force: Overwrite existing files.
-        phase to preprocessing: As in `read_net_with_weights`.
+        reading: Keyword arguments of `read_net_with_weights`: phase, shapes, dialect and so on.
 
     Returns:
         The ONNX model if `out` is None, else the written files.
@@ -167,19 +161,7 @@ def to_onnx(
     """
     from converters.write_models import convert_to_onnx, write_onnx
 
-    model = read_net_with_weights(
-        net,
-        weights,
-        phase=phase,
-        stages=stages,
-        level=level,
-        shapes=shapes,
-        input_size=input_size,
-        dialect=dialect,
-        bn_statistic=bn_statistic,
-        ignore_fields=ignore_fields,
-        preprocessing=preprocessing,
-    )
+    model = read_net_with_weights(net, weights, **reading)
     options: dict[str, Any] = {"fold_bn": fold, "dynamic_size": dynamic_size} | ({"opset": opset} if opset else {})
     if out is None:
         return convert_to_onnx(model, **options).model()
@@ -194,15 +176,7 @@ def to_torch(
     format: str = "folder",
     verify: bool = True,
     force: bool = False,
-    phase: str = "TEST",
-    stages: Sequence[str] = (),
-    level: int = 0,
-    shapes: Mapping[str, tuple[int, ...]] | None = None,
-    input_size: tuple[int, ...] = (),
-    dialect: str | None = None,
-    bn_statistic: str | None = None,
-    ignore_fields: Collection[str] = (),
-    preprocessing: Preprocessing | None = None,
+    **reading: Unpack[ReadingArguments],
 ) -> nn.Module:
     """Convert a Caffe net and its weights to PyTorch.
 
@@ -214,7 +188,7 @@ def to_torch(
             a file of torch.export.
         verify: Compare the written model with real Caffe, if installed, and PyTorch before it is moved to `out`.
         force: Overwrite existing files.
-        phase to preprocessing: As in `read_net_with_weights`.
+        reading: Keyword arguments of `read_net_with_weights`: phase, shapes, dialect and so on.
 
     Returns:
         A module in eval mode. It takes the net's inputs, N×C×H×W float32, and returns the net's output; a tuple if
@@ -227,19 +201,7 @@ def to_torch(
     """
     from prototxt_gen.runtime.torch_net import TorchNet
 
-    model = read_net_with_weights(
-        net,
-        weights,
-        phase=phase,
-        stages=stages,
-        level=level,
-        shapes=shapes,
-        input_size=input_size,
-        dialect=dialect,
-        bn_statistic=bn_statistic,
-        ignore_fields=ignore_fields,
-        preprocessing=preprocessing,
-    )
+    model = read_net_with_weights(net, weights, **reading)
     if out is not None:
         from converters.write_models import write_torch
 
@@ -254,15 +216,7 @@ def verify(
     against: Sequence[str] = ("pycaffe", "torch", "onnx", "opencv"),
     inputs: Mapping[str, np.ndarray[Any, Any]] | None = None,
     seed: int = 0,
-    phase: str = "TEST",
-    stages: Sequence[str] = (),
-    level: int = 0,
-    shapes: Mapping[str, tuple[int, ...]] | None = None,
-    input_size: tuple[int, ...] = (),
-    dialect: str | None = None,
-    bn_statistic: str | None = None,
-    ignore_fields: Collection[str] = (),
-    preprocessing: Preprocessing | None = None,
+    **reading: Unpack[ReadingArguments],
 ) -> VerificationReport:
     """Run a net in several runtimes on the same inputs, and compare every blob.
 
@@ -272,7 +226,7 @@ def verify(
         against: Runtimes to compare. The first one that can run is the reference for the others.
         inputs: float32 arrays by blob name, in the shapes of the net's inputs. Default: random inputs.
         seed: Seed of the random inputs.
-        phase to preprocessing: As in `read_net_with_weights`.
+        reading: Keyword arguments of `read_net_with_weights`: phase, shapes, dialect and so on.
 
     Returns:
         A report; its `verified` is True if at least two runtimes ran and all agree. A runtime that is not installed is
@@ -284,17 +238,5 @@ def verify(
     from converters.verification.comparison_inputs import seeded_inputs
     from converters.verification.verify import verify as compare_runtimes
 
-    model = read_net_with_weights(
-        net,
-        weights,
-        phase=phase,
-        stages=stages,
-        level=level,
-        shapes=shapes,
-        input_size=input_size,
-        dialect=dialect,
-        bn_statistic=bn_statistic,
-        ignore_fields=ignore_fields,
-        preprocessing=preprocessing,
-    )
+    model = read_net_with_weights(net, weights, **reading)
     return compare_runtimes(model, inputs if inputs is not None else seeded_inputs(model, seed), against)

@@ -17,6 +17,7 @@ from prototxt_gen.analysis import Analysis, analyse
 from prototxt_gen.common.errors import NetError, PrototxtGenError
 from prototxt_gen.ir import Net
 from prototxt_gen.net import phase_rules
+from prototxt_gen.net.crop_alignment import with_crop_offsets_in_all_phases
 from prototxt_gen.net.lowering_checks import analyse_for_conversion, net_inputs, without_unknown_fields
 from prototxt_gen.net.render import net_text
 from prototxt_gen.passes.bn_fold import fold_normalisation
@@ -53,6 +54,7 @@ def with_bn_form(net: Net, weights_path: Path, form: str, options: ReadOptions) 
     if form not in BN_FORMS:
         raise PrototxtGenError(f"form {form!r}: there are {', '.join(BN_FORMS)}")
     all_phases = without_unknown_fields(net, options.ignore_fields)
+    all_phases = with_crop_offsets_in_all_phases(all_phases, options.fork_rules.crop)
     phase_net = _net_at_phase(all_phases, options)
     analysis = analyse_for_conversion(phase_net, options.shapes)
     old = weights.read(weights_path, analysis, options.dialect, options.bn_statistic)

@@ -15,6 +15,7 @@ from prototxt_gen.analysis import Analysis, resized_input_shapes
 from prototxt_gen.common.errors import NetError, UnsupportedError, WeightsError
 from prototxt_gen.ir import NOBODY, Layer, Net, Shape, Value, show
 from prototxt_gen.net import phase_rules
+from prototxt_gen.net.fork_rules import NOTHING_SAID, ForkRules, with_fork_rules
 from prototxt_gen.net.lowering_checks import analyse_for_conversion, computed_outputs, net_inputs
 from prototxt_gen.net.prototxt_reader import read_net
 from prototxt_gen.passes.global_pooling import with_global_pooling
@@ -67,7 +68,8 @@ class ReadOptions:
     data layers, N×C×H×W, by blob name. `input_size`: height and width for the image input; pooling over the whole map
     stays global. `dialect`: the Caffe fork that wrote the weights, if the file does not show it. `bn_statistic`:
     "inverse_std" or "variance", the content of the fourth blob of BN, if the file does not show it. `ignore_fields`:
-    names of unknown fields that do not change the result.
+    names of unknown fields that do not change the result. `fork_rules`: what layers mean that forks of Caffe compute
+    in different ways.
     """
 
     phase: str = "TEST"
@@ -78,6 +80,7 @@ class ReadOptions:
     dialect: str | None = None
     bn_statistic: str | None = None
     ignore_fields: Collection[str] = ()
+    fork_rules: ForkRules = NOTHING_SAID
 
 
 def read_net_with_weights(net: NetLike, weights: WeightsLike, options: ReadOptions | None = None) -> NetWithWeights:
@@ -92,6 +95,7 @@ def read_net_with_weights(net: NetLike, weights: WeightsLike, options: ReadOptio
     stripped, field_remarks = without_harmless_fields(phase_net, options.ignore_fields)
     stripped = with_global_pooling(stripped) if options.input_size else stripped
     shapes = {**(resized_input_shapes(stripped, options.input_size) if options.input_size else {}), **options.shapes}
+    stripped, rule_remarks = with_fork_rules(stripped, options.fork_rules, shapes)
     free_batch = set(shapes) - set(options.shapes) if len(options.input_size) < 4 else set()
     deploy_net, deploy_remarks = _without_losses_and_metrics(stripped, shapes, free_batch)
     if not computed_outputs(deploy_net):
@@ -100,7 +104,7 @@ def read_net_with_weights(net: NetLike, weights: WeightsLike, options: ReadOptio
         raise NetError(f"{whole_net.source or whole_net.name}: {why}")
     analysis = analyse_for_conversion(deploy_net, shapes)
     loaded = _load_weights(weights, analysis, options)
-    remarks = (*phase_remarks, *field_remarks, *deploy_remarks)
+    remarks = (*phase_remarks, *field_remarks, *deploy_remarks, *rule_remarks)
     only_weight_options = ReadOptions(dialect=options.dialect, bn_statistic=options.bn_statistic)
     is_changed = bool(remarks or shapes) or options != only_weight_options
     return NetWithWeights(

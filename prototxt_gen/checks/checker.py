@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from prototxt_gen.analysis import analyse
 from prototxt_gen.checks.blob_rules import BLOB_RULES
+from prototxt_gen.checks.fork_rules import FORK_RULES
 from prototxt_gen.checks.in_place_rules import IN_PLACE_RULES
 from prototxt_gen.checks.problem import ERROR, NOTE, WARNING, NetFile, PhaseNet, Problem, SolverFile, file_problem
 from prototxt_gen.checks.prototxt_rules import PROTOTXT_RULES
@@ -35,7 +36,7 @@ __all__ = [
     "unreadable_problem",
 ]
 
-PHASE_NET_RULES = (*BLOB_RULES, *TRAINING_RULES, *IN_PLACE_RULES, *WINDOW_RULES)
+PHASE_NET_RULES = (*BLOB_RULES, *FORK_RULES, *TRAINING_RULES, *IN_PLACE_RULES, *WINDOW_RULES)
 STRICT_CODES = frozenset({"unknown-field", "unknown-type"})
 """Codes of the warnings that become errors with `strict`."""
 InputShapes = Callable[[Net], Mapping[str, Shape]]

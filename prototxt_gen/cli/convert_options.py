@@ -29,6 +29,7 @@ reading_options = options.option_group(
     click.option("--dialect", type=options.FORK, show_default="detected", help="Caffe fork that wrote the weights."),
     click.option("--bn-statistic", "statistic", type=options.BN_STATISTIC, show_default="detected",
                  help="What the 4th blob of BN layers in WEIGHTS is: variance, or 1/std (inverse-std)."),
+    options.fork_rules,
     options.ignored_fields,
     options.plugins,
 )  # fmt: skip
@@ -81,6 +82,7 @@ def load_plugins(files: Iterable[Path]) -> None:
 def reading_from_options(net: Net, given: dict[str, Any]) -> ReadOptions:
     """Return how a net and its weights are read, from the values of `reading_options`."""
     from converters.common.net_with_weights import ReadOptions
+    from prototxt_gen.net.fork_rules import ForkRules
 
     return ReadOptions(
         phase=(given["phase"] or "TEST").upper(),
@@ -91,6 +93,7 @@ def reading_from_options(net: Net, given: dict[str, Any]) -> ReadOptions:
         dialect=given["dialect"],
         bn_statistic=statistic_name(given["statistic"]),
         ignore_fields=given["ignored"],
+        fork_rules=ForkRules(given["crop_rule"], given["anchor_rule"]),
     )
 
 

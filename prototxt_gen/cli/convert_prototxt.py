@@ -55,6 +55,7 @@ if TYPE_CHECKING:
 @options.level
 @options.input_size
 @options.shape
+@options.crop_rule
 @options.force
 def prototxt(
     net: Path,
@@ -69,6 +70,7 @@ def prototxt(
     level: int,
     size: str | None,
     shapes: tuple[str, ...],
+    crop_rule: str | None,
     force: bool,
     **data: Any,
 ) -> None:
@@ -78,6 +80,7 @@ def prototxt(
     passes `check`; else nothing is written.
     """
     from prototxt_gen.common.files import refuse_overwriting, write_text
+    from prototxt_gen.net.crop_alignment import with_crop_offsets_in_all_phases
 
     if to_deploy and to_train_val:
         raise click.UsageError("--to-deploy or --to-train-val, not both")
@@ -85,7 +88,7 @@ def prototxt(
     if chosen and not to_train_val:
         raise click.UsageError("the options of data layers need --to-train-val")
     refuse_overwriting([output], force)
-    whole = read_all_phases(net)
+    whole = with_crop_offsets_in_all_phases(read_all_phases(net), crop_rule)
     mode = NetMode(phase.upper() if phase else None, stages, level)
     made = _one_phase(whole, mode)
     known: Mapping[str, Mapping[str, Shape]] = {}

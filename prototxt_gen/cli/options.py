@@ -81,6 +81,24 @@ ignored_fields = click.option(
     metavar="NAME",
     help="Name of an unknown field that does not change the result, so that it is no error. Repeatable.",
 )
+crop_rule = click.option(
+    "--crop-rule",
+    type=click.Choice(["coordinates", "offset"]),
+    show_default="as the net tells; an error where it can mean both",
+    help="Where Crop layers without crop_param cut: where the coordinates of their bottoms agree, as in the Caffe of "
+    "HED and the first FCNs, or at offset 0, as in BVLC's.",
+)
+fork_rules = option_group(
+    crop_rule,
+    click.option(
+        "--anchor-rule",
+        type=click.Choice(["scale", "scale-over-base"]),
+        show_default="as the net tells; an error where it can mean both",
+        help="Size of the anchors of Proposal layers: side of the ratio x scale, as in Intel's Caffe, OpenVINO and "
+        "OpenCV, or that over base_size, as in happynear's and brocolli's Caffe.",
+    ),
+)
+"""Meaning of layers that forks of Caffe compute in different ways from the same text."""
 plugins = click.option(
     "--plugin", "plugins", multiple=True, type=FILE, help="Python file that defines layer types. Repeatable."
 )

@@ -60,6 +60,7 @@ backend_options = options.option_group(
 @click.option("--max-iter", type=click.IntRange(min=0), metavar="N", show_default="the solver's max_iter",
               help="Number of iterations.")  # fmt: skip
 @backend_options
+@options.fork_rules
 @click.option("--restart", is_flag=True,
               help="Start at iteration 0 although there are snapshots of an earlier run; they are moved to another "
               "folder.")  # fmt: skip

@@ -61,7 +61,7 @@ class ResidualNet:
         if min(self.width, self.classes, self.input_size, self.channels, self.expansion, self.cardinality) < 1:
             raise NetError("width, expansion, cardinality, classes, input size and channels must be at least 1")
         if len(self.modules) > len(self.units):
-            raise NetError(f"modules {self.modules} has more entries than the net has stages, {len(self.units)} (units)")
+            raise NetError(f"modules {self.modules} has more entries than the net has stages, {len(self.units)}")
         if min((0, *self.modules, *self.units)) < 0:
             raise NetError(f"modules {self.modules} and units {self.units} must not be negative")
         if len(self.depths) < len(self.modules):

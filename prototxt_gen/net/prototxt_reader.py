@@ -12,6 +12,7 @@ from pathlib import Path
 from prototxt_gen import layers
 from prototxt_gen.common.errors import PrototxtError
 from prototxt_gen.ir import Layer, Net, Shape, Value, link
+from prototxt_gen.net.crop_alignment import with_v1_crops_resolved
 from prototxt_gen.net.upgrade import Tree, type_name, upgrade
 from prototxt_gen.schema.caffe_proto import BlobShape, LayerParameter, NetParameter
 from prototxt_gen.text import Field, Word, parse
@@ -60,7 +61,7 @@ def net_from_tree(tree: Tree, source: str = "") -> Net:
     parsed = [_parse_layer(layer) for layer in _v2_layers(tree)]
     name = _single_string(tree, "name")
     params = NetParameter.from_text([field for field in tree if field.name not in _STRUCTURE])
-    return Net(name, inputs, tuple(link(inputs, parsed)), params, source)
+    return with_v1_crops_resolved(Net(name, inputs, tuple(link(inputs, parsed)), params, source))
 
 
 def _v2_layers(tree: Tree) -> list[Tree]:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from prototxt_gen.common.errors import PrototxtError
 from prototxt_gen.ir import Net
+from prototxt_gen.net.fork_rules import ForkRules, with_fork_rules
 from prototxt_gen.net.prototxt_reader import net_from_tree, read_net, read_prototxt_bytes
 from prototxt_gen.schema.caffe_proto import NetState, SolverParameter
 from prototxt_gen.text import Field, parse
@@ -43,6 +44,8 @@ class Solver:
     params: SolverParameter
     inline_nets: tuple[Field, ...] = ()
     source: str = field(default="", compare=False)
+    rules: ForkRules | None = field(default=None, compare=False)
+    """Rules that are applied to the nets when they are read; None leaves the nets as they are written."""
 
     @property
     def type(self) -> str:
@@ -89,13 +92,13 @@ class Solver:
         beside = Path(self.source).parent / name
         return beside if not Path(name).exists() and beside.exists() else Path(name)
 
-    @staticmethod
-    def _in_state(net: Net, state: NetState, phase: str) -> Net:
+    def _in_state(self, net: Net, state: NetState, phase: str) -> Net:
         """Return the net in a state: the solver's `state` overrules the net's own, which overrules `phase`."""
         net_state = net.params.state
         phase = state.phase if state.has("phase") else net_state.phase if net_state.has("phase") else phase
         level = state.level if state.has("level") else net_state.level
-        return net.at(phase, (*net_state.stage, *state.stage), level)
+        phase_net = net.at(phase, (*net_state.stage, *state.stage), level)
+        return phase_net if self.rules is None else with_fork_rules(phase_net, self.rules)[0]
 
 
 def _net_of_tree(tree: Sequence[Field], source: str) -> Net:

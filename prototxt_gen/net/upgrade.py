@@ -10,7 +10,7 @@ from functools import lru_cache
 
 from prototxt_gen import layers
 from prototxt_gen.common.errors import PrototxtError
-from prototxt_gen.text import Field
+from prototxt_gen.text import Field, Word
 
 Tree = tuple[Field, ...]
 
@@ -26,6 +26,8 @@ _V0_FIELDS = {
     "shuffle_images": "shuffle",
 }
 _V0_OF_THE_LAYER = {"name", "type", "blobs", "blobs_lr", "weight_decay"}
+V1_CROP_MARK = "crop_rule"
+"""Name of a field that marks V1 layers of type CROP: they align the coordinates of their bottoms (`crop_alignment`)."""
 _TRANSFORMS = {"scale", "mean_file", "crop_size", "mirror"}
 _DATA_PARAMS = {"data_param", "image_data_param", "window_data_param"}
 _V0_PARAMS = {
@@ -150,6 +152,8 @@ def _v1_to_v2(layer: Tree) -> Tree:
             out.append(Field("type", _v1_type(field), field.line))
         else:
             out.append(field)
+    if first_field(out, "crop_param") is None and "Crop" in _values_of(tuple(out), "type"):
+        out.append(Field(V1_CROP_MARK, Word("coordinates"), layer[0].line))
     params = (Field("param", tuple(spec.values()), _first_line(spec, layer)) for spec in specs)
     return move_transforms((*out, *params))
 

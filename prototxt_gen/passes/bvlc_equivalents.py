@@ -6,8 +6,10 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from prototxt_gen.analysis import Analysis, Row, analyse
+from prototxt_gen.common.errors import UnsupportedError
 from prototxt_gen.ir import Layer, Value
 from prototxt_gen.layers.detection._ssd_parameters import DetectionOutputParameter
+from prototxt_gen.layers.detection.proposal import ProposalParameter, anchors
 from prototxt_gen.layers.utility.flatten import FlattenParameter
 from prototxt_gen.layers.utility.shuffle_channel import ShuffleChannelParameter
 from prototxt_gen.layers.vision._convolution_window import ConvolutionParameter
@@ -23,7 +25,8 @@ def as_bvlc_layers(analysis: Analysis, weights: Weights) -> tuple[Analysis, Weig
 
     Replaced are BatchNorm with built-in scale and bias, SegNet's BN, depthwise convolutions, Axpy and CropCenter;
     ShuffleChannel, by layers of SSD's Caffe; and Upsample with a mask, by MaxUnPool of brocolli-caffe, whose Upsample
-    ignores the mask. DetectionOutput loses the fields that make it write files. All other layers stay.
+    ignores the mask. DetectionOutput loses the fields that make it write files. All other layers stay. Raises
+    UnsupportedError for Proposal layers with anchors that our Caffe does not have.
     """
     net, weights = split_batch_norms(analysis.net, weights, merged=False)
     input_shapes = {value.blob: analysis.shapes[value] for value in net_inputs(analysis.net)}
@@ -96,6 +99,24 @@ def _detection_output(row: Row) -> list[Layer]:
     return [replace(row.layer, params=row.layer.params.replace(detection_output_param=params))]
 
 
+def proposal_for_our_caffe(layer: Layer) -> Layer:
+    """Return a Proposal layer without anchor_rule, a field that no Caffe has.
+
+    Raises UnsupportedError if the Caffe that we build has other anchors.
+    """
+    p = layer.get(ProposalParameter)
+    if p.anchor_rule != "SCALE_OVER_BASE" and anchors(p) != anchors(p, "SCALE_OVER_BASE"):
+        raise UnsupportedError(
+            f"layer {layer.name!r} (Proposal): this Caffe divides the sides of anchors by base_size, and the net "
+            "is read with --anchor-rule scale"
+        )
+    return replace(layer, params=layer.params.replace(proposal_param=p.replace(anchor_rule=None)))
+
+
+def _proposal(row: Row) -> list[Layer]:
+    return [proposal_for_our_caffe(row.layer)]
+
+
 EQUIVALENTS: dict[str, Callable[[Row], list[Layer]]] = {
     **dict.fromkeys(("ConvolutionDepthwise", "DepthwiseConvolution", "ConvolutionDepthWise"), _depthwise),
     "Axpy": _axpy,
@@ -103,5 +124,6 @@ EQUIVALENTS: dict[str, Callable[[Row], list[Layer]]] = {
     "ShuffleChannel": _shuffle_channel,
     "DetectionOutput": _detection_output,
     "Upsample": _upsample,
+    "Proposal": _proposal,
 }
 """For each replaced layer type the function that returns the new layers; without known shapes, maybe the old layer."""

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from prototxt_gen.common.errors import PrototxtGenError, nearest
 from prototxt_gen.common.optional_packages import EXTRAS, missing
+from prototxt_gen.net.fork_rules import NOTHING_SAID
 
 if TYPE_CHECKING:
     import numpy as np
@@ -116,7 +117,7 @@ def create(name: str, solver: Solver, settings: Settings) -> Backend:
         if error.name not in EXTRAS:
             raise
         raise missing(error.name) from None
-    backend: Backend = module.create(solver, settings)
+    backend: Backend = module.create(solver if solver.rules else replace(solver, rules=NOTHING_SAID), settings)
     return backend
 
 

@@ -20,6 +20,7 @@ from prototxt_gen.layers.utility.python import PythonParameter
 from prototxt_gen.net.render import net_text, solver_text
 from prototxt_gen.net.solver import Solver
 from prototxt_gen.net.to_protobuf import encoded_params
+from prototxt_gen.passes.bvlc_equivalents import proposal_for_our_caffe
 from prototxt_gen.schema.caffe_proto import LayerParameter, SolverParameter
 from prototxt_gen.schema.dialect import DIALECTS
 from prototxt_gen.train.data_layer_batches import BATCHES_BY_TYPE, transform_of_layer
@@ -84,6 +85,7 @@ def _layer_for_caffe(layer: Layer, phase: str, replacement: DataLayerReplacement
         return replacement.replacement_layer(layer, phase)
     if is_augmented_data(layer):
         layer = with_located_source(layer, lambda name: locate_beside_solver(name, replacement.folder))
+    layer = proposal_for_our_caffe(layer) if layer.type == "Proposal" else layer
     return replace(layer, params=layer.params.replace(include=None, exclude=None))
 
 

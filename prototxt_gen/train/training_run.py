@@ -14,6 +14,7 @@ from prototxt_gen.analysis import analyse
 from prototxt_gen.checks import ERROR, check_solver
 from prototxt_gen.common.errors import NetError, PrototxtGenError
 from prototxt_gen.ir import Net, Shape
+from prototxt_gen.net.fork_rules import ForkRules
 from prototxt_gen.net.phase_rules import is_loss
 from prototxt_gen.net.solver import Solver, read_solver
 from prototxt_gen.train import memory_estimate, progress_display
@@ -32,7 +33,8 @@ class TrainingJob:
     """The arguments of a training run.
 
     `resume` is the path of a .solverstate, or NEWEST for the latest one. `weights` are files to fine-tune from.
-    `restart` starts a new run although snapshots of an earlier run exist; they are moved to another folder.
+    `restart` starts a new run although snapshots of an earlier run exist; they are moved to another folder. `crop_rule`
+    and `anchor_rule` are those of `ForkRules`.
     """
 
     solver: Path
@@ -44,10 +46,12 @@ class TrainingJob:
     snapshot_every: int | None = None
     restart: bool = False
     settings: Settings = field(default_factory=Settings)
+    crop_rule: str | None = None
+    anchor_rule: str | None = None
 
     def solver_with_overrides(self) -> Solver:
-        """Return the solver from its file, with max_iter and snapshot replaced by those of the job."""
-        solver = read_solver(self.solver)
+        """Return the solver from its file, with max_iter, snapshot and the rules for its nets replaced by the job's."""
+        solver = replace(read_solver(self.solver), rules=ForkRules(self.crop_rule, self.anchor_rule))
         changes = {"max_iter": self.max_iter, "snapshot": self.snapshot_every}
         overrides = {name: value for name, value in changes.items() if value is not None}
         return replace(solver, params=solver.params.replace(**overrides))

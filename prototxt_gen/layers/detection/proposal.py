@@ -10,13 +10,17 @@ from prototxt_gen.ir import Layer, Shape
 from prototxt_gen.layers.base import Arity, LayerType, exactly, show_all
 from prototxt_gen.layers.detection._proposal_rules import ProposalRules, as_tuples, shifted_anchors
 from prototxt_gen.layers.example import Example, literal, normal, probabilities
-from prototxt_gen.schema.message import Message, float32, repeated, uint32
+from prototxt_gen.schema.message import Message, enum, float32, repeated, uint32
 
 if TYPE_CHECKING:
     from torch import nn
 
     from prototxt_gen.layers.detection._boxes import Floats
     from prototxt_gen.layers.onnx_graph import OnnxGraph
+
+
+ANCHOR_RULES = ("scale", "scale-over-base")
+"""What the sides of an anchor are multiplied by, besides the ratio: scale, or scale/base_size."""
 
 
 class ProposalParameter(Message, field="proposal_param", number=219):
@@ -30,14 +34,20 @@ class ProposalParameter(Message, field="proposal_param", number=219):
     pre_nms_topn = uint32(6, 6000)
     post_nms_topn = uint32(7, 300)
     nms_thresh = float32(8, 0.7)
+    anchor_rule = enum(1001, "SCALE_OVER_BASE", "SCALE")
+    """Field of this project, set when a net is read: how the anchors are scaled."""
 
 
-def anchors(p: ProposalParameter) -> tuple[tuple[float, ...], ...]:
+def anchors(p: ProposalParameter, rule: str = "") -> tuple[tuple[float, ...], ...]:
     """Return the boxes x1, y1, x2, y2 around the first position, one for each ratio and scale.
 
-    Source: proposal_layer.cpp generate_anchors.
+    `rule` replaces the layer's anchor_rule. Source: proposal_layer.cpp generate_anchors in happynear/caffe-windows
+    (SCALE_OVER_BASE) and in openvinotoolkit/training_toolbox_caffe and oylz/caffe-pvanet-shufflenet (SCALE).
     """
     import numpy as np
+
+    if (rule or p.anchor_rule) == "SCALE":
+        return _anchors_by_scale(p)
 
     center = np.float32(0.5) * np.float32(p.base_size - 1)
     out = []
@@ -50,18 +60,41 @@ def anchors(p: ProposalParameter) -> tuple[tuple[float, ...], ...]:
     return as_tuples(np.stack(out))
 
 
-def rules_of(p: ProposalParameter) -> ProposalRules:
-    """Return the settings of the C++ layer."""
-    return ProposalRules(anchors(p), p.feat_stride, p.min_size, p.pre_nms_topn, p.post_nms_topn, p.nms_thresh)
+def _anchors_by_scale(p: ProposalParameter) -> tuple[tuple[float, ...], ...]:
+    """Return anchors whose sides are those of the ratio, rounded to whole numbers, times scale."""
+    import numpy as np
+
+    half_up = np.float32(0.5)
+    center = half_up * np.float32(p.base_size - 1)
+    out = []
+    for ratio in np.array(p.ratio, dtype="float32"):
+        width = np.trunc(np.sqrt(np.float32(p.base_size * p.base_size) / ratio) + half_up)
+        sides = np.array([width, np.trunc(width * ratio + half_up)], dtype="float32")
+        for scale in np.array(p.scale, dtype="float32"):
+            half = half_up * (sides * scale - np.float32(1))
+            out.append(np.concatenate([center - half, center + half]))
+    return as_tuples(np.stack(out))
+
+
+def rules_of(p: ProposalParameter, image: Shape) -> ProposalRules:
+    """Return the settings of the C++ layer for image info of this shape, which has two scales or one for both sides."""
+    columns = (3, 2) if _numbers_per_image(image) > 3 else (2, 2)
+    return ProposalRules(anchors(p), p.feat_stride, p.min_size, p.pre_nms_topn, p.post_nms_topn, p.nms_thresh, columns)
+
+
+def _numbers_per_image(image: Shape) -> int:
+    return math.prod(image[1:] if len(image) > 1 else image)
 
 
 class Proposal(LayerType):
     """Propose regions from the outputs of a region proposal network: move anchors, clip, sort, suppress overlaps.
 
-    Source: happynear/caffe-windows src/caffe/layers/proposal_layer.cpp, util/nms.cpp (PVANet's).
-    Shape: scores N×2A×H×W (only the last A are used), box deltas N×4A×H×W, image info (height, width and two scales) →
-        regions R×5, rows of image, x1, y1, x2, y2; their R scores. R is known only after the forward pass; the declared
-        shape has the maximum, N·post_nms_topn.
+    Source: happynear/caffe-windows src/caffe/layers/proposal_layer.cpp, util/nms.cpp; the same functions in
+        openvinotoolkit/training_toolbox_caffe, and OpenCV's modules/dnn/src/layers/proposal_layer.cpp. The forks differ
+        in their anchors: `anchor_rule`.
+    Shape: scores N×2A×H×W (only the last A are used), box deltas N×4A×H×W, image info (height, width and one scale for
+        both, as in OpenVINO, or two) → regions R×5, rows of image, x1, y1, x2, y2; their R scores. R is known only
+        after the forward pass; the declared shape has the maximum, N·post_nms_topn.
     Blobs: none.
     Differs: PyTorch and ONNX have no such operator. Equal scores keep the order of positions and anchors; Caffe's order
         depends on its sort. Widths include the last pixel, so the overlap is not that of ONNX's NonMaxSuppression; the
@@ -81,23 +114,24 @@ class Proposal(LayerType):
         count = len(p.ratio) * len(p.scale)
         score, delta, image = bottoms
         delta_shape = (score[0], 4 * count, *score[2:]) if len(score) == 4 else None
-        if delta != delta_shape or score[1] != 2 * count or math.prod(image) < 4:
+        if delta != delta_shape or score[1] != 2 * count or _numbers_per_image(image) < 3:
             raise layer.error(
                 f"its bottoms are {show_all(bottoms)}; with {count} anchors it needs N×{2 * count}×H×W, "
-                f"N×{4 * count}×H×W and the image's height, width and two scales"
+                f"N×{4 * count}×H×W and the image's height, width and one or two scales"
             )
         max_regions = score[0] * p.post_nms_topn
         return [(max_regions, 5), (max_regions,)][: len(layer.tops)]
 
     def torch(self, layer: Layer, bottoms: Sequence[Shape]) -> nn.Module:
-        return proposal_module(rules_of(layer.get(ProposalParameter)), len(layer.tops) == 2)
+        return proposal_module(rules_of(layer.get(ProposalParameter), bottoms[2]), len(layer.tops) == 2)
 
     def onnx(
         self, g: OnnxGraph, layer: Layer, bottoms: Sequence[str], blobs: Mapping[str, Floats]
     ) -> str | Sequence[str]:
         from prototxt_gen.layers.detection._proposal_onnx import write_proposal
 
-        return write_proposal(g, rules_of(layer.get(ProposalParameter)), bottoms)[: len(layer.tops)]
+        rules = rules_of(layer.get(ProposalParameter), g.shape(bottoms[2]))
+        return write_proposal(g, rules, bottoms)[: len(layer.tops)]
 
     examples = (
         Example(
