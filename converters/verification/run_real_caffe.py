@@ -75,12 +75,15 @@ def write_caffe_files(model: NetWithWeights, folder: Path) -> tuple[Path, Path]:
     """Write a prototxt and a .caffemodel that the Caffe we build can read, with Input layers; return both paths."""
     from prototxt_gen.net.render import net_text
     from prototxt_gen.passes.input_layers import with_input_layers
+    from prototxt_gen.passes.to_dialect import with_supported_fields
     from prototxt_gen.weights import as_inverse_std, write
 
     analysis, weights = as_bvlc_layers(with_input_layers(model.analysis), model.weights)
     prototxt, caffemodel = folder / "net.prototxt", folder / "net.caffemodel"
-    prototxt.write_text(net_text(_without_extras(analysis.net)), encoding="utf-8", errors="surrogateescape")
-    write(caffemodel, analysis, as_inverse_std(weights, analysis), find_dialect("prototxt-gen"), force=True)
+    ours = find_dialect("prototxt-gen")
+    net = _without_extras(analysis.net).map(lambda layer: with_supported_fields(layer, ours))
+    prototxt.write_text(net_text(net), encoding="utf-8", errors="surrogateescape")
+    write(caffemodel, analysis, as_inverse_std(weights, analysis), ours, force=True)
     return prototxt, caffemodel
 
 

@@ -7,11 +7,13 @@ from collections.abc import Iterator
 from prototxt_gen import layers
 from prototxt_gen.analysis.unknown_shapes import root_causes
 from prototxt_gen.checks.problem import ERROR, NOTE, WARNING, PhaseNet, Problem, file_problem, layer_problem
+from prototxt_gen.checks.prototxt_rules import PARAMETERS_OF_ANY_TYPE
 from prototxt_gen.common.errors import NetError, UnsupportedError, nearest
 from prototxt_gen.ir import NOBODY, Layer, Value
 from prototxt_gen.layers.base import LayerType
 from prototxt_gen.net.blob_conflicts import blobs_written_twice, in_place_shape_changes, overwritten_shared_memory
 from prototxt_gen.net.phase_rules import is_loss_or_metric, is_source_layer
+from prototxt_gen.schema.message import Message
 
 MAX_HINTS, MAX_BLOBS_FOR_HINTS = 100, 5000
 """Limits of the search for similar names, which is slow: its uses per net, and the blobs that a net may have for it."""
@@ -105,14 +107,17 @@ def wrong_arity(phase: PhaseNet) -> Iterator[Problem]:
         error = _arity_error(layer)
         if error is not None:
             code, hint = ("loss-without-label", "; it has no label") if _lacks_label(layer) else ("arity", "")
-            yield layer_problem(ERROR, code, layer, _without_layer_name(layer, error) + hint)
+            severity = ERROR
+            if isinstance(error, UnsupportedError):
+                severity, code = WARNING, "unknown-form"
+            yield layer_problem(severity, code, layer, _without_layer_name(layer, error) + hint)
 
 
 def _arity_error(layer: Layer) -> NetError | None:
     layer_type = layers.find_layer_type(layer.type)
     try:
         if layer_type is not None:
-            layer_type.check_arity(layer)
+            layer_type.of(layer).check_arity(layer)
     except NetError as error:
         return error
     return None
@@ -134,7 +139,24 @@ def wrong_shapes(phase: PhaseNet) -> Iterator[Problem]:
         if row.error is None or row.blocked or isinstance(row.error, UnsupportedError):
             continue
         if _arity_error(row.layer) is None:
-            yield layer_problem(ERROR, "shape", row.layer, _without_layer_name(row.layer, row.error))
+            problem, severity, code = _without_layer_name(row.layer, row.error), ERROR, "shape"
+            if _has_parameters_of_a_fork(row.layer):
+                problem += "; its parameters are those of a fork that is not known here, so this may be no error"
+                severity, code = WARNING, "unknown-form"
+            yield layer_problem(severity, code, row.layer, problem)
+
+
+def _has_parameters_of_a_fork(layer: Layer) -> bool:
+    """Return whether the layer has unknown fields that are no misspelt known ones, or another type's parameters."""
+    layer_type = layers.find_layer_type(layer.type)
+    if layer_type is None:
+        return False
+    unknown = (extra for _, extra in layer.unknown_fields(*layer_type.params))
+    if any("has no field" in extra.reason and "did you mean" not in extra.reason for extra in unknown):
+        return True
+    of_type = {kind.field for kind in layer_type.params} | PARAMETERS_OF_ANY_TYPE
+    foreign = {name for name, value in layer.params.set_fields() if isinstance(value, Message) and name not in of_type}
+    return layer_type.data and bool(foreign)
 
 
 def changed_shapes_in_place(phase: PhaseNet) -> Iterator[Problem]:
@@ -148,8 +170,8 @@ def unchecked_shapes(phase: PhaseNet) -> Iterator[Problem]:
         if not cause.rows:
             continue
         first = cause.rows[0]
-        if any(first.layer.params.walk_extras()):
-            continue  # the unknown fields of the layer are reported by another rule
+        if any(first.layer.params.walk_extras()) or _arity_error(first.layer) is not None:
+            continue  # the unknown fields or the unknown form of the layer are reported by another rule
         if isinstance(first.error, UnsupportedError) and layers.find_layer_type(first.layer.type) is not None:
             waiting = f" ({cause.waiting} more layers depend on it)" if cause.waiting else ""
             message = f"shapes from here on were not checked{waiting}: {_without_layer_name(first.layer, first.error)}"

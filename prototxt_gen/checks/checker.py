@@ -37,7 +37,7 @@ __all__ = [
 ]
 
 PHASE_NET_RULES = (*BLOB_RULES, *FORK_RULES, *TRAINING_RULES, *IN_PLACE_RULES, *WINDOW_RULES)
-STRICT_CODES = frozenset({"unknown-field", "unknown-type"})
+STRICT_CODES = frozenset({"unknown-field", "unknown-type", "unknown-form"})
 """Codes of the warnings that become errors with `strict`."""
 InputShapes = Callable[[Net], Mapping[str, Shape]]
 """A function from a net of one phase to the shapes of its inputs, by blob."""

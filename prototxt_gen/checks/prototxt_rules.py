@@ -9,9 +9,10 @@ from prototxt_gen import layers
 from prototxt_gen.checks.problem import ERROR, WARNING, NetFile, Problem, file_problem, layer_problem
 from prototxt_gen.common.errors import nearest
 from prototxt_gen.net.blob_conflicts import wrong_field_counts
+from prototxt_gen.net.lowering_checks import is_repeated_in_forks
 from prototxt_gen.schema.message import Extra, Message
 
-_PARAMETERS_OF_ANY_TYPE = frozenset({"transform_param", "loss_param"})
+PARAMETERS_OF_ANY_TYPE = frozenset({"transform_param", "loss_param"})
 """Parameters that layers of several types read, in addition to those of their type."""
 
 
@@ -27,6 +28,8 @@ def misfits(message: Message, path: str = "") -> Iterator[tuple[str, Extra, bool
 
 def misfit_problem(extra: Extra, path: str, known: bool) -> tuple[str, str, str]:
     """Return severity, code and message of the problem for one field from `misfits`."""
+    if known and is_repeated_in_forks(extra):
+        return WARNING, "unknown-form", f"{path} is given more than once, as in forks where it is a repeated field"
     if known:
         _, _, reason = extra.reason.partition(f".{extra.name}")
         return ERROR, "bad-value", f"{path}{reason}"
@@ -62,7 +65,7 @@ def foreign_parameters(file: NetFile) -> Iterator[Problem]:
         layer_type = layers.find_layer_type(layer.type)
         if layer_type is None:
             continue
-        allowed = {kind.field for kind in layer_type.params} | _PARAMETERS_OF_ANY_TYPE
+        allowed = {kind.field for kind in layer_type.params} | PARAMETERS_OF_ANY_TYPE
         for name, value in layer.params.set_fields():
             if isinstance(value, Message) and name not in allowed:
                 message = f"{name} does not belong to this layer type; Caffe ignores it"

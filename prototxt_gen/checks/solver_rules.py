@@ -69,8 +69,10 @@ def check_learning_rate(file: SolverFile) -> Iterator[Problem]:
         known = ", ".join(LR_POLICIES)
         yield file.problem(ERROR, "lr-policy", "", f"lr_policy is not set; possible values are {known}")
     elif policy not in LR_POLICIES:
-        hint = nearest(policy, LR_POLICIES) or f"; possible values are {', '.join(LR_POLICIES)}"
-        yield file.problem(ERROR, "lr-policy", "lr_policy", f"unknown lr_policy {policy!r}{hint}")
+        hint = nearest(policy, LR_POLICIES)
+        severity, code = (ERROR, "lr-policy") if hint else (WARNING, "unknown-form")
+        hint = hint or f", which only a fork may have; possible values are {', '.join(LR_POLICIES)}"
+        yield file.problem(severity, code, "lr_policy", f"unknown lr_policy {policy!r}{hint}")
     for name in LR_POLICIES.get(policy, ()):
         if not file.has(name):
             message = f"lr_policy {policy!r} needs {name}, which is not set"

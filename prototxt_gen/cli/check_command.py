@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     cls=Command, examples=["prototxt-gen check solver.prototxt", "prototxt-gen check deploy.prototxt --strict"]
 )
 @options.net_argument
-@click.option("--strict", is_flag=True, help="Make unknown fields and unknown layer types errors, not warnings.")
+@click.option("--strict", is_flag=True, help="Make unknown fields, layer types and forms of layers errors.")
 @options.phase_option("all phases of the net")
 @options.stage
 @options.level

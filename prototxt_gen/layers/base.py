@@ -86,6 +86,8 @@ class LayerType:
     """Number of bottoms that the layer takes. Default: exactly one."""
     tops: ClassVar[Arity] = ONE
     """Number of tops that the layer takes. Default: exactly one."""
+    fork_bottoms: ClassVar[Arity | None] = None
+    """Numbers of bottoms below `bottoms` that some fork takes, in a form that is not known here."""
     same_count: ClassVar[bool] = False
     """Whether the layer needs as many tops as bottoms."""
     loss: ClassVar[bool] = False
@@ -220,10 +222,22 @@ class LayerType:
         return shapes
 
     def check_arity(self, layer: Layer) -> None:
-        """Raise NetError if the layer has a wrong number of bottoms or tops."""
+        """Raise NetError if the layer has a wrong number of bottoms or tops.
+
+        Raises UnsupportedError if it has more than the type takes, or a number that `fork_bottoms` allows, since a fork
+        may have such a form of the type.
+        """
         for what, arity, got in (("bottom", self.bottoms, layer.bottoms), ("top", self.tops, layer.tops)):
-            if not arity.allows(len(got)):
-                raise layer.error(f"it takes {arity} {what}{'' if str(arity) == '1' else 's'}, not {len(got)}")
+            if arity.allows(len(got)):
+                continue
+            problem = f"it takes {arity} {what}{'' if str(arity) == '1' else 's'}, not {len(got)}"
+            in_forks = what == "bottom" and self.fork_bottoms is not None and self.fork_bottoms.allows(len(got))
+            if in_forks or len(got) > arity.low:
+                raise UnsupportedError(
+                    f"layer {layer.name!r} ({layer.type}): {problem}; if a fork has this form of the layer, it is not "
+                    "known here"
+                )
+            raise layer.error(problem)
         if self.same_count and len(layer.bottoms) != len(layer.tops):
             raise layer.error(
                 f"it takes as many tops as bottoms; it has {len(layer.bottoms)} bottoms and {len(layer.tops)} tops"

@@ -88,10 +88,24 @@ def _has_unknown_parameters(layer: Layer) -> bool:
 
 def _unknown_field_errors(layer: Layer) -> list[str]:
     return [
-        f"layer {layer.name!r} ({layer.type}): line {extra.line}: {path} is not understood ({extra.reason}); "
-        f"if it does not change what the layer computes, use --ignore-field {extra.name}"
+        f"layer {layer.name!r} ({layer.type}): line {extra.line}: {path} is not understood ({extra.reason})"
+        + ("" if is_repeated_in_forks(extra) else _IGNORE_ADVICE.format(extra.name))
         for path, extra in _unknown_fields(layer)
     ]
+
+
+_IGNORE_ADVICE = "; if it does not change what the layer computes, use --ignore-field {}"
+_REPEATED_IN_FORKS = {
+    "PoolingParameter": ("kernel_size", "stride", "pad", "dilation"),
+    "TransformationParameter": ("resize_param",),
+}
+"""Fields that are repeated in naibaf7/caffe (Pooling) and eric612/MobileNet-YOLO (transform_param), by message."""
+
+
+def is_repeated_in_forks(extra: Extra) -> bool:
+    """Return whether an extra is a field that some fork, but not BVLC's Caffe, takes more than once."""
+    message, _, problem = extra.reason.partition(".")
+    return extra.name in _REPEATED_IN_FORKS.get(message, ()) and problem.endswith("is given more than once")
 
 
 def _joined_errors(net: Net, problems: list[str]) -> str:

@@ -18,6 +18,7 @@ from prototxt_gen.layers.activation.relu6 import ReLU6Parameter
 from prototxt_gen.layers.data.input import InputParameter
 from prototxt_gen.layers.loss.smooth_l1_loss import SmoothL1LossParameter
 from prototxt_gen.layers.normalization.normalize import NormalizeParameter
+from prototxt_gen.layers.vision._convolution_window import DILATION_FIELDS, ConvolutionParameter
 from prototxt_gen.layers.vision.interp import InterpParameter
 from prototxt_gen.layers.vision.pooling import PoolingParameter
 from prototxt_gen.net.dialect_fields import fields_missing_in_dialect
@@ -93,7 +94,7 @@ def to_dialect(net: Net, target: Dialect) -> Net:
         net, _ = merge_batch_norms(net, Weights({}))
     if "Input" not in types:
         net = _with_net_inputs(net)
-    layers = [_with_supported_fields(one, target) for layer in net.layers for one in _supported_layers(layer, types)]
+    layers = [with_supported_fields(one, target) for layer in net.layers for one in _supported_layers(layer, types)]
     converted = net.relinked(layers)
     unsupported = [*_unknown_types(converted, types), *_different_layers(converted, target)]
     unsupported += _unknown_fields(converted, target)
@@ -129,7 +130,7 @@ def _supported_layers(layer: Layer, types: frozenset[str]) -> list[Layer]:
     return replaced if all(one.type in types for one in replaced) else [layer]
 
 
-def _with_supported_fields(layer: Layer, target: Dialect) -> Layer:
+def with_supported_fields(layer: Layer, target: Dialect) -> Layer:
     """Return the layer without fields that the fork lacks if they have their default, and with its name of rounding."""
     params = layer.params
     for name, value in list(params.set_fields()):
@@ -137,8 +138,17 @@ def _with_supported_fields(layer: Layer, target: Dialect) -> Layer:
             lacking = [field for field in lacking_fields(value, name, target) if _is_default(value, field)]
             value = value.replace(**dict.fromkeys(lacking))
             value = _with_supported_rounding(value, target) if isinstance(value, PoolingParameter) else value
+            value = _with_supported_dilation(value, target) if isinstance(value, ConvolutionParameter) else value
             params = params.replace(**{name: value})
     return replace(layer, params=params)
+
+
+def _with_supported_dilation(convolution: ConvolutionParameter, target: Dialect) -> ConvolutionParameter:
+    """Return the parameters with `dilation` in place of another name of it that the fork lacks."""
+    lacking = {*lacking_fields(convolution, "convolution_param", target)} & {*DILATION_FIELDS}
+    if not lacking or convolution.dilation or "dilation" not in target.table["ConvolutionParameter"]:
+        return convolution
+    return convolution.replace(**dict.fromkeys(DILATION_FIELDS), dilation=convolution.dilations)
 
 
 def lacking_fields(params: Message, name: str, target: Dialect) -> list[str]:

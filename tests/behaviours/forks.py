@@ -81,7 +81,8 @@ TYPES = (
 
 REGIONS = (
     B("fork: Proposal", "prob 1 18 4 5; box 1 36 4 5; info 1 4", draws={"prob": probabilities, "box": lambda rng, shape: 0.2 * rng.standard_normal(shape), "info": literal([[64, 80, 1, 1]])},
-      layers="p: Proposal prob box info > rois | proposal_param { feat_stride: 16 min_size: 4 pre_nms_topn: 60 post_nms_topn: 10 nms_thresh: 0.7 ratio: 0.5 ratio: 1 ratio: 2 scale: 1 scale: 2 scale: 4 base_size: 16 anchor_rule: SCALE_OVER_BASE }"),
+      layers="p: Proposal prob box info > rois | proposal_param { feat_stride: 16 min_size: 4 pre_nms_topn: 60 post_nms_topn: 10 nms_thresh: 0.7 ratio: 0.5 ratio: 1 ratio: 2 scale: 1 scale: 2 scale: 4 base_size: 16 anchor_rule: SCALE_OVER_BASE }",
+      caffe_layers="p: Proposal prob box info > rois | proposal_param { feat_stride: 16 min_size: 4 pre_nms_topn: 60 post_nms_topn: 10 nms_thresh: 0.7 ratio: 0.5 ratio: 1 ratio: 2 scale: 1 scale: 2 scale: 4 base_size: 16 }"),
 )  # fmt: skip
 
 BEHAVIOURS = NORMS + TYPES + REGIONS

@@ -8,6 +8,8 @@ from typing import NamedTuple
 import pytest
 
 from prototxt_gen.checks import NetMode, Problem, check_net, check_solver, intended_modes
+from prototxt_gen.common.errors import NetError
+from prototxt_gen.net.lowering_checks import analyse_for_conversion
 from prototxt_gen.net.prototxt_reader import parse_net
 from prototxt_gen.net.solver import read_solver
 from prototxt_gen.text import parse
@@ -109,7 +111,7 @@ CASES = (
          IMAGE + layer("Convolution", "c", "data", "c", CONV) + layer("Convolution", "d", "data", "d", CONV)),
     Case("duplicate-name", "warning", 3, "line 2", IMAGE + RELU + layer("ReLU", "relu", "relu", "again"),
          IMAGE + RELU + layer("ReLU", "other", "relu", "again")),
-    Case("arity", "error", 2, "2 or more bottoms", IMAGE + layer("Eltwise", "e", "data", "e"),
+    Case("arity", "error", 2, "2 bottoms", IMAGE + layer("BatchReindex", "e", "data", "e"),
          IMAGE + layer("Eltwise", "e", "data data", "e")),
     Case("loss-without-label", "error", 2, "no label", IMAGE + layer("SoftmaxWithLoss", "l", "data", "l"),
          IMAGE + layer("Softmax", "l", "data", "l")),
@@ -156,7 +158,7 @@ def test_a_correct_net_has_no_problems() -> None:
 
 
 def test_all_problems_are_reported_at_once() -> None:
-    text = IMAGE + layer("Convoltion", "a", "dta", "a") + layer("Eltwise", "b", "data", "b")
+    text = IMAGE + layer("Convoltion", "a", "dta", "a") + layer("BatchReindex", "b", "data", "b")
     assert {one.code for one in problems(text)} >= {"unknown-type", "dangling-bottom", "arity"}
 
 
@@ -172,8 +174,8 @@ def test_strict_turns_warnings_into_errors() -> None:
 
 
 def test_form_of_messages() -> None:
-    (problem,) = problems(IMAGE + layer("Eltwise", "A/fusion", "data", "e"))
-    assert str(problem) == "line 2: layer 'A/fusion' (Eltwise): it takes 2 or more bottoms, not 1"
+    (problem,) = problems(IMAGE + layer("BatchReindex", "A/fusion", "data", "e"))
+    assert str(problem) == "line 2: layer 'A/fusion' (BatchReindex): it takes 2 bottoms, not 1"
 
 
 def test_problems_name_their_phase() -> None:
@@ -189,6 +191,32 @@ def test_a_phase_without_data_is_not_checked() -> None:
     train = layer("DummyData", "d", "", "data", "include { phase: TRAIN } dummy_data_param { shape { dim: 4 dim: 9 } }")
     assert [run.phase for run in intended_modes(parse_net(train + RELU))] == ["TRAIN"]
     assert intended_modes(parse_net(IMAGE + RELU)) == [NetMode("TEST")]
+
+
+FORMS = (
+    ("more bottoms", layer("InnerProduct", "e", "data data", "e", "inner_product_param { num_output: 3 }")),
+    ("three tops", layer("SoftmaxWithLoss", "e", "data data", "e f g")),
+    ("a top more", layer("SmoothL1Loss", "e", "data data", "e f", "loss_weight: 1 loss_weight: 0")),
+    ("a third bottom", layer("SigmoidCrossEntropyLoss", "e", "data data data", "e")),
+    ("one bottom", layer("Eltwise", "e", "data", "e", "eltwise_param { coeff: -1 }")),
+    ("repeated fields", layer("Pooling", "e", "data", "e", "pooling_param { kernel_size: 2 kernel_size: 3 }")),
+    ("bottoms of a Python class", layer("Python", "e", "data data data data", "e",
+     'python_param { module: "rpn.proposal_layer" layer: "ProposalLayer" param_str: "feat_stride: 16" }')),
+    ("tops of a data layer", layer("AnnotatedData", "e", "", "e f g", "transform_param { "
+     "resize_param { height: 8 width: 8 } resize_param { height: 9 width: 9 } mean_value: [1, 2, 3] } "
+     "data_param { batch_size: 2 }")),
+    ("parameters of another type", layer("VideoData", "e", "", "e f", "image_data_param { show_data: 0 }")),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(("what", "text"), FORMS, ids=[what for what, _ in FORMS])
+def test_unknown_form_of_a_known_type_is_a_warning(what: str, text: str) -> None:
+    found = problems(IMAGE + text)
+    assert "unknown-form" in {one.code for one in found}
+    assert {one.severity for one in found} <= {"warning", "note"}
+    assert "error" in {one.severity for one in problems(IMAGE + text, strict=True)}
+    with pytest.raises(NetError):
+        analyse_for_conversion(parse_net(IMAGE + text).at("TEST"))
 
 
 SOLVER = 'net: "net.prototxt" base_lr: 0.1 lr_policy: "fixed" max_iter: 10 momentum: 0.9\n'
@@ -207,6 +235,7 @@ def solver_problems(folder: Path, text: str, net: str = SOUND) -> list[Problem]:
         ("train-net", 'net: "net.prototxt"', ""),
         ("train-net", "base_lr", 'train_net: "net.prototxt" base_lr'),
         ("lr-policy", '"fixed"', '"fixd"'),
+        ("unknown-form", '"fixed"', '"plateau"'),
         ("lr-policy", 'lr_policy: "fixed"', ""),
         ("lr-policy", '"fixed"', '"step" gamma: 0.1'),
         ("lr-policy", '"fixed"', '"poly"'),

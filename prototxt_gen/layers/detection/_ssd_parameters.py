@@ -47,6 +47,9 @@ class DetectionOutputParameter(Message, field="detection_output_param", number=2
     visualize = boolean(10)
     visualize_threshold = float32(11)
     save_file = string(12)
+    clip = boolean(1013)
+    """Fields of OpenCV: whether boxes are cut to the image, and whether their coordinates are from 0 to 1."""
+    normalized_bbox = boolean(1014, True)
 
 
 class MultiBoxLossParameter(Message, field="multibox_loss_param", number=201):

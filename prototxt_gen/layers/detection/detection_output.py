@@ -98,6 +98,11 @@ class DetectionOutput(LayerType):
 
     def shapes(self, layer: Layer, bottoms: Sequence[Shape]) -> Sequence[Shape]:
         p = layer.get(DetectionOutputParameter)
+        if p.clip or not p.normalized_bbox:
+            raise UnsupportedError(
+                f"layer {layer.name!r} ({layer.type}): clip: true and normalized_bbox: false, which OpenCV has, change "
+                "its result and are not supported"
+            )
         if not p.has("num_classes"):
             raise layer.error("it needs num_classes")
         if p.nms_param.nms_threshold < 0 or not 0 < p.nms_param.eta <= 1:

@@ -56,6 +56,7 @@ class Eltwise(LayerType):
     type = "Eltwise"
     params = (EltwiseParameter,)
     bottoms = Arity(2)
+    fork_bottoms = ONE  # lmb-freiburg/flownet2
     tops = ONE
 
     def shapes(self, layer: Layer, bottoms: Sequence[Shape]) -> Sequence[Shape]:

@@ -42,6 +42,22 @@ class ConvolutionParameter(Message, field="convolution_param", number=106):
     dilation_h = uint32(1017)
     """Fields of yjxiong/caffe, where they are 17 and 18 and `dilation` is 16."""
     dilation_w = uint32(1018)
+    hole = uint32(1019)
+    """Fields of DeepLab v1, where they are 17, 18 and 19: dilation under its first name."""
+    hole_h = uint32(1020)
+    hole_w = uint32(1021)
+
+    @property
+    def dilations(self) -> tuple[int, ...]:
+        """The dilation as it is given, in any of its names: of both axes, of each axis, or not at all."""
+        for stem in ("dilation", "hole"):
+            if self.has(f"{stem}_h") or self.has(f"{stem}_w"):
+                return (getattr(self, f"{stem}_h"), getattr(self, f"{stem}_w"))
+        return self.dilation or ((self.hole,) if self.has("hole") else ())
+
+
+DILATION_FIELDS = ("dilation_h", "dilation_w", "hole", "hole_h", "hole_w")
+"""Names of the dilation in forks."""
 
 
 class Window(NamedTuple):
@@ -107,12 +123,29 @@ def window(layer: Layer, bottom: Shape) -> Window:
         _per_axis(layer, p, "kernel_size", axes, None),
         _per_axis(layer, p, "stride", axes, 1),
         pad,
-        _per_axis(layer, p, "dilation", axes, 1),
+        _dilation(layer, p, axes),
         end,
     )
     if 0 in result.kernel or 0 in result.stride or 0 in result.dilation:
         raise layer.error("kernel, stride and dilation must be at least 1")
     return result
+
+
+def _dilation(layer: Layer, p: ConvolutionParameter, axes: int) -> tuple[int, ...]:
+    """Return the dilation, also under its first name in DeepLab v1, `hole`: k + (k - 1)·(hole - 1) pixels.
+
+    Source of hole: im2col.cpp im2col_cpu and im2col_layer.cpp Im2colLayer::Reshape of DeepLab v1.
+    """
+    holes = [name for name in ("hole", "hole_h", "hole_w") if p.has(name)]
+    if not holes:
+        return _per_axis(layer, p, "dilation", axes, 1)
+    if layer.type not in ("Convolution", "Im2col"):
+        raise UnsupportedError(f"layer {layer.name!r} ({layer.type}): {holes[0]} is supported only in Convolution")
+    if p.dilation or p.has("dilation_h") or p.has("dilation_w"):
+        raise layer.error(f"it has dilation and {holes[0]}, two names of one field")
+    if (len(holes) > 1 and (axes != 2 or holes != ["hole_h", "hole_w"])) or holes in (["hole_h"], ["hole_w"]):
+        raise layer.error("it needs hole, or hole_h and hole_w for two spatial axes")
+    return p.dilations if len(p.dilations) == axes else p.dilations * axes
 
 
 def _pads(layer: Layer, p: ConvolutionParameter, axes: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
