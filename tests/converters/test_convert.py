@@ -165,7 +165,8 @@ def test_a_plain_layer_with_a_loss_weight_stays_without_a_remark() -> None:
 def test_a_python_loss_is_left_out_and_its_head_is_an_output() -> None:
     loss = """layer { name: "dice" type: "Python" bottom: "ip" bottom: "label" top: "dice"
       python_param { module: "losses" layer: "DiceLossLayer" } loss_weight: 1 }"""
-    model = model_of(TRAIN_VAL[: TRAIN_VAL.index('layer { name: "accuracy"')] + loss)
+    body = TRAIN_VAL[: TRAIN_VAL.index('layer { name: "accuracy"')]
+    model = read_net_with_weights(parse_net(body + loss), sane_weights(analyse(parse_net(TRAIN_VAL).at("TEST"))))
     assert [value.blob for value in model.net.outputs] == ["ip"]
     assert any("left out: 'dice' (Python)" in remark for remark in model.remarks)
 
