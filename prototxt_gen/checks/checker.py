@@ -168,7 +168,7 @@ def _solver_net_problems(
     source = str(file.solver.locate(net_field.value)) if isinstance(net_field.value, str) else net_field.name
     if isinstance(net_field.value, str) and not file_exists(file, net_field.value):
         message = f"{net_field.name} {net_field.value!r} does not exist, so it was not checked"
-        yield file.problem(WARNING, "missing-file", net_field.name, message)
+        yield file.problem(ERROR, "missing-file", net_field.name, message)
         return
     try:
         tree = net_field.value if isinstance(net_field.value, tuple) else parse(read_prototxt_bytes(source))

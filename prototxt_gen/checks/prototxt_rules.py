@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from functools import lru_cache
 
 from prototxt_gen import layers
 from prototxt_gen.checks.problem import ERROR, WARNING, NetFile, Problem, file_problem, layer_problem
 from prototxt_gen.common.errors import nearest
+from prototxt_gen.common.misspellings import misspelt_field, misspelt_type
+from prototxt_gen.ir import Layer
 from prototxt_gen.net.blob_conflicts import wrong_field_counts
 from prototxt_gen.net.lowering_checks import is_repeated_in_forks
 from prototxt_gen.schema.message import Extra, Message
@@ -16,33 +18,40 @@ PARAMETERS_OF_ANY_TYPE = frozenset({"transform_param", "loss_param"})
 """Parameters that layers of several types read, in addition to those of their type."""
 
 
-def misfits(message: Message, path: str = "") -> Iterator[tuple[str, Extra, bool]]:
-    """Yield (dotted path, extra, whether the field name is known) for each field that does not fit the schema."""
+def misfits(message: Message, path: str = "") -> Iterator[tuple[str, Extra, Collection[str]]]:
+    """Yield (dotted path, extra, fields of its message) for each field that does not fit the schema."""
     for extra in message.extras:
-        yield path + extra.name, extra, extra.name in message.fields
+        yield path + extra.name, extra, message.fields
     for name, value in message.set_fields():
         for inner in value if isinstance(value, tuple) else (value,):
             if isinstance(inner, Message):
                 yield from misfits(inner, f"{path}{name}.")
 
 
-def misfit_problem(extra: Extra, path: str, known: bool) -> tuple[str, str, str]:
-    """Return severity, code and message of the problem for one field from `misfits`."""
-    if known and is_repeated_in_forks(extra):
+def misfit_problem(extra: Extra, path: str, fields: Collection[str]) -> tuple[str, str, str]:
+    """Return severity, code and message of the problem for one field from `misfits`.
+
+    An unknown field may belong to a fork, so it is a warning; but a misspelt one is an error.
+    """
+    if extra.name in fields and is_repeated_in_forks(extra):
         return WARNING, "unknown-form", f"{path} is given more than once, as in forks where it is a repeated field"
-    if known:
+    if extra.name in fields:
         _, _, reason = extra.reason.partition(f".{extra.name}")
         return ERROR, "bad-value", f"{path}{reason}"
+    meant = misspelt_field(extra.name, fields)
+    if meant:
+        reason, _, _ = extra.reason.partition(";")
+        return ERROR, "unknown-field", f"{path}: {reason}; did you mean {meant!r}?"
     return WARNING, "unknown-field", f"{path}: {extra.reason}"
 
 
 def misfit_fields(file: NetFile) -> Iterator[Problem]:
     """Yield a problem for each unknown field, and for each known field with a wrong value."""
-    for path, extra, known in misfits(file.net.params):
-        yield file_problem(*misfit_problem(extra, path, known), extra.line)
+    for path, extra, fields in misfits(file.net.params):
+        yield file_problem(*misfit_problem(extra, path, fields), extra.line)
     for layer in file.net.layers:
-        for path, extra, known in misfits(layer.params):
-            severity, code, message = misfit_problem(extra, path, known)
+        for path, extra, fields in misfits(layer.params):
+            severity, code, message = misfit_problem(extra, path, fields)
             yield layer_problem(severity, code, layer, message, extra.line)
 
 
@@ -51,7 +60,15 @@ def unknown_types(file: NetFile) -> Iterator[Problem]:
         if not layer.type:
             yield layer_problem(ERROR, "unknown-type", layer, "it has no type")
         elif layers.find_layer_type(layer.type) is None:
-            yield layer_problem(WARNING, "unknown-type", layer, f"the type is not known{_hint(layer.type)}")
+            yield _unknown_type(layer)
+
+
+def _unknown_type(layer: Layer) -> Problem:
+    """Return the problem of an unknown type: a warning, as it may belong to a fork, but an error if it is misspelt."""
+    meant = misspelt_type(layer.type, layers.all_layer_types())
+    if meant:
+        return layer_problem(ERROR, "unknown-type", layer, f"the type is not known; did you mean {meant!r}?")
+    return layer_problem(WARNING, "unknown-type", layer, f"the type is not known{_hint(layer.type)}")
 
 
 @lru_cache(maxsize=1024)

@@ -29,8 +29,8 @@ _TRAIN_NETS = ("net", "net_param", "train_net", "train_net_param")
 
 
 def check_fields(file: SolverFile) -> Iterator[Problem]:
-    for path, extra, known in misfits(file.solver.params):
-        yield file_problem(*misfit_problem(extra, path, known), extra.line)
+    for path, extra, fields in misfits(file.solver.params):
+        yield file_problem(*misfit_problem(extra, path, fields), extra.line)
 
 
 def check_train_net(file: SolverFile) -> Iterator[Problem]:
@@ -125,18 +125,45 @@ def check_type(file: SolverFile) -> Iterator[Problem]:
 
 
 def check_files(file: SolverFile) -> Iterator[Problem]:
-    """Yield a problem for each file of the solver that exists neither from the working folder nor beside the solver."""
-    named = [("weights", path) for text in file.get("weights") for path in text.split(",")]
-    if file.get("snapshot") and file.has("snapshot_prefix"):
-        named.append(("snapshot_prefix", str(Path(file.get("snapshot_prefix")).parent)))
-    for name, path in named:
-        if not file_exists(file, path.strip()):
-            description = "the folder for snapshots" if name == "snapshot_prefix" else "the weights file"
-            yield file.problem(WARNING, "missing-file", name, f"{description}, {path.strip()!r}, does not exist")
+    """Yield problems with the files of the solver: missing ones, and those that exist twice (see `files_beside`)."""
+    named = [(name, path) for name in ("net", "train_net") if file.has(name) for path in (file.get(name),)]
+    named += [("test_net", path) for path in file.get("test_net")]
+    weights = [("weights", path.strip()) for text in file.get("weights") for path in text.split(",")]
+    for name, path in weights:
+        if not file_exists(file, path):
+            message = f"the weights file, {path!r}, does not exist"
+            yield file.problem(WARNING, "missing-file", name, message)
+    for name, path in (*named, *weights):
+        for message in files_beside(file, name, path):
+            yield file.problem(WARNING, "two-files", name, message)
+
+
+def check_snapshot_prefix(file: SolverFile) -> Iterator[Problem]:
+    """Yield problems with the folder of the snapshots.
+
+    Source: src/caffe/solver.cpp Solver::CheckSnapshotWritePermissions, which refuses a folder that does not exist.
+    """
+    prefix = file.get("snapshot_prefix")
+    if prefix.startswith("~"):
+        message = f"snapshot_prefix {prefix!r}: Caffe does not replace ~ by the home folder; write the whole path"
+        yield file.problem(ERROR, "home-folder", "snapshot_prefix", message)
+    elif file.get("snapshot") and prefix and not file_exists(file, str(Path(prefix).parent)):
+        message = f"the folder for snapshots, {str(Path(prefix).parent)!r}, does not exist"
+        yield file.problem(WARNING, "missing-folder", "snapshot_prefix", message)
+
+
+def files_beside(file: SolverFile, field: str, name: str) -> Iterator[str]:
+    """Yield a sentence if a relative path names two files, one from the working folder and one beside the solver."""
+    try:
+        other = file.solver.file_not_used(name)
+    except (OSError, ValueError):
+        return  # too long for a path, or with a NUL byte
+    if other is not None:
+        yield f"{field} {name!r} is read from the working folder, as in Caffe; {str(other)!r} is another file, not used"
 
 
 def missing_data_files(file: SolverFile, net: Net) -> Iterator[Problem]:
-    """Yield a problem for each data source or mean file that a net names and that does not exist."""
+    """Yield a problem for each data source or mean file that a net names and that does not exist, or exists twice."""
     for layer in net.layers:
         layer_type = layers.find_layer_type(layer.type)
         transform = layer.get(TransformationParameter)
@@ -147,6 +174,8 @@ def missing_data_files(file: SolverFile, net: Net) -> Iterator[Problem]:
         for name, path in named:
             if not file_exists(file, path):
                 yield layer_problem(WARNING, "missing-file", layer, f"{name} {path!r} does not exist")
+            for message in files_beside(file, name, path):
+                yield layer_problem(WARNING, "two-files", layer, message)
 
 
 def file_exists(file: SolverFile, name: str) -> bool:
@@ -166,4 +195,5 @@ SOLVER_RULES = (
     check_iteration_counts,
     check_type,
     check_files,
+    check_snapshot_prefix,
 )

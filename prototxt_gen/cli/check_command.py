@@ -71,22 +71,12 @@ def check(
 
 def _echo(path: Path, found: Sequence[Problem]) -> None:
     """Print each problem once, with the number of layers that have it."""
-    from prototxt_gen.checks import NOTE
+    from prototxt_gen.checks.problem_lines import problem_lines
 
-    groups: dict[tuple[str, ...], list[Problem]] = {}
-    for one in found:
-        phase = "" if one.severity == NOTE else one.phase
-        groups.setdefault((one.severity, one.code, one.type, one.message, phase, one.source), []).append(one)
-    for same in groups.values():
-        others = f" (and {len(same) - 1:,} more like it)" if len(same) > 1 else ""
-        click.echo(f"{same[0].severity}: {_file_of(same[0], path)}{safe(str(same[0]))}{others}")
+    for line in problem_lines(found, path):
+        click.echo(line)
     counts = Counter(one.severity for one in found)
     click.echo(f"{safe(str(path))}: {_count(counts['error'], 'error')}, {_count(counts['warning'], 'warning')}")
-
-
-def _file_of(problem: Problem, path: Path) -> str:
-    """Return the file that a problem is in, if it is not the one that was checked."""
-    return f"{safe(problem.source)}: " if problem.source not in ("", str(path)) else ""
 
 
 def _count(number: int, noun: str) -> str:

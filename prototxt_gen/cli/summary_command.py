@@ -64,8 +64,19 @@ def summary(
         done = analysed(net_in_phase(read, phase, stages, level))
         echo_json({"phase": phase} | _as_data(done)) if as_json else _echo(done, f"phase {phase}")
     else:
+        _echo_files_not_used(read)
         nets = [(where, analysed(one) if not isinstance(one, str) else one) for where, one in _nets(read, phase)]
         _echo_solver_json(read, nets) if as_json else _echo_solver(read, nets)
+
+
+def _echo_files_not_used(solver: Solver) -> None:
+    """Print a warning for each file of the solver that exists in the working folder and beside the solver."""
+    from prototxt_gen.checks.problem import SolverFile
+    from prototxt_gen.checks.solver_rules import check_files
+
+    for problem in check_files(SolverFile(solver)):
+        if problem.code == "two-files":
+            click.echo(safe(f"warning: {problem}"), err=True)
 
 
 def _nets(solver: Solver, phase: str | None) -> Iterator[tuple[str, Net | str]]:

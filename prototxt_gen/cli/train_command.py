@@ -90,5 +90,6 @@ def train(context: click.Context, /, solver: Path | None, output: Path | None, *
 
 def _summary(outcome: TrainingOutcome) -> Iterator[str]:
     yield f"{'stopped at' if outcome.exit_code else 'trained to'} iteration {outcome.iteration}"
-    yield from (f"{name}: {value:.6g}" for name, value in outcome.scores.items())
+    when = "" if outcome.tested_at in (None, outcome.iteration) else f" (at iteration {outcome.tested_at})"
+    yield from (f"{name}: {value:.6g}{when}" for name, value in outcome.scores.items())
     yield from (str(path) for path in (outcome.state, *outcome.curves) if path)

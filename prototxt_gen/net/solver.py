@@ -85,12 +85,23 @@ class Solver:
     def _read_net(self, field: Field) -> Net:
         if isinstance(field.value, tuple):
             return _net_of_tree(field.value, f"{self.source}, {field.name}")
-        return read_net(self.locate(str(field.value)))
+        path = self.locate(str(field.value))
+        if not path.exists():
+            raise PrototxtError(
+                f"{self.source}: {field.name} {field.value!r} does not exist, neither in the working folder nor "
+                "beside the solver"
+            )
+        return read_net(path)
 
     def locate(self, name: str) -> Path:
         """Return the path of a file that the solver names, from the working folder or else from the solver's folder."""
         beside = Path(self.source).parent / name
         return beside if not Path(name).exists() and beside.exists() else Path(name)
+
+    def file_not_used(self, name: str) -> Path | None:
+        """Return the file beside the solver if `locate` returns another one, in the working folder; else None."""
+        used, beside = Path(name), Path(self.source).parent / name
+        return beside if used.exists() and beside.exists() and not used.samefile(beside) else None
 
     def _in_state(self, net: Net, state: NetState, phase: str) -> Net:
         """Return the net in a state: the solver's `state` overrules the net's own, which overrules `phase`."""

@@ -72,7 +72,10 @@ class Step:
 
 
 class Backend(Protocol):
-    """A solver and its nets, ready to train. All methods raise PrototxtGenError for every kind of failure."""
+    """A solver and its nets, ready to train. All methods raise PrototxtGenError for every kind of failure.
+
+    A backend may have an attribute `warnings`, sentences for the user about what it does otherwise than requested.
+    """
 
     @property
     def iteration(self) -> int:

@@ -79,17 +79,30 @@ class Hardware:
         return self.channels_last and tensor.dim() == 4
 
 
+def missing_gpu_warnings(solver: Solver, settings: Settings, device: torch.device) -> list[str]:
+    """Return a warning if the solver has `solver_mode: GPU` but, as there is no GPU, the run is on the CPU."""
+    wants_gpu = solver.params.has("solver_mode") and solver.params.solver_mode == "GPU"
+    if settings.gpu is not None or not wants_gpu or device.type != "cpu":
+        return []
+    return [f"solver_mode: GPU, but PyTorch {torch.__version__} sees no GPU: the net is trained on the CPU"]
+
+
 def _device(solver: Solver, gpu: int | None) -> torch.device:
     """Return the requested GPU (below 0: the CPU).
 
-    Default: the GPU of this process's LOCAL_RANK, but the CPU if there is no GPU or the solver has `solver_mode: CPU`.
+    Default: the GPU of this process's LOCAL_RANK, or else of the solver's device_id, but the CPU if there is no GPU or
+    the solver has `solver_mode: CPU`.
     """
     gpu_count = torch.cuda.device_count()
     if gpu is None:
         solver_wants_cpu = solver.params.has("solver_mode") and solver.params.solver_mode == "CPU"
-        gpu = int(os.environ.get("LOCAL_RANK", "0")) if gpu_count and not solver_wants_cpu else -1
+        gpu = _default_gpu(solver) if gpu_count and not solver_wants_cpu else -1
     elif int(os.environ.get("LOCAL_WORLD_SIZE", "1")) > 1:
         raise PrototxtGenError("several processes train on one GPU each, chosen by their rank: leave out --gpu")
-    elif gpu >= gpu_count:
+    if gpu >= gpu_count:
         raise RuntimeMissingError(f"there is no GPU {gpu}: PyTorch {torch.__version__} sees {gpu_count}")
     return torch.device("cuda", gpu) if gpu >= 0 else torch.device("cpu")
+
+
+def _default_gpu(solver: Solver) -> int:
+    return int(os.environ.get("LOCAL_RANK", solver.params.device_id))

@@ -41,6 +41,7 @@ class PycaffeBackend:
         self.solver, self.settings = solver, settings
         self.seed = settings.run_seed(solver)
         self.net, self.test_nets = solver.read_train_net(), solver.read_test_nets()
+        self.warnings = _cpu_warnings(solver, settings)
         self.policy = LearningRatePolicy(solver.params)
         self._iteration = 0
         self._temporary_folder = tempfile.TemporaryDirectory(prefix="prototxt-gen-caffe-", ignore_cleanup_errors=True)
@@ -177,6 +178,13 @@ class PycaffeBackend:
         if hasattr(self, "child"):
             self.child.close()
         self._temporary_folder.cleanup()
+
+
+def _cpu_warnings(solver: Solver, settings: Settings) -> list[str]:
+    """Return a warning if the solver has `solver_mode: GPU`, which this backend does only with --gpu."""
+    if settings.gpu is None and solver.params.has("solver_mode") and solver.params.solver_mode == "GPU":
+        return ["solver_mode: GPU, but backend pycaffe trains on the CPU unless --gpu N is given"]
+    return []
 
 
 def _values_by_name(outputs: Mapping[str, Any]) -> dict[str, float]:

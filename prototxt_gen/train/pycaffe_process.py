@@ -27,11 +27,7 @@ class TrainingSession:
         from prototxt_gen.train.pycaffe_layers import LossMeter
 
         self.caffe: Any = caffe
-        if request["gpu"] is None:
-            caffe.set_mode_cpu()
-        else:
-            caffe.set_device(request["gpu"])
-            caffe.set_mode_gpu()
+        self._choose_device(request["gpu"])
         self.solver: Any = caffe.get_solver(request["solver"])
         self.net: Any = self.solver.net
         self.test_nets: list[Any] = [caffe.Net(path, caffe.TEST) for path in request["tests"]]
@@ -40,6 +36,17 @@ class TrainingSession:
         self.loss_blobs = [(blob, weight) for blob, weight in pairs if weight]
         self.loss = 0.0
         LossMeter.on_forward = staticmethod(self._add_loss)
+
+    def _choose_device(self, gpu: int | None) -> None:
+        """Select the GPU, or the CPU if it is None. Raises RuntimeError if this Caffe has no GPUs."""
+        if gpu is None:
+            self.caffe.set_mode_cpu()
+            return
+        try:
+            self.caffe.set_device(gpu)
+            self.caffe.set_mode_gpu()
+        except Exception as error:
+            raise RuntimeError(f"--gpu {gpu}: {error}") from None
 
     def _add_loss(self) -> None:
         """Add the loss of one batch. Source: src/caffe/net.cpp Net::ForwardFromTo, include/caffe/layer.hpp."""

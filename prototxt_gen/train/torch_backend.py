@@ -30,7 +30,7 @@ from prototxt_gen.runtime.torch_net import TorchNet
 from prototxt_gen.schema.dialect import DIALECTS
 from prototxt_gen.train.backend import Settings, Step
 from prototxt_gen.train.conv_gradients import sum_filter_gradients_as_caffe
-from prototxt_gen.train.device import Hardware
+from prototxt_gen.train.device import Hardware, missing_gpu_warnings
 from prototxt_gen.train.distributed import Processes, use_global_batch_statistics
 from prototxt_gen.train.input_feed import BatchFunction, FeedContext, InputFeed
 from prototxt_gen.train.learned_parameters import (
@@ -73,6 +73,7 @@ class TorchBackend:
         self.solver, self.params, self.seed = solver, solver.params, settings.run_seed(solver)
         self.policy, self.bn_statistic = LearningRatePolicy(self.params), settings.bn_statistic
         self.hardware = replace(Hardware.of(solver, settings), channels_last=channels_last)
+        self.warnings = missing_gpu_warnings(solver, settings, self.hardware.device)
         self.processes = Processes(self.hardware.device)
         self._iteration = 0
         self._feeds: list[InputFeed] = []

@@ -21,11 +21,15 @@ from prototxt_gen.train.snapshots import Snapshots
 
 @dataclass
 class TrainingOutcome:
-    """The end of a run: number of updates, last solver state, last test scores, exit code, and the curve's files."""
+    """The end of a run: number of updates, last solver state, last test scores, exit code, and the curve's files.
+
+    `tested_at` is the number of updates before the test that gave the scores, None if nothing was tested.
+    """
 
     iteration: int
     state: Path | None = None
     scores: Mapping[str, float] = field(default_factory=dict)
+    tested_at: int | None = None
     exit_code: int = 0
     curves: list[Path] = field(default_factory=list)
 
@@ -126,4 +130,5 @@ def _test_if_due(
             with stop.interruptible():
                 results = backend.test()
             outcome.scores = keeper.test_done(backend.iteration, results)
+            outcome.tested_at = backend.iteration
         stop.agree()

@@ -10,16 +10,12 @@ from pathlib import Path
 
 import click
 
-from prototxt_gen.analysis import analyse
-from prototxt_gen.checks import ERROR, check_solver
-from prototxt_gen.common.errors import NetError, PrototxtGenError
-from prototxt_gen.ir import Net, Shape
+from prototxt_gen.common.errors import PrototxtGenError
 from prototxt_gen.net.fork_rules import ForkRules
-from prototxt_gen.net.phase_rules import is_loss
 from prototxt_gen.net.solver import Solver, read_solver
-from prototxt_gen.train import memory_estimate, progress_display
+from prototxt_gen.train import progress_display
 from prototxt_gen.train.backend import Backend, Settings, create
-from prototxt_gen.train.data_shapes import batch_size, data_shapes
+from prototxt_gen.train.run_checks import check_run
 from prototxt_gen.train.run_records import RunRecorder
 from prototxt_gen.train.schedule import Schedule
 from prototxt_gen.train.snapshots import Snapshots
@@ -67,8 +63,10 @@ def run(job: TrainingJob) -> TrainingOutcome:
     solver = job.solver_with_overrides()
     snapshots = Snapshots.of(solver, job.out)
     state = _state_to_resume(job, snapshots)
-    images = _check_run(solver, job)
+    images = check_run(solver, job.backend, job.settings, job.out, _echo)
     with _backend(job, solver) as backend:
+        for warning in getattr(backend, "warnings", ()):
+            _echo(f"warning: {warning}")
         _load_start(job, solver, backend, state)
         if state is None and is_first_process():
             _set_aside(snapshots)
@@ -106,39 +104,6 @@ def _set_aside(snapshots: Snapshots) -> None:
     aside = snapshots.move_earlier_run_aside()
     if aside:
         _echo(f"the files of an earlier run are now in {aside}")
-
-
-def _check_run(solver: Solver, job: TrainingJob) -> int:
-    """Check solver, nets and data, print the memory estimate, and return the number of images per iteration."""
-    shapes: dict[str, dict[str, Shape]] = {}
-
-    def shapes_of(net: Net) -> dict[str, Shape]:
-        key = repr([layer.name for layer in net.layers])
-        if key not in shapes:
-            shapes[key] = data_shapes(net, solver.locate)
-        return shapes[key]
-
-    net, tests = solver.read_train_net(), solver.read_test_nets()
-    problems = check_solver(solver, input_shapes=shapes_of)
-    faults = [problem for problem in problems if problem.severity == ERROR]
-    if faults:
-        raise PrototxtGenError("\n  ".join([f"{solver.source} cannot be trained:", *map(_with_source, faults)]))
-    for problem in problems:
-        if problem.code == "unknown-field":
-            _echo(f"warning: {problem.source or solver.source}: {problem}")
-    if not any(map(is_loss, net.layers)):
-        raise NetError(f"{net.source or net.name}: it has no loss in phase TRAIN, so there is nothing to train")
-    batch = batch_size(net, shapes_of(net))
-    analyses = [analyse(each, shapes_of(each)) for each in (net, *tests)]
-    estimate = memory_estimate.estimate_memory(analyses[0], analyses[1:], solver.type, batch)
-    if job.settings.gpu is None and batch:
-        _echo(estimate.sentence(memory_estimate.free_memory()))
-    return batch * solver.params.iter_size
-
-
-def _with_source(problem: object) -> str:
-    source = getattr(problem, "source", "")
-    return f"{source}: {problem}" if source else str(problem)
 
 
 @contextmanager

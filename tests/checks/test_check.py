@@ -82,11 +82,15 @@ CASES = (
     Case("bad-value", "error", 2, "more than once",
          IMAGE + layer("Convolution", "c", "data", "c", ONE.replace("{", "{ num_output: 2")),
          IMAGE + layer("Convolution", "c", "data", "c", ONE)),
-    Case("unknown-field", "warning", 2, "did you mean 'kernel_size'",
+    Case("unknown-field", "warning", 2, "no field 'kernel_radius'",
+         IMAGE + layer("Convolution", "c", "data", "c", ONE.replace("}", "kernel_radius: 1 }")),
+         IMAGE + layer("Convolution", "c", "data", "c", "convolution_param { num_output: 1 kernel_size: 1 }")),
+    Case("unknown-field", "error", 2, "did you mean 'kernel_size'",
          IMAGE + layer("Convolution", "c", "data", "c", "convolution_param { num_output: 1 kernal_size: 1 }"),
          IMAGE + layer("Convolution", "c", "data", "c", "convolution_param { num_output: 1 kernel_size: 1 }")),
-    Case("unknown-type", "warning", 2, "did you mean 'Convolution'", IMAGE + layer("Convoltion", "c", "data", "c"),
+    Case("unknown-type", "error", 2, "did you mean 'Convolution'", IMAGE + layer("Convoltion", "c", "data", "c"),
          IMAGE + RELU),
+    Case("unknown-type", "warning", 2, "not known", IMAGE + layer("ConvolutionLocal", "c", "data", "c"), IMAGE + RELU),
     Case("unknown-type", "error", 2, "no type", IMAGE + layer("", "c", "data", "c"), IMAGE + RELU),
     Case("foreign-parameter", "warning", 2, "pooling_param",
          IMAGE + layer("ReLU", "r", "data", "r", "pooling_param { kernel_size: 2 }"), IMAGE + RELU),
@@ -168,7 +172,7 @@ def test_only_root_causes_are_reported() -> None:
 
 
 def test_strict_turns_warnings_into_errors() -> None:
-    text = IMAGE + layer("Convoltion", "c", "data", "c", "foo: 1")
+    text = IMAGE + layer("NoSuchType", "c", "data", "c", "foo: 1")
     assert {one.severity for one in problems(text)} == {"warning"}
     assert {one.severity for one in problems(text, strict=True)} == {"error"}
 
@@ -255,10 +259,11 @@ def solver_problems(folder: Path, text: str, net: str = SOUND) -> list[Problem]:
         ("regularization", "max_iter", 'regularization_type: "L3" max_iter'),
         ("count", "max_iter", "iter_size: 0 max_iter"),
         ("unknown-field", "max_iter", "max_itr: 1 max_iter"),
+        ("home-folder", "max_iter", 'snapshot_prefix: "~/x" max_iter'),
         ("bad-value", "max_iter", "solver_mode: TPU max_iter"),
         ("missing-file", "net.prototxt", "none.prototxt"),
         ("missing-file", "max_iter", 'weights: "a.caffemodel" max_iter'),
-        ("missing-file", "max_iter", 'snapshot: 5 snapshot_prefix: "nowhere/x" max_iter'),
+        ("missing-folder", "max_iter", 'snapshot: 5 snapshot_prefix: "nowhere/x" max_iter'),
     ],
 )
 def test_solver_rule(tmp_path: Path, code: str, old: str, new: str) -> None:

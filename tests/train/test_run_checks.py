@@ -1,0 +1,117 @@
+"""What `train` tells the user before and after training, beside errors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner, Result
+
+from prototxt_gen.cli import cli
+from tests.support import train_support as small
+
+BACKENDS = ("torch", pytest.param("pycaffe", marks=pytest.mark.caffe))
+
+
+def _run(*words: str, status: int = 0) -> Result:
+    result = CliRunner().invoke(cli, list(words), catch_exceptions=False)
+    assert result.exit_code == status, result.output
+    return result
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the working folder with a valid data set, net and solver."""
+    monkeypatch.chdir(small.folder(tmp_path, small.PLAIN))
+    return tmp_path
+
+
+def _solver(here: Path, more: str, name: str = "solver.prototxt") -> None:
+    (here / name).write_text(f"{small.SOLVER} {more}")
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_gpu_mode_without_gpu(here: Path, backend: str) -> None:
+    _solver(here, "solver_mode: GPU debug_info: true")
+    words = ("train", "solver.prototxt", "--workers", "0", "--max-iter", "1", "--backend", backend)
+    result = _run(*words)
+    if backend == "pycaffe" or not torch.cuda.is_available():
+        assert "warning: solver_mode: GPU, but " in result.stderr
+    assert "warning: solver.prototxt: debug_info has no effect" in result.stderr
+    _solver(here, "")
+    quiet = _run(*words, "--restart").stderr
+    assert "solver_mode" not in quiet
+    assert "debug_info" not in quiet
+
+
+@pytest.mark.caffe
+def test_gpu_of_a_caffe_without_gpus(here: Path) -> None:
+    result = _run("train", "solver.prototxt", "--workers", "0", "--backend", "pycaffe", "--gpu", "0", status=1)
+    assert "--gpu 0: " in result.stderr.splitlines()[-1]
+
+
+def test_net_with_debug_info(here: Path) -> None:
+    (here / "net.prototxt").write_text(f"debug_info: true {small.PLAIN}")
+    assert "warning: net.prototxt: debug_info has no effect" in _run(*_TRAIN).stderr
+
+
+_TRAIN = ("train", "solver.prototxt", "--workers", "0", "--max-iter", "1")
+
+
+def test_warnings_of_check_are_printed(here: Path) -> None:
+    _solver(here, "")
+    (here / "net.prototxt").write_text(small.PLAIN.replace('weight_filler { type: "xavier" }', "", 1))
+    warnings = [
+        line for line in _run("check", "solver.prototxt", status=0).stdout.splitlines() if "no weight_f" in line
+    ]
+    assert warnings == [line for line in _run(*_TRAIN).stderr.splitlines() if "no weight_f" in line]
+    assert len(warnings) == 1
+    solver = small.SOLVER.replace('"multistep" gamma: 0.5 stepvalue: 12', '"fixed" stepvalue: 12')
+    (here / "solver.prototxt").write_text(solver)
+    assert "warning: solver.prototxt: line 3: only lr_policy 'multistep' uses stepvalue" in _run(
+        *_TRAIN, "--restart"
+    ).stderr  # fmt: skip
+
+
+def test_score_of_an_earlier_iteration_says_so(here: Path) -> None:
+    lines = _run("train", "solver.prototxt", "--workers", "0", "--max-iter", "11").stdout.splitlines()
+    assert [line.endswith(" (at iteration 10)") for line in lines if line.startswith("test/")] == [True, True]
+    lines = _run("train", "solver.prototxt", "--workers", "0", "--max-iter", "10", "--restart").stdout.splitlines()
+    assert [line.endswith(")") for line in lines if line.startswith("test/")] == [False, False]
+
+
+def test_snapshot_prefix_below_home_is_no_error_with_output(here: Path) -> None:
+    (here / "solver.prototxt").write_text(small.SOLVER.replace("out/small", "~/small"))
+    assert "does not replace ~" in _run(*_TRAIN, status=1).stderr
+    assert not (here / "~").exists()
+    _run(*_TRAIN, "--output", "out")
+    assert (here / "out" / "small_iter_1.caffemodel").exists()
+
+
+def test_two_nets_of_one_name(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The working folder has another net.prototxt and weights file than the solver's folder."""
+    other = here / "other"
+    other.mkdir()
+    (other / "net.prototxt").write_text(small.PLAIN.replace('"set"', f'"{here}/set"').replace("small", "other"))
+    _solver(here, "")
+    monkeypatch.chdir(other)
+    used = "net 'net.prototxt' is read from the working folder, as in Caffe; '../net.prototxt' is another file"
+    for words in (("check",), ("summary",), ("train", "--workers", "0", "--max-iter", "1", "--output", "out")):
+        result = _run(words[0], "../solver.prototxt", *words[1:])
+        assert used in result.output
+    assert "\nnet: net.prototxt\n" in result.stderr
+    (other / "net.prototxt").unlink()
+    result = _run("train", "../solver.prototxt", "--workers", "0", "--max-iter", "0", "--output", "out2")
+    assert "is read from the working folder" not in result.stderr
+    assert "net: ../net.prototxt\n" in result.stderr
+
+
+def test_one_net_in_working_folder_is_no_warning(here: Path) -> None:
+    assert "working folder" not in _run("check", "solver.prototxt").output
+    assert "working folder" not in _run("check", str(here / "solver.prototxt")).output
+
+
+def test_check_of_a_solver_without_its_net(here: Path) -> None:
+    (here / "net.prototxt").unlink()
+    assert "error: line 2: net 'net.prototxt' does not exist" in _run("check", "solver.prototxt", status=1).stdout
