@@ -9,6 +9,7 @@ from typing import NamedTuple
 from prototxt_gen.analysis import analyse
 from prototxt_gen.checks.blob_rules import BLOB_RULES
 from prototxt_gen.checks.fork_rules import FORK_RULES
+from prototxt_gen.checks.filler_rules import FILLER_RULES
 from prototxt_gen.checks.in_place_rules import IN_PLACE_RULES
 from prototxt_gen.checks.problem import ERROR, NOTE, WARNING, NetFile, PhaseNet, Problem, SolverFile, file_problem
 from prototxt_gen.checks.prototxt_rules import PROTOTXT_RULES
@@ -92,7 +93,7 @@ def _without_conflicting_rules(layer: Layer) -> Layer:
 
 
 def _prototxt_problems(file: NetFile) -> Iterator[Problem]:
-    for rule in PROTOTXT_RULES:
+    for rule in (*PROTOTXT_RULES, *FILLER_RULES):
         yield from rule(file)
 
 

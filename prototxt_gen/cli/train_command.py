@@ -69,9 +69,10 @@ backend_options = options.option_group(
 def train(context: click.Context, /, solver: Path | None, output: Path | None, **given: Any) -> None:
     """Train the net of SOLVER, a solver.prototxt.
 
-    Writes snapshots (.caffemodel and .solverstate, which Caffe and both backends can resume from), metrics.csv,
-    TensorBoard events and a plot. Ctrl-C or SIGTERM: the iteration ends and a snapshot is written; --resume then
-    continues to the same weights as an unbroken run.
+    Writes snapshots (.caffemodel and .solverstate, which Caffe and both backends can resume from), and beside them
+    NAME_metrics.csv, NAME_events (TensorBoard) and NAME_curve.png and .svg, where NAME is the end of snapshot_prefix.
+    Ctrl-C or SIGTERM: the iteration ends and a snapshot is written; --resume then continues to the same weights as an
+    unbroken run.
     """
     from prototxt_gen.train.backend import Settings
     from prototxt_gen.train.training_run import TrainingJob, is_first_process, run

@@ -57,7 +57,7 @@ def _template_context(
 ) -> dict[str, Any]:
     net = read_net(results.net / "deploy.prototxt")
     analysis = analyse(net)
-    rows = list(metrics_csv.read_metrics(trained.folder / "metrics.csv"))
+    rows = list(metrics_csv.read_metrics(trained.metrics))
     return {
         "net": net.name,
         "layers": len(net.layers),

@@ -30,9 +30,9 @@ class DemoData:
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """The result of training: the folder with metrics.csv, the weights file, iterations and seconds."""
+    """The result of training: the table of metrics, the weights file, iterations and seconds."""
 
-    folder: Path
+    metrics: Path
     weights: Path
     iterations: int
     seconds: float

@@ -12,7 +12,7 @@ from typing import Any
 
 from prototxt_gen.common import files
 from prototxt_gen.common.optional_packages import need
-from prototxt_gen.demo import demo_images, steps
+from prototxt_gen.demo import demo_images, steps, train_step
 from prototxt_gen.demo.results import DemoResults
 from prototxt_gen.demo.steps import Progress
 from prototxt_gen.demo.zoo_check import check_zoo
@@ -90,7 +90,7 @@ def run_demo(options: DemoOptions) -> DemoResults:
 
 def _train_and_test(options: DemoOptions, results: DemoResults, timer: _StepTimer) -> None:
     with timer.step("train", f"train the net, {options.iterations:,} iterations with {options.backend}"):
-        trained = results.trained = steps.train(results.net, options.backend, options.force)
+        trained = results.trained = train_step.train(results.net, options.backend, options.force)
     subject = steps.read_trained_net(results.net, trained)
     samples = steps.make_test_samples(results.net, results.sets, subject)
     with timer.step("convert", "convert the net to ONNX and PyTorch"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -101,20 +100,6 @@ def solver_changes(sets: DemoData, iterations: int) -> dict[str, Any]:
         "random_seed": SEED,
         "solver_mode": "CPU",
     }
-
-
-def train(net: Path, backend: str, force: bool) -> TrainingResult:
-    """Train the net in folder `net` with its solver. Raises PrototxtGenError if training is stopped."""
-    from prototxt_gen.train.backend import Settings
-    from prototxt_gen.train.snapshots import weights_of_state
-    from prototxt_gen.train.training_run import TrainingJob, run
-
-    started = time.monotonic()
-    out = net / "snapshots"
-    outcome = run(TrainingJob(net / "solver.prototxt", backend, out, restart=force, settings=Settings(workers=0)))
-    if outcome.exit_code or outcome.state is None:
-        raise PrototxtGenError(f"training was stopped at iteration {outcome.iteration}, so there is no report")
-    return TrainingResult(out, weights_of_state(outcome.state), outcome.iteration, time.monotonic() - started)
 
 
 def read_trained_net(net: Path, trained: TrainingResult) -> NetWithWeights:

@@ -16,8 +16,8 @@ _MAX_POINTS, _SMOOTHED_POINTS = 1500, 100
 Points = tuple[Sequence[float], Sequence[float]]
 
 
-def draw_curve(table: Path, folder: Path, title: str = "") -> list[Path]:
-    """Draw `curve.png` and `curve.svg` from a metrics.csv and return their paths; return [] if it has no losses.
+def draw_curve(table: Path, pictures: Sequence[Path], title: str = "") -> list[Path]:
+    """Draw the curve of a table of metrics into .png and .svg files; return their paths, or [] if it has no losses.
 
     Raises ImportError if matplotlib is not installed.
     """
@@ -37,7 +37,7 @@ def draw_curve(table: Path, folder: Path, title: str = "") -> list[Path]:
         if scores:
             _draw_panel(axes[1], scores)
         axes[-1].set_xlabel("iteration")
-        return [_save(figure, folder / f"curve.{extension}") for extension in ("png", "svg")]
+        return [_save(figure, picture) for picture in pictures]
 
 
 def _drawn_columns(rows: Iterable[metrics_csv.Row]) -> list[str]:

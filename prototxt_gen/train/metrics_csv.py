@@ -1,4 +1,4 @@
-"""metrics.csv: one row per iteration, readable during training, and continued by a resumed run."""
+"""The table of metrics, a CSV file: one row per iteration, readable during training, and continued by a resumed run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The records of a training run: metrics.csv, TensorBoard events, and the loss curve at the end."""
+"""The records of a training run: a table of metrics, TensorBoard events, and the loss curve at the end."""
 
 from __future__ import annotations
 
@@ -12,26 +12,30 @@ import click
 from prototxt_gen.train import loss_curve
 from prototxt_gen.train.backend import Step
 from prototxt_gen.train.metrics_csv import MetricsTable
+from prototxt_gen.train.run_record_names import run_record_names
 from prototxt_gen.train.schedule import Schedule
 from prototxt_gen.train.tensorboard_events import open_event_file
 
 
 class RunRecorder:
-    """Writes the records into `folder`. Rows of an earlier run from iteration `first` on are removed."""
+    """Writes the records into `folder`, with names that begin with `name`, which is also the title of the curve.
 
-    def __init__(self, folder: Path, first: int, schedule: Schedule, title: str = "") -> None:
+    Rows that an earlier run of this name wrote from iteration `first` on are removed.
+    """
+
+    def __init__(self, folder: Path, name: str, first: int, schedule: Schedule) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self._table = MetricsTable(folder / "metrics.csv", first)
-        self._events = open_event_file(folder, first)
+        self.name, self._names = name, run_record_names(name)
+        self._table = MetricsTable(folder / self._names.metrics, first)
+        self._events = open_event_file(folder / self._names.events, first)
         self._event_interval = max(1, schedule.display)
         self._losses: deque[float] = deque(maxlen=schedule.average_loss)
         self._tested: tuple[int, Mapping[str, float]] | None = None
-        self.title = title
         self._next = first
 
     @property
     def path(self) -> Path:
-        """The path of metrics.csv."""
+        """The path of the table of metrics."""
         return self._table.path
 
     def smoothed_loss(self) -> float:
@@ -65,11 +69,11 @@ class RunRecorder:
         return scores
 
     def flush(self) -> bool:
-        """Flush all files. Returns False if metrics.csv had been removed, in which case new files are started."""
+        """Flush all files. Returns False if the table had been removed, in which case new files are started."""
         existed = self.path.exists()
         if not existed:
             self._table.start_new_file()
-            self._events = open_event_file(self.path.parent, self._next)
+            self._events = open_event_file(self.path.parent / self._names.events, self._next)
         self._table.flush()
         if self._events:
             self._events.flush()
@@ -84,7 +88,8 @@ class RunRecorder:
             if file is not None:
                 file.close()
         try:
-            return loss_curve.draw_curve(self.path, self.path.parent, self.title)
+            pictures = self._names.curve_png, self._names.curve_svg
+            return loss_curve.draw_curve(self.path, [self.path.parent / picture for picture in pictures], self.name)
         except ImportError:
             click.echo("no curve is drawn: it needs matplotlib (pip install matplotlib)", err=True)
             return []

@@ -19,10 +19,10 @@ from prototxt_gen.caffemodel.types import SolverState
 from prototxt_gen.common.errors import PrototxtGenError, WeightsError
 from prototxt_gen.net.solver import Solver
 from prototxt_gen.train.backend import Backend
+from prototxt_gen.train.run_record_names import run_record_names
 
 _FULL_DISK_BYTES = 1 << 20
 """A disk with less free space counts as full: Caffe's own writer does not say why it failed."""
-RUN_FILES = ("metrics.csv", "curve.png", "curve.svg", "events.out.tfevents.*")
 
 
 @dataclass(frozen=True)
@@ -105,10 +105,19 @@ class Snapshots:
             return state
         return None
 
+    def is_of_this_run(self, state: Path) -> bool:
+        """Return whether a state has the name of this run's states, in whichever folder."""
+        return re.fullmatch(re.escape(self.name) + r"_iter_\d+\.solverstate(\.h5)?", state.name) is not None
+
     def earlier_files(self) -> list[Path]:
-        """Return the files that an earlier run left in this folder."""
-        names = (f"{self.name}_iter_*.caffemodel*", f"{self.name}_iter_*.solverstate*", *RUN_FILES)
-        return sorted(path for name in names for path in self.folder.glob(name))
+        """Return the files and folders that an earlier run of this name left in this folder.
+
+        Files of other names are of other nets, which may share the folder.
+        """
+        records = "|".join(re.escape(name) for name in run_record_names(self.name))
+        pattern = re.compile(rf"{re.escape(self.name)}_iter_\d+\.(caffemodel|solverstate)(\.h5)?|{records}")
+        names = self.folder.iterdir() if self.folder.is_dir() else ()
+        return sorted(path for path in names if pattern.fullmatch(path.name))
 
     def move_earlier_run_aside(self) -> Path | None:
         """Move the files of an earlier run to a new folder and return it, so that --resume cannot mix two runs."""

@@ -15,11 +15,15 @@ class Events:
     """One event file of scalars, written without a background thread, so that a full disk raises OSError here."""
 
     def __init__(self, folder: Path, first_step: int) -> None:
-        """Open a new file. TensorBoard ignores entries of earlier files in the folder from `first_step` on."""
+        """Open a new file, in a new folder if need be.
+
+        TensorBoard ignores entries of earlier files in the folder from `first_step` on.
+        """
         self._pb2: Any = import_module("tensorboard.compat.proto.event_pb2")
         now = time.time()
         name = f"events.out.tfevents.{now:.6f}.{socket.gethostname()}.{os.getpid()}"
         records: Any = import_module("tensorboard.summary.writer.record_writer")
+        folder.mkdir(parents=True, exist_ok=True)
         self._writer = records.RecordWriter((folder / name).open("wb"))
         self._write(self._pb2.Event(wall_time=now, file_version="brain.Event:2"))
         start = self._pb2.SessionLog(status=self._pb2.SessionLog.START)

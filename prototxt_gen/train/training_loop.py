@@ -21,7 +21,7 @@ from prototxt_gen.train.snapshots import Snapshots
 
 @dataclass
 class TrainingOutcome:
-    """The end of a run: number of updates, last solver state, last test scores, exit code, and the curve's files.
+    """The end of a run: number of updates, last solver state, last test scores, exit code, and files of the records.
 
     `tested_at` is the number of updates before the test that gave the scores, None if nothing was tested.
     """
@@ -32,6 +32,7 @@ class TrainingOutcome:
     tested_at: int | None = None
     exit_code: int = 0
     curves: list[Path] = field(default_factory=list)
+    metrics: Path | None = None
 
 
 class ResultKeeper(Protocol):

@@ -68,7 +68,7 @@ def run(job: TrainingJob) -> TrainingOutcome:
         for warning in getattr(backend, "warnings", ()):
             _echo(f"warning: {warning}")
         _load_start(job, solver, backend, state)
-        if state is None and is_first_process():
+        if is_first_process() and (state is None or not snapshots.is_of_this_run(state)):
             _set_aside(snapshots)
         return _train_and_record(solver, snapshots, backend, images)
 
@@ -100,7 +100,7 @@ def _state_to_resume(job: TrainingJob, snapshots: Snapshots) -> Path | None:
 
 
 def _set_aside(snapshots: Snapshots) -> None:
-    """Move the files of an earlier run away before a new run."""
+    """Move the files of an earlier run of this name away before a new run, or one that continues another run's."""
     aside = snapshots.move_earlier_run_aside()
     if aside:
         _echo(f"the files of an earlier run are now in {aside}")
@@ -143,14 +143,14 @@ def _train_and_record(solver: Solver, snapshots: Snapshots, backend: Backend, im
     finally:
         display.close()
         curves = _close_recorder(recorder)
-    outcome.curves = curves
+    outcome.curves, outcome.metrics = curves, recorder.path
     return outcome
 
 
 def _recorder(snapshots: Snapshots, first: int, schedule: Schedule) -> RunRecorder:
     """Return the recorder of the run. Raises PrototxtGenError if its folder is not writable."""
     try:
-        return RunRecorder(snapshots.folder, first, schedule, snapshots.name)
+        return RunRecorder(snapshots.folder, snapshots.name, first, schedule)
     except OSError as error:
         raise PrototxtGenError(f"{snapshots.folder}: not writable: {error.strerror or error}") from error
 

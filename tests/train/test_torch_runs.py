@@ -37,7 +37,7 @@ def test_killed_and_resumed_run_writes_the_same_files(tmp_path: Path) -> None:
 def test_signal_writes_a_snapshot_and_exits(number: signal.Signals, status: int, tmp_path: Path) -> None:
     folder = support.folder(tmp_path)
     process = support.begin(folder, *TORCH, "--workers", "0", "--max-iter", "1000000", "--snapshot-every", "0")
-    support.wait_for(process, folder / "out" / "metrics.csv", 200)
+    support.wait_for(process, folder / "out" / "small_metrics.csv", 200)
     process.send_signal(number)
     out, err = process.communicate(timeout=60)
     assert process.returncode == status, err

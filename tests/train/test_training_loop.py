@@ -159,7 +159,7 @@ def test_files_of_an_earlier_run_are_moved(tmp_path: Path) -> None:
         assert snapshots.states() == []
         assert snapshots.move_earlier_run_aside() is None
         run(Counter(), tmp_path)
-    assert (tmp_path / "earlier-1" / "metrics.csv").exists()
+    assert (tmp_path / "earlier-1" / "n_metrics.csv").exists()
     assert (tmp_path / "earlier-1" / "n_iter_10.solverstate").exists()
 
 
