@@ -142,7 +142,7 @@ def top_shapes(
 def _analyse_layer(layer: Layer, bottoms: tuple[Shape | None, ...], input_shapes: Mapping[str, Shape]) -> Row:
     given_tops = _given_top_shapes(layer, input_shapes)
     if layer.tops and None not in given_tops:
-        return Row(layer, bottoms, given_tops, macs=0)
+        return Row(layer, bottoms, given_tops, macs=0, error=data_layer_refusal(layer))
     try:
         layer_type = layers.layer_type_of(layer)
         missing = [value.blob for value, shape in zip(layer.bottoms, bottoms, strict=True) if shape is None]
@@ -155,6 +155,18 @@ def _analyse_layer(layer: Layer, bottoms: tuple[Shape | None, ...], input_shapes
     except NetError as error:
         error.__context__ = None  # context and traceback would keep the frames, and so much memory, alive
         return Row(layer, bottoms, given_tops, error=error.with_traceback(None))
+
+
+def data_layer_refusal(layer: Layer) -> NetError | None:
+    """Return the error for which Caffe refuses a data layer, although the shapes of its tops are given; or None."""
+    try:
+        layers.layer_type_of(layer).infer(layer, ())
+    except UnsupportedError:
+        return None  # the prototxt does not specify a shape, or the type is unknown
+    except NetError as error:
+        error.__context__ = None
+        return error.with_traceback(None)
+    return None
 
 
 def is_data_layer(layer: Layer) -> bool:

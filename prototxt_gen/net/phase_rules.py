@@ -16,6 +16,14 @@ _PHASE_DEPENDENT_TYPES = frozenset({"BN", "BatchNorm", "Dropout"})
 """Types that compute something else in training than in testing; a layer's own `phase` field overrules the net's."""
 
 
+def phase_of_layer(layer: Layer, net_phase: str) -> str:
+    """Return the phase in which a layer computes: that of its own `phase` field, if set, else the net's.
+
+    Source: src/caffe/net.cpp Net::Init.
+    """
+    return layer.params.phase if layer.params.has("phase") else net_phase
+
+
 def refuse_other_phases(net: Net, phase: str) -> None:
     """Raise NetError if the `phase` field of a layer makes it run in another phase than the rest of the net.
 

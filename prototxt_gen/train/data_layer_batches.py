@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from prototxt_gen.analysis.net_analysis import data_layer_refusal
 from prototxt_gen.common.errors import PrototxtGenError, UnsupportedError
 from prototxt_gen.data.augmentation import sample_rng
 from prototxt_gen.data.batch_loader import sample_index
@@ -33,6 +34,7 @@ from prototxt_gen.ir import Layer
 from prototxt_gen.layers.data.data import DataParameter
 from prototxt_gen.layers.data.hdf5_data import HDF5DataParameter
 from prototxt_gen.layers.data.image_data import ImageDataParameter
+from prototxt_gen.net.phase_rules import phase_of_layer
 from prototxt_gen.schema.caffe_proto import TransformationParameter
 
 Array = npt.NDArray[Any]
@@ -157,15 +159,16 @@ BATCHES_BY_TYPE: dict[str, type[ImageBatches] | type[HDF5Batches]] = {
 
 
 def batches_of(layer: Layer, phase: str, seed: int, locate: Locate = Path) -> DataLayerBatches:
-    """Return the batches of a Data, ImageData or HDF5Data layer.
+    """Return the batches of a Data, ImageData or HDF5Data layer in a net of a phase, which the layer's own overrules.
 
-    Raises PrototxtGenError, naming the layer, if the data set cannot be read or batch_size is not positive.
+    Source of the phase: src/caffe/net.cpp Net::Init.
+    Raises PrototxtGenError, naming the layer, if the data set cannot be read or Caffe refuses the layer.
     """
+    refusal = data_layer_refusal(layer)
+    if refusal is not None:
+        raise refusal
     with _errors_naming(layer):
-        batches = BATCHES_BY_TYPE[layer.type](layer, phase, seed, locate)
-    if batches.size < 1:
-        raise layer.error("its batch_size must be at least 1")
-    return batches
+        return BATCHES_BY_TYPE[layer.type](layer, phase_of_layer(layer, phase), seed, locate)
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+from prototxt_gen.analysis.net_analysis import data_layer_refusal
 from prototxt_gen.common.errors import PrototxtGenError, UnsupportedError
 from prototxt_gen.ir import Layer, Net, Shape
 from prototxt_gen.layers.utility.python import PythonParameter
@@ -29,6 +30,8 @@ def data_shapes(net: Net, locate: Locate = Path) -> dict[str, Shape]:
 
 def _top_shapes(layer: Layer, locate: Locate) -> tuple[Shape, ...]:
     if layer.type in BATCHES_BY_TYPE:
+        if data_layer_refusal(layer) is not None:
+            return ()  # the checks report it
         try:
             return batches_of(layer, "TRAIN", 0, locate).shapes()
         except UnsupportedError:

@@ -24,6 +24,7 @@ from prototxt_gen.common.errors import NetError, PrototxtGenError, UnsupportedEr
 from prototxt_gen.ir import Layer, Net, Shape, Value
 from prototxt_gen.layers.data.dummy_data import fillers
 from prototxt_gen.layers.utility.python import PythonParameter
+from prototxt_gen.net.phase_rules import phase_of_layer
 from prototxt_gen.net.prototxt_reader import parse_net
 from prototxt_gen.net.render import net_text
 from prototxt_gen.net.solver import Solver
@@ -73,7 +74,7 @@ class AugmentedBatches:
 
         locate = Solver(SolverParameter(), source=context.solver).locate
         fields = json.loads(with_located_source(layer, locate).get(PythonParameter).param_str)
-        self.maker = BatchMaker(json.dumps({"phase": context.phase, **fields}))
+        self.maker = BatchMaker(json.dumps({"phase": phase_of_layer(layer, context.phase), **fields}))
 
     def make(self, batch: int) -> tuple[Array, ...]:
         size = self.maker.spec.batch_size

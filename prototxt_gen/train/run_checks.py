@@ -10,8 +10,8 @@ from prototxt_gen.analysis import analyse
 from prototxt_gen.checks import ERROR, WARNING, Problem, check_solver
 from prototxt_gen.checks.problem_lines import problem_lines
 from prototxt_gen.common.errors import NetError, PrototxtGenError
-from prototxt_gen.ir import Net, Shape
-from prototxt_gen.net.phase_rules import is_loss
+from prototxt_gen.ir import Layer, Net, Shape
+from prototxt_gen.net.phase_rules import is_loss, is_source_layer
 from prototxt_gen.net.prototxt_reader import read_prototxt_bytes
 from prototxt_gen.net.solver import Solver
 from prototxt_gen.text import parse
@@ -62,14 +62,14 @@ class _DataShapes:
 
     def __init__(self, solver: Solver) -> None:
         self.solver = solver
-        self._shapes: dict[str, dict[str, Shape]] = {}
+        self._shapes: dict[tuple[Layer, ...], dict[str, Shape]] = {}
 
     def of_net(self, net: Net) -> dict[str, Shape]:
         """Return the shapes for a net of one phase, by blob."""
-        key = repr([layer.name for layer in net.layers])
-        if key not in self._shapes:
-            self._shapes[key] = data_shapes(net, self.solver.locate)
-        return self._shapes[key]
+        layers = tuple(filter(is_source_layer, net.layers))
+        if layers not in self._shapes:
+            self._shapes[layers] = data_shapes(net, self.solver.locate)
+        return self._shapes[layers]
 
 
 def _refuse_settings_of_torch(backend: str, settings: Settings) -> None:

@@ -128,7 +128,7 @@ def test_shapes_are_known_before_training(sets: Path) -> None:
 
 @pytest.mark.parametrize(("change", "words"), [
     (("lmdb'", "nowhere'"), r"layer 'd' \(Data\): .*nowhere does not exist"),
-    (("batch_size: 4", "batch_size: 0"), r"layer 'd' \(Data\): .*batch_size must be at least 1"),
+    (("batch_size: 4", "batch_size: 0"), r"layer 'd' \(Data\): it needs a batch_size of at least 1"),
     (("crop_size: 9", "crop_size: 13"), r"layer 'd' \(Data\): .*crop_size 13 is larger than the image"),
     (("scale: 0.5", "mean_value: 3"), r"layer 'd' \(Data\): .*mean_file and mean_value"),
     (("scale: 0.5", "noise_param { prob: 1 }"), r"layer 'd' \(Data\): .*not supported here: noise_param"),
@@ -152,3 +152,27 @@ def test_caffe_gives_the_same_batches_where_nothing_is_random(tmp_path: Path, se
         data, label = source.make(number)
         np.testing.assert_array_equal(net.blobs["data"].data, data)
         np.testing.assert_array_equal(net.blobs["label"].data, label)
+
+
+@pytest.mark.parametrize("which", ["lmdb, cropped", "list, shuffled"])
+def test_phase_of_a_data_layer_overrules_that_of_the_net(sets: Path, which: str) -> None:
+    """With `phase: TEST` a train net crops the centre. Source: src/caffe/net.cpp Net::Init."""
+    plain = text(sets, which).replace("mirror: true", "")
+    own = {phase: parse_net(plain.replace("name:", f"phase: {phase} name:")).layers[0] for phase in ("TRAIN", "TEST")}
+    by_net = {phase: batches_of(parse_net(plain).layers[0], phase, 1) for phase in own}
+    assert not equal(by_net["TRAIN"].make(0), by_net["TEST"].make(0))
+    for net_phase in own:
+        for phase, layer in own.items():
+            assert equal(batches_of(layer, net_phase, 1).make(0), by_net[phase].make(0))
+
+
+@pytest.mark.caffe
+@pytest.mark.parametrize(("net_phase", "phase"), [("TRAIN", "TEST"), ("TEST", "TEST")])
+def test_caffe_obeys_the_phase_of_a_data_layer(tmp_path: Path, sets: Path, net_phase: str, phase: str) -> None:
+    caffe = caffe_or_skip()
+    prototxt = text(sets, "lmdb, cropped").replace("mirror: true", "").replace("name:", f"phase: {phase} name:")
+    (tmp_path / "net.prototxt").write_text(prototxt)
+    net = caffe.Net(str(tmp_path / "net.prototxt"), getattr(caffe, net_phase))
+    net.forward()
+    data, _ = batches_of(parse_net(prototxt).layers[0], net_phase, 1).make(0)
+    np.testing.assert_array_equal(net.blobs["data"].data, data)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner, Result
 
 from prototxt_gen.cli import cli
+from prototxt_gen.data.make import make
 from tests.support import train_support as small
+from tests.support.caffe_support import caffe_or_skip
 
 BACKENDS = ("torch", pytest.param("pycaffe", marks=pytest.mark.caffe))
 
@@ -115,3 +118,40 @@ def test_one_net_in_working_folder_is_no_warning(here: Path) -> None:
 def test_check_of_a_solver_without_its_net(here: Path) -> None:
     (here / "net.prototxt").unlink()
     assert "error: line 2: net 'net.prototxt' does not exist" in _run("check", "solver.prototxt", status=1).stdout
+
+
+HDF5 = 'type: "HDF5Data" hdf5_data_param { source: "h5/list.txt" batch_size: 7 }'
+IMAGES = 'type: "ImageData" image_data_param { source: "list.txt" batch_size: 7 is_color: false'
+REFUSED = {
+    "transform_param of HDF5Data": (f"{HDF5} transform_param {{ scale: 0.1 }}", "it does not transform data"),
+    "empty transform_param of HDF5Data": (f"{HDF5} transform_param {{}}", "it does not transform data"),
+    "lone new_width": (f"{IMAGES} new_width: 14 }}", "new_height and new_width must both be given"),
+    "lone new_height": (f"{IMAGES} new_height: 14 }}", "new_height and new_width must both be given"),
+    "three tops": (f'{IMAGES} }} top: "third"', "takes 2 tops"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_data_layers_that_caffe_refuses(here: Path, case: str, backend: str) -> None:
+    """The shapes of the data are known before the check, but the layer type is asked all the same."""
+    import cv2
+
+    make(here / "set.npz", here / "h5", to="hdf5")
+    rng = np.random.default_rng(0)
+    for number in range(8):
+        assert cv2.imwrite(str(here / f"{number}.png"), rng.integers(0, 256, (14, 14), dtype=np.uint8))
+    (here / "list.txt").write_text("".join(f"{number}.png {number % 4}\n" for number in range(8)))
+    data, message = REFUSED[case]
+    layer = f'layer {{ name: "data" top: "data" top: "label" {data} }}'
+    rest = small.PLAIN[small.PLAIN.index('layer { name: "conv1"') :]
+    (here / "net.prototxt").write_text(f"{layer.replace('name:', 'include { phase: TRAIN } name:')} {rest}")
+    (here / "solver.prototxt").write_text(small.SOLVER.replace("test_iter: 3 test_interval: 10", ""))
+    result = _run(*_TRAIN, "--backend", backend, status=1)
+    assert message in result.stderr
+    assert f"layer 'data' ({layer.split('type: ')[1].split()[0].strip(chr(34))})" in result.stderr
+    if backend == "pycaffe":
+        caffe = caffe_or_skip()
+        (here / "data.prototxt").write_text(layer)
+        with pytest.raises(Exception, match=r"Check failed|check failed"):
+            caffe.Net(str(here / "data.prototxt"), caffe.TRAIN)

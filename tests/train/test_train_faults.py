@@ -53,7 +53,7 @@ def _swap(old: str, new: str, text: str = PLAIN) -> str:
     (_swap('"set" batch_size: 20', '"gone" batch_size: 20'), SOLVER, (), "layer 'data' (Data): gone does not exist"),
     (_swap('"set"', '"empty"'), SOLVER, (), "layer 'data' (Data): empty holds no samples"),
     (_swap('"set"', '"set.npz"'), SOLVER, (), "layer 'data' (Data): set.npz is not an LMDB"),
-    (_swap("batch_size: 7", "batch_size: 0"), SOLVER, (), "layer 'data' (Data): its batch_size must be at least 1"),
+    (_swap("batch_size: 7", "batch_size: 0"), SOLVER, (), "layer 'data' (Data): it needs a batch_size of at least 1"),
     (_swap("scale: 0.00390625", 'mean_file: "gone.binaryproto"'), SOLVER, (),
      "layer 'data' (Data): gone.binaryproto: cannot be read"),
     (TWO_CLASSES, SOLVER, (), "layer 'accuracy' (Accuracy): label "),
