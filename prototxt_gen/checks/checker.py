@@ -18,6 +18,7 @@ from prototxt_gen.checks.training_rules import TRAINING_RULES
 from prototxt_gen.checks.window_rules import WINDOW_RULES
 from prototxt_gen.common.errors import PrototxtError
 from prototxt_gen.ir import Layer, Net, Shape
+from prototxt_gen.net.batch_size import with_batch_size
 from prototxt_gen.net.phase_rules import intended_phases
 from prototxt_gen.net.prototxt_reader import net_from_tree, read_prototxt_bytes
 from prototxt_gen.net.solver import Solver
@@ -74,14 +75,23 @@ def check_net(
     *,
     strict: bool = False,
     input_shapes: InputShapes = _no_shapes,
+    train_batch: int | None = None,
 ) -> list[Problem]:
     """Return all problems of a net in the given modes, in the order of the file. Default modes: `intended_modes`.
 
     `tree` is the parsed text of the net. `strict` turns unknown fields and types from warnings into errors.
-    `input_shapes` gives shapes of inputs that are not in the file.
+    `input_shapes` gives shapes of inputs that are not in the file. `train_batch` replaces the batch size of the data
+    layers in the TRAIN phase.
     """
+
+    def problems_in(mode: NetMode) -> list[Problem]:
+        phase_net = filterable.at(*mode)
+        if train_batch is not None and mode.phase == "TRAIN":
+            phase_net = with_batch_size(phase_net, train_batch)
+        return _phase_problems(mode, phase_net, filterable, input_shapes)
+
     filterable = net.map(_without_conflicting_rules)
-    by_mode = {mode.name: _mode_problems(mode, filterable, input_shapes) for mode in modes or intended_modes(net)}
+    by_mode = {mode.name: problems_in(mode) for mode in modes or intended_modes(net)}
     return _sorted_by_line([*_prototxt_problems(NetFile(net, tree)), *_merge_modes(by_mode)], strict)
 
 
@@ -97,8 +107,7 @@ def _prototxt_problems(file: NetFile) -> Iterator[Problem]:
         yield from rule(file)
 
 
-def _mode_problems(mode: NetMode, all_phases: Net, input_shapes: InputShapes) -> list[Problem]:
-    net = all_phases.at(*mode)
+def _phase_problems(mode: NetMode, net: Net, all_phases: Net, input_shapes: InputShapes) -> list[Problem]:
     phase = PhaseNet(mode.phase, net, analyse(net, input_shapes(net)), all_phases)
     return [problem for rule in PHASE_NET_RULES for problem in rule(phase)]
 
@@ -178,7 +187,8 @@ def _solver_net_problems(
         yield replace(unreadable_problem(error, source), source=source)
         return
     modes = [NetMode(s.phase, (*net.params.state.stage, *s.stage), s.level or net.params.state.level) for s in states]
-    problems = check_net(net, tree, modes, strict=strict, input_shapes=input_shapes)
+    batch = file.solver.train_batch
+    problems = check_net(net, tree, modes, strict=strict, input_shapes=input_shapes, train_batch=batch)
     for problem in (*problems, *missing_data_files(file, net)):
         yield replace(problem, source=source)
 

@@ -59,6 +59,8 @@ backend_options = options.option_group(
               help="Iterations between snapshots.")  # fmt: skip
 @click.option("--max-iter", type=click.IntRange(min=0), metavar="N", show_default="the solver's max_iter",
               help="Number of iterations.")  # fmt: skip
+@click.option("--batch", type=click.IntRange(min=1), metavar="N", show_default="the batch_size of the data layers",
+              help="Images at a time: batch_size of the data layers of the TRAIN phase.")  # fmt: skip
 @backend_options
 @options.fork_rules
 @click.option("--restart", is_flag=True,

@@ -13,6 +13,7 @@ from pathlib import Path
 from prototxt_gen.common.errors import PrototxtError
 from prototxt_gen.ir import Net
 from prototxt_gen.net.fork_rules import ForkRules, with_fork_rules
+from prototxt_gen.net.batch_size import with_batch_size
 from prototxt_gen.net.prototxt_reader import net_from_tree, read_net, read_prototxt_bytes
 from prototxt_gen.schema.caffe_proto import NetState, SolverParameter
 from prototxt_gen.text import Field, parse
@@ -39,13 +40,17 @@ def is_solver(tree: Sequence[Field]) -> bool:
 
 @dataclass(frozen=True)
 class Solver:
-    """A solver: its fields, the nets written inside it as text trees, and the path of its file."""
+    """A solver: its fields, the nets written inside it as text trees, and the path of its file.
+
+    `train_batch` replaces the batch size of the data layers of the train net.
+    """
 
     params: SolverParameter
     inline_nets: tuple[Field, ...] = ()
     source: str = field(default="", compare=False)
     rules: ForkRules | None = field(default=None, compare=False)
     """Rules that are applied to the nets when they are read; None leaves the nets as they are written."""
+    train_batch: int | None = None
 
     @property
     def type(self) -> str:
@@ -60,7 +65,8 @@ class Solver:
         fields += [item for item in self.inline_nets if item.name in ("net_param", "train_net_param")]
         if len(fields) != 1:
             raise PrototxtError(f"{self.source}: it has {len(fields)} train nets; a solver needs exactly one")
-        return self._in_state(self._read_net(fields[0]), self.params.train_state, "TRAIN")
+        net = self._in_state(self._read_net(fields[0]), self.params.train_state, "TRAIN")
+        return net if self.train_batch is None else with_batch_size(net, self.train_batch)
 
     def read_test_nets(self) -> list[Net]:
         """Read and return the nets of the TEST phase. Raises PrototxtError unless there is one for each test_iter."""

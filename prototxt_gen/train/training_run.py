@@ -29,8 +29,8 @@ class TrainingJob:
     """The arguments of a training run.
 
     `resume` is the path of a .solverstate, or NEWEST for the latest one. `weights` are files to fine-tune from.
-    `restart` starts a new run although snapshots of an earlier run exist; they are moved to another folder. `crop_rule`
-    and `anchor_rule` are those of `ForkRules`.
+    `batch` replaces the batch size of the data layers of the train net. `restart` starts a new run although snapshots
+    of an earlier run exist; they are moved to another folder. `crop_rule` and `anchor_rule` are those of `ForkRules`.
     """
 
     solver: Path
@@ -39,6 +39,7 @@ class TrainingJob:
     resume: str = ""
     weights: tuple[Path, ...] = ()
     max_iter: int | None = None
+    batch: int | None = None
     snapshot_every: int | None = None
     restart: bool = False
     settings: Settings = field(default_factory=Settings)
@@ -46,11 +47,11 @@ class TrainingJob:
     anchor_rule: str | None = None
 
     def solver_with_overrides(self) -> Solver:
-        """Return the solver from its file, with max_iter, snapshot and the rules for its nets replaced by the job's."""
+        """Return the solver from its file, with max_iter, snapshot, batch size and rules for its nets of the job."""
         solver = replace(read_solver(self.solver), rules=ForkRules(self.crop_rule, self.anchor_rule))
         changes = {"max_iter": self.max_iter, "snapshot": self.snapshot_every}
         overrides = {name: value for name, value in changes.items() if value is not None}
-        return replace(solver, params=solver.params.replace(**overrides))
+        return replace(solver, train_batch=self.batch, params=solver.params.replace(**overrides))
 
 
 def is_first_process() -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,13 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 
+from prototxt_gen import caffemodel
 from prototxt_gen.cli import cli
 from prototxt_gen.data.make import make
+from prototxt_gen.layers.utility.python import PythonParameter
+from prototxt_gen.net.batch_size import with_batch_size
+from prototxt_gen.net.prototxt_reader import parse_net
+from prototxt_gen.net.render import net_text
 from tests.support import train_support as small
 from tests.support.caffe_support import caffe_or_skip
 
@@ -155,3 +161,40 @@ def test_data_layers_that_caffe_refuses(here: Path, case: str, backend: str) -> 
         (here / "data.prototxt").write_text(layer)
         with pytest.raises(Exception, match=r"Check failed|check failed"):
             caffe.Net(str(here / "data.prototxt"), caffe.TRAIN)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_batch_replaces_the_batch_size(here: Path, backend: str) -> None:
+    """A run with --batch 9 gives the same weights as one with batch_size: 9 in the TRAIN data layer."""
+    words = ("train", "solver.prototxt", "--workers", "0", "--max-iter", "3", "--backend", backend)
+    result = _run(*words, "--batch", "9", "--output", "a")
+    assert " for batches of 9, " in result.stderr
+    assert "batch_size: 7" in small.PLAIN
+    (here / "net.prototxt").write_text(small.PLAIN.replace("batch_size: 7", "batch_size: 9"))
+    _run(*words, "--output", "b")
+    first, second = (caffemodel.read(here / name / "small_iter_3.caffemodel") for name in "ab")
+    for one, other in zip(first.layers, second.layers, strict=True):
+        for blob, same in zip(one.blobs, other.blobs, strict=True):
+            np.testing.assert_allclose(blob.array(), same.array(), rtol=1e-6, atol=1e-8)
+    assert result.stdout.splitlines()[1:3] == _run(*words, "--output", "c").stdout.splitlines()[1:3]  # the same test
+
+
+def test_batch_of_every_data_layer() -> None:
+    texts = ("data_param { batch_size: 2 }", "image_data_param { source: 'a' }", "hdf5_data_param { batch_size: 3 }")
+    for type_, text in zip(("Data", "ImageData", "HDF5Data"), texts, strict=True):
+        net = with_batch_size(parse_net(f'layer {{ name: "d" type: "{type_}" top: "d" top: "l" {text} }}'), 5)
+        assert "batch_size: 5" in net_text(net)
+    param = "python_param { module: 'm' layer: 'L' param_str: '{\"batch_size\": 2, \"source\": \"s\"}' }"
+    net = with_batch_size(parse_net(f'layer {{ name: "d" type: "Python" top: "d" {param} }}'), 5)
+    assert json.loads(net.layers[0].get(PythonParameter).param_str) == {"batch_size": 5, "source": "s"}
+
+
+def test_batch_without_a_batch_size(here: Path) -> None:
+    data = 'type: "DummyData" dummy_data_param { shape { dim: 4 dim: 1 dim: 14 dim: 14 } shape { dim: 4 } }'
+    rest = small.PLAIN[small.PLAIN.index('layer { name: "conv1"') :]
+    (here / "net.prototxt").write_text(f'layer {{ name: "data" top: "data" top: "label" {data} }} {rest}')
+    _run(*_TRAIN)
+    result = _run(*_TRAIN, "--restart", "--batch", "3", status=1)
+    assert result.stderr.splitlines()[-1] == (
+        "error: net.prototxt: no data layer has a batch size that --batch 3 could replace"
+    )
