@@ -121,9 +121,10 @@ def write_bn_form(
     with staged_output(folder, force, is_folder=True) as temporary:
         temporary.mkdir()
         prototxt, caffemodel = temporary / names[0], temporary / names[1]
-        prototxt.write_bytes(net_text(rewritten.net).encode("utf-8", "surrogateescape"))
-        weights.write(caffemodel, rewritten.analysis, rewritten.weights, target)
         before = read_net_with_weights(net, weights_path, options)
+        text = before.preprocessing.prototxt_comment() + net_text(rewritten.net)
+        prototxt.write_bytes(text.encode("utf-8", "surrogateescape"))
+        weights.write(caffemodel, rewritten.analysis, rewritten.weights, target)
         written_statistic = to_statistic or target.bn_statistic or None
         new_options = replace(options, dialect=None, bn_statistic=written_statistic, ignore_fields=())
         report = _verify_same(before, read_net_with_weights(prototxt, caffemodel, new_options))

@@ -63,6 +63,7 @@ def classify(
     model = eval_options.open_net(net, weights, own, shapes=shapes, **given)
     assert model.subject is not None  # only converted models have none
     _refuse_old_top(top, model.subject)
+    eval_options.warn_if_unknown(net, model)
     recipe = image_preprocessor(model.input, model.preprocessing, model.own, asked)
     pattern = mask_blobs if target is not None else ""
     seen = classify(model.subject, recipe, images, class_names(None, labels), backend, top, pattern)

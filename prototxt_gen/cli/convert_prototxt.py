@@ -103,7 +103,8 @@ def prototxt(
     text = _text(made, known)
     if to_deploy or to_train_val:
         refuse_failing_check(text, whole.source, known)
-    write_text(output, text, force)
+    comment = "" if to_train_val else _preprocessing_comment(whole, mode, to_deploy)
+    write_text(output, comment + text, force)
     click.echo(output)
 
 
@@ -112,6 +113,21 @@ def _text(net: Net, given: Mapping[str, Mapping[str, Shape]]) -> str:
     from prototxt_gen.net.render import net_text
 
     return net_text(net, top_shapes(net, given))
+
+
+def _preprocessing_comment(net: Net, mode: NetMode, to_deploy: bool) -> str:
+    """Return the comment that carries the preprocessing of the images into the output; "" if nothing is known.
+
+    Only a deploy net has it: that of a train_val is in its data layers, of TRAIN if it has none for TEST.
+    """
+    from converters.common.preprocessing import preprocessing_of_net
+    from prototxt_gen.net.preprocessing_comment import preprocessing_comment, read_preprocessing_comment
+
+    if not to_deploy:
+        return preprocessing_comment(read_preprocessing_comment(net.source))
+    phases = (mode.phase or "TEST", "TRAIN")
+    found = (preprocessing_of_net(net_in_phase(net, phase, mode.stages, mode.level)) for phase in phases)
+    return next((known.prototxt_comment() for known in found if known), "")
 
 
 def _one_phase(net: Net, mode: NetMode) -> Net:

@@ -17,6 +17,7 @@ from prototxt_gen.common.progress import progress_bar
 
 if TYPE_CHECKING:
     from prototxt_gen.evaluate.scores import EvalSamples, Evaluation
+    from prototxt_gen.evaluate.test_outputs import TestOutputs
 
 
 @click.command(
@@ -39,15 +40,29 @@ if TYPE_CHECKING:
               help="Crops to run at a time.")  # fmt: skip
 @click.option("--gpu", type=click.IntRange(min=0), metavar="N", show_default="CPU",
               help="Number of the GPU to use (torch only).")  # fmt: skip
+@click.option("--iterations", type=click.IntRange(min=1), metavar="N", show_default="one pass over the data",
+              help="Batches of the TEST data layer to run, for a net that is no classifier.")  # fmt: skip
 @options.as_json
 def eval(
-    net: Path, weights: Path | None, backends: tuple[str, ...], batch: int, gpu: int | None, as_json: bool, **given: Any
+    net: Path,
+    weights: Path | None,
+    backends: tuple[str, ...],
+    batch: int,
+    gpu: int | None,
+    iterations: int | None,
+    as_json: bool,
+    **given: Any,
 ) -> None:
     """Measure top-1 and top-5 accuracy of NET with WEIGHTS on a data set, for all images and for each class.
 
     NET is a deploy or train_val prototxt. Or, without WEIGHTS, it is a converted model: .onnx, .pt2, or the folder of
-    `convert pytorch`.
+    `convert pytorch`. A train_val that is no classifier runs on its TEST data, and the means of its outputs are
+    printed, as by `caffe test`.
     """
+    tested = eval_options.outputs_of_no_classifier(net, weights, backends, gpu, iterations, given)
+    if tested is not None:
+        _echo_outputs(net, weights, tested, as_json)
+        return
     from prototxt_gen.evaluate.scores import evaluate
 
     opened = eval_options.open_eval(net, weights, backends, gpu, **given)
@@ -62,6 +77,17 @@ def eval(
         echo_json(_as_data(net, weights, opened.samples, opened.names, found))
     else:
         _echo(opened.samples, opened.names, found)
+
+
+def _echo_outputs(net: Path, weights: Path | None, tested: TestOutputs, as_json: bool) -> None:
+    """Print the mean outputs of a net in the TEST phase."""
+    if as_json:
+        found = {"outputs": dict(tested.outputs), "batches": tested.batches, "batch": tested.batch_size}
+        echo_json({"net": str(net), "weights": str(weights)} | found)
+        return
+    click.echo(safe(f"{net}: {tested.batches:,} batches of {tested.batch_size} in the TEST phase"))
+    for name, value in tested.outputs.items():
+        click.echo(f"{safe(name)}: {value:.6g}")
 
 
 def _summary(one: Evaluation) -> dict[str, Any]:

@@ -12,15 +12,18 @@ import click
 from prototxt_gen.cli import options
 from prototxt_gen.cli.convert_options import (
     echo_notes,
+    load_plugins,
     net_and_weights,
     preprocessing_from_options,
     preprocessing_options,
     read_subject,
+    reading_from_options,
 )
 from prototxt_gen.cli.param_types import parse_dims
 from prototxt_gen.cli.read_net import net_in_phase, read_all_phases
 from prototxt_gen.cli.renamed_options import replaced_option
 from prototxt_gen.common.errors import PrototxtGenError
+from prototxt_gen.common.printable import safe
 
 if TYPE_CHECKING:
     from converters.common.net_with_weights import NetWithWeights
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
     from prototxt_gen.evaluate.net_data_layer import NetDataLayer
     from prototxt_gen.evaluate.predictors import Predictor
     from prototxt_gen.evaluate.scores import EvalSamples
+    from prototxt_gen.evaluate.test_outputs import TestOutputs
 
 DATA_OPTIONS = ("data", "kind", "split", "root", "crops", "resize")
 """The options that say which images are read and how they are cut: fields of `EvalDataOptions`."""
@@ -100,6 +104,7 @@ def open_eval(
         dataset = open_eval_dataset(asked, None, model.input[0])
     else:
         model, dataset = _open_net_and_data(net, weights, asked, **given)
+    warn_if_unknown(net, model)
     samples = EvalSamples(
         dataset, image_preprocessor(model.input, model.preprocessing, model.own, asked, dataset), model.input
     )
@@ -111,6 +116,38 @@ def open_eval(
             yield from (make_predictor(name, model.subject, top, gpu) for name in backends or ("torch",))
 
     return EvalInputs(samples, class_names(dataset), predictors)
+
+
+def outputs_of_no_classifier(
+    net: Path,
+    weights: Path | None,
+    backends: tuple[str, ...],
+    gpu: int | None,
+    iterations: int | None,
+    given: dict[str, Any],
+) -> TestOutputs | None:
+    """Return the TEST outputs of a train_val that is no classifier, on its own data; None for other nets."""
+    from prototxt_gen.evaluate.converted_predictors import is_converted
+    from prototxt_gen.evaluate.test_outputs import is_classifier, run_test_outputs
+    from prototxt_gen.net.phase_rules import is_source_layer
+
+    if weights is None or given["data"] is not None or given["top"] or is_converted(net):
+        return _no_outputs(net, iterations)
+    load_plugins(given["plugins"])
+    whole = read_all_phases(net)
+    test = net_in_phase(whole, given["phase"] or "TEST", given["stages"], given["level"])
+    has_data = any(is_source_layer(layer) and layer.type != "Input" for layer in test.layers)
+    if not has_data or is_classifier(test):
+        return _no_outputs(net, iterations)
+    if set(backends) - {"torch"}:
+        raise PrototxtGenError(f"{net}: it is no classifier, and only backend torch can run it with its own data")
+    echo_notes([f"{net} is no classifier: these are the means of its outputs in the TEST phase"])
+    return run_test_outputs(test, weights, reading_from_options(whole, given), iterations, gpu)
+
+
+def _no_outputs(net: Path, iterations: int | None) -> None:
+    if iterations is not None:
+        raise PrototxtGenError(f"{net}: --iterations is for a train_val that is no classifier, run on its own data")
 
 
 def open_converted_model(path: Path, weights: Path | None, top: str, **given: Any) -> OpenedModel:
@@ -132,6 +169,20 @@ def open_net(net: Path, weights: Path | None, own: NetDataLayer | None, **given:
     made = read_subject(net, weights, **given)
     echo_notes(made.remarks)
     return OpenedModel(made.analysis.shapes[image_input(made)][1:], made.preprocessing, own, made)
+
+
+def warn_if_unknown(net: Path, model: OpenedModel) -> None:
+    """Print a warning if neither the net, nor the file, nor an option gives the preprocessing of the images."""
+    has_data_layer = model.own is not None and model.own.layer.type != "MemoryData"
+    if not model.preprocessing and not has_data_layer:
+        click.echo(
+            safe(
+                f"warning: {net}: nothing says how images are preprocessed for this net, so it gets pixels from 0 to "
+                "255 in the order in which they are stored (BGR for image files), without a mean subtracted; give "
+                "--mean, --scale and --channel-order, or its train_val"
+            ),
+            err=True,
+        )
 
 
 def data_layer_of_test(net: Path, stages: tuple[str, ...] = (), level: int = 0) -> NetDataLayer | None:

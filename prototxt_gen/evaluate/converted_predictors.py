@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from converters.common.loading_errors import translate_loading_errors
 from converters.common.preprocessing import METADATA_KEY, Preprocessing
@@ -82,11 +78,4 @@ def _input_shape(path: Path, metadata: Mapping[str, str]) -> Shape:
 
 def preprocessing_from_metadata(metadata: Mapping[str, str]) -> Preprocessing:
     """Return the preprocessing in the metadata of a converted file (see `Preprocessing.metadata`)."""
-    values: dict[str, Any] = json.loads(metadata.get(METADATA_KEY) or "{}")
-    image = values.get("mean_image")
-    mean_image = None
-    if image:
-        mean_image = np.frombuffer(base64.b64decode(image["float32_base64"]), "<f4").reshape(image["shape"])
-    return Preprocessing(
-        tuple(values.get("mean", ())), values.get("scale", 1.0), values.get("channel_order", ""), mean_image
-    )
+    return Preprocessing.from_dict(json.loads(metadata.get(METADATA_KEY) or "{}"))

@@ -86,21 +86,32 @@ def image_preprocessor(
     if data_layer is not None and data_layer.mean_file and preprocessing.mean_image is None and not preprocessing.mean:
         preprocessing = replace(preprocessing, mean_image=read_mean(data_layer.mean_file))
     preprocessing.check_channels(input_[0])
-    shorter, exact = _resizing(size, data_layer, options, dataset is None or _reads_image_files(dataset))
+    are_image_files = dataset is None or _reads_image_files(dataset)
+    shorter, exact = _resizing(size, data_layer, options, are_image_files, preprocessing.resize)
     swap = input_[0] == 3 and {stored_channel_order(dataset), preprocessing.channel_order} == {"BGR", "RGB"}
     return CaffePreprocessor(size, preprocessing, shorter, exact, swap, options.crops)
 
 
 def _resizing(
-    size: tuple[int, int], data_layer: NetDataLayer | None, options: EvalDataOptions, are_image_files: bool
+    size: tuple[int, int],
+    data_layer: NetDataLayer | None,
+    options: EvalDataOptions,
+    are_image_files: bool,
+    stored_resize: tuple[int, ...] = (),
 ) -> tuple[int, tuple[int, int] | None]:
-    """Return (shorter side, exact size), of which at most one is set. Default for image files: cover the input."""
+    """Return (shorter side, exact size), of which at most one is set.
+
+    Default for image files: the size in the preprocessing of the model, if the input fits into it, else they cover the
+    input.
+    """
     if options.resize:
         return (options.resize[0], None) if len(options.resize) == 1 else (0, (options.resize[0], options.resize[1]))
     if data_layer is not None and (data_layer.source or data_layer.resize):
         return 0, data_layer.resize
     if not are_image_files:
         return 0, None
+    if len(stored_resize) == 2 and stored_resize[0] >= size[0] and stored_resize[1] >= size[1]:
+        return 0, (stored_resize[0], stored_resize[1])
     return (size[0], None) if size[0] == size[1] else (0, size)
 
 

@@ -13,6 +13,7 @@ from prototxt_gen.analysis import Analysis, Row, analyse, top_shapes
 from prototxt_gen.common import files
 from prototxt_gen.ir import Net, show
 from prototxt_gen.models.solver_recipes import recipe_solver
+from prototxt_gen.net.preprocessing_comment import preprocessing_comment
 from prototxt_gen.net.render import net_text, render, solver_text
 from prototxt_gen.passes.to_train_val import DataOptions, to_train_val
 from prototxt_gen.schema.caffe_proto import SolverParameter
@@ -63,11 +64,23 @@ class ZooModel:
         batches = {"TRAIN": self.data.batch, "TEST": self.data.test_batch}
         input_shapes = {phase: {"data": (batch, *image), "label": (batch,)} for phase, batch in batches.items()}
         return {
-            "deploy.prototxt": net_text(self.deploy, {}, templates),
+            "deploy.prototxt": preprocessing_comment(self._preprocessing()) + net_text(self.deploy, {}, templates),
             "train_val.prototxt": net_text(self.train_val, top_shapes(self.train_val, input_shapes), templates),
             "solver.prototxt": solver_text(self.solver, (f"{self.deploy.name}: the recipe of the paper.",), templates),
             "README.md": render("card.md.j2", templates, **self._card()),
         }
+
+    def _preprocessing(self) -> dict[str, Any]:
+        """Return the preprocessing of the images in the train_val, for the comment of the deploy net."""
+        if self.data.kind not in ("lmdb", "image-list", "python"):
+            return {}
+        fields: dict[str, Any] = {"formula": "(pixel - mean) * scale", "pixels": "0 to 255", "scale": self.data.scale}
+        fields["mean"] = list(self.data.mean)
+        if self.data.kind == "image-list" and self.data.channels == 3:
+            fields["channel_order"] = "BGR"
+        if self.data.kind == "image-list" and self.data.resize:
+            fields["resize"] = [self.data.resize] * 2
+        return fields
 
     def write(self, folder: Path, templates: str = "", force: bool = False) -> list[Path]:
         """Write the four files and return their paths. Raises PrototxtGenError if one exists and `force` is not set."""

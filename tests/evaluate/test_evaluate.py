@@ -233,7 +233,7 @@ def test_errors_are_one_sentence(place: Path, monkeypatch: pytest.MonkeyPatch, a
     done = call("eval", *arguments)
     assert done.exit_code == 1
     assert words in done.output
-    assert done.output.startswith("error: ")
+    assert done.output.splitlines()[-1].startswith("error: ")
 
 
 def test_scores_that_are_not_finite_are_refused(place: Path, tmp_path: Path) -> None:
