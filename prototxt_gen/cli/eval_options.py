@@ -132,20 +132,22 @@ def outputs_of_no_classifier(
     from prototxt_gen.net.phase_rules import is_source_layer
 
     if weights is None or given["data"] is not None or given["top"] or is_converted(net):
-        return _no_outputs(net, iterations)
+        _refuse_iterations(net, iterations)
+        return None
     load_plugins(given["plugins"])
     whole = read_all_phases(net)
     test = net_in_phase(whole, given["phase"] or "TEST", given["stages"], given["level"])
     has_data = any(is_source_layer(layer) and layer.type != "Input" for layer in test.layers)
     if not has_data or is_classifier(test):
-        return _no_outputs(net, iterations)
+        _refuse_iterations(net, iterations)
+        return None
     if set(backends) - {"torch"}:
         raise PrototxtGenError(f"{net}: it is no classifier, and only backend torch can run it with its own data")
     echo_notes([f"{net} is no classifier: these are the means of its outputs in the TEST phase"])
     return run_test_outputs(test, weights, reading_from_options(whole, given), iterations, gpu)
 
 
-def _no_outputs(net: Path, iterations: int | None) -> None:
+def _refuse_iterations(net: Path, iterations: int | None) -> None:
     if iterations is not None:
         raise PrototxtGenError(f"{net}: --iterations is for a train_val that is no classifier, run on its own data")
 

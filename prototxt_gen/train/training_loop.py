@@ -29,10 +29,10 @@ class TrainingOutcome:
     iteration: int
     state: Path | None = None
     scores: Mapping[str, float] = field(default_factory=dict)
-    tested_at: int | None = None
     exit_code: int = 0
     curves: list[Path] = field(default_factory=list)
     metrics: Path | None = None
+    tested_at: int | None = None
 
 
 class ResultKeeper(Protocol):

@@ -39,12 +39,12 @@ class TrainingJob:
     resume: str = ""
     weights: tuple[Path, ...] = ()
     max_iter: int | None = None
-    batch: int | None = None
     snapshot_every: int | None = None
     restart: bool = False
     settings: Settings = field(default_factory=Settings)
     crop_rule: str | None = None
     anchor_rule: str | None = None
+    batch: int | None = None
 
     def solver_with_overrides(self) -> Solver:
         """Return the solver from its file, with max_iter, snapshot, batch size and rules for its nets of the job."""

@@ -109,7 +109,7 @@ def test_summary_of_a_solver(tmp_path: Path) -> None:
     assert data["solver"]["test_iter"] == [1]
     assert [one["role"] for one in data["nets"]] == ["train net", "test net"]
     (tmp_path / "net.prototxt").unlink()
-    assert "No such file" in run("summary", solver).stdout
+    assert "net 'net.prototxt' does not exist" in run("summary", solver).stdout
 
 
 def test_names_that_no_terminal_should_get(tmp_path: Path) -> None:

@@ -140,7 +140,7 @@ def test_nets_are_found_from_the_working_folder_or_beside_the_solver(
     (work / "net.prototxt").write_text('name: "of the working folder"')
     monkeypatch.chdir(work)
     assert made.read_train_net().name == "of the working folder"
-    with pytest.raises(PrototxtError, match=r"gone\.prototxt: No such file"):
+    with pytest.raises(PrototxtError, match=r"solver\.prototxt: net 'gone\.prototxt' does not exist"):
         solver('net: "gone.prototxt"', tmp_path).read_train_net()
 
 
