@@ -22,6 +22,7 @@ def train_net(
     restart: bool = False,
     max_iter: int | None = None,
     snapshot_every: int | None = None,
+    batch: int | None = None,
     seed: int | None = None,
     gpu: int | None = None,
     workers: int = 2,
@@ -33,13 +34,14 @@ def train_net(
     """Train the net of a solver.prototxt, and return the iteration, the last solver state and the last test scores.
 
     solver            path of the solver.prototxt
-    output            folder for snapshots, metrics.csv and plots; None: as snapshot_prefix says
+    output            folder for snapshots, metrics and plots; None: as snapshot_prefix says
     backend           "torch", or "pycaffe" for real Caffe
     weights           .caffemodel or .h5 files to start from
     resume            True for the newest snapshot, or the path of a .solverstate
     restart           start at iteration 0 although snapshots of an earlier run exist; they are moved to another folder
     max_iter          number of iterations; None: the solver's
     snapshot_every    iterations between snapshots; None: the solver's
+    batch             batch size of the data layers of the TRAIN phase; None: that of the net
     seed              random seed; None: the solver's random_seed, else 1
     gpu               index of the GPU; None: a GPU if torch has one and the solver does not say CPU
     workers           number of processes that prepare data
@@ -60,6 +62,7 @@ def train_net(
         max_iter=max_iter,
         snapshot_every=snapshot_every,
         restart=restart,
+        batch=batch,
         settings=Settings(
             seed, gpu, workers, precision, compile, memory_efficient, sync_bn=False, bn_statistic=bn_statistic
         ),
