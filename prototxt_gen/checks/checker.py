@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 from prototxt_gen.analysis import analyse
 from prototxt_gen.checks.blob_rules import BLOB_RULES
-from prototxt_gen.checks.fork_rules import FORK_RULES
 from prototxt_gen.checks.filler_rules import FILLER_RULES
+from prototxt_gen.checks.fork_rules import FORK_RULES
 from prototxt_gen.checks.in_place_rules import IN_PLACE_RULES
 from prototxt_gen.checks.problem import ERROR, NOTE, WARNING, NetFile, PhaseNet, Problem, SolverFile, file_problem
 from prototxt_gen.checks.prototxt_rules import PROTOTXT_RULES

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from prototxt_gen.common.errors import PrototxtError
 from prototxt_gen.ir import Net
-from prototxt_gen.net.fork_rules import ForkRules, with_fork_rules
 from prototxt_gen.net.batch_size import with_batch_size
+from prototxt_gen.net.fork_rules import ForkRules, with_fork_rules
 from prototxt_gen.net.prototxt_reader import net_from_tree, read_net, read_prototxt_bytes
 from prototxt_gen.schema.caffe_proto import NetState, SolverParameter
 from prototxt_gen.text import Field, parse
