@@ -82,7 +82,8 @@ def write_pt2(model: NetWithWeights, net: TorchNet, path: Path) -> list[str]:
             remarks.append("the batch is fixed: torch.export finds that the net depends on it")
             exported = _export_with_fixed_batch(net, examples)
     extra = {key: text for key, text in weights_metadata(model, net).items() if key != "format"}
-    torch.export.save(exported, path, extra_files=extra)
+    with path.open("wb") as file:  # given a name that does not end in .pt2, PyTorch prints warnings
+        torch.export.save(exported, file, extra_files=extra)
     return remarks
 
 
@@ -128,7 +129,8 @@ def load_folder(folder: Path) -> nn.Module:
 
 def load_pt2(path: Path) -> nn.Module:
     """Return the module of a .pt2 file."""
-    module: nn.Module = torch.export.load(path).module()
+    with path.open("rb") as file:
+        module: nn.Module = torch.export.load(file).module()
     return module
 
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
               help="Number of classes to print for each image.")  # fmt: skip
 @click.option("--backend", type=eval_options.RUNTIMES, default="torch", show_default=True,
               help="Runtime of the net.")  # fmt: skip
-@click.option("--masks", "target", type=options.FILE, metavar="PATH", show_default="not drawn",
+@click.option("--masks", "target", type=options.OUTPUT_FILE, metavar="PATH", show_default="not drawn",
               help="Draw the attention masks over the images into this .html, .png or folder.")  # fmt: skip
 @click.option("--mask-blobs", default="*/mask", show_default=True, metavar="PATTERN",
               help="Names of the blobs that are masks; * is any text.")  # fmt: skip

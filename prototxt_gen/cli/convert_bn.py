@@ -16,6 +16,7 @@ from prototxt_gen.cli.convert_options import (
     reading_from_options,
     statistic_name,
 )
+from prototxt_gen.cli.output import echo_files
 from prototxt_gen.cli.read_net import read_all_phases
 from prototxt_gen.common.errors import PrototxtGenError
 
@@ -27,7 +28,9 @@ FORK_OF_FORM = {"merged": "buptwangfei", "batchnorm-scale": "bvlc", "folded": "b
     examples=["prototxt-gen convert bn deploy.prototxt net.caffemodel -o split --to batchnorm-scale"],
 )
 @net_and_weights
-@click.option("-o", "--output", type=options.FOLDER, required=True, help="Output folder for prototxt and weights.")
+@click.option(
+    "-o", "--output", type=options.OUTPUT_FOLDER, required=True, help="Output folder for prototxt and weights."
+)
 @click.option("--to", "form", type=click.Choice(list(FORK_OF_FORM)), required=True,
               help="Form of batch normalisation to write (see above).")  # fmt: skip
 @click.option("--to-dialect", type=options.FORK, show_default="buptwangfei for merged, bvlc for the others",
@@ -61,5 +64,4 @@ def bn(
     statistic = statistic_name(to_statistic) or ""
     done = write_bn_form(whole, weights, output, form, how, to_dialect or FORK_OF_FORM[form], statistic, force)
     echo_notes(done.remarks)
-    for path in done.files:
-        click.echo(path)
+    echo_files(done.files)

@@ -9,6 +9,7 @@ import click
 from prototxt_gen.cli import options
 from prototxt_gen.cli.command import Command
 from prototxt_gen.cli.convert_options import echo_notes, load_plugins, statistic_name
+from prototxt_gen.cli.output import echo_files
 from prototxt_gen.cli.read_net import read_all_phases, shapes_from_options
 
 
@@ -20,9 +21,10 @@ from prototxt_gen.cli.read_net import read_all_phases, shapes_from_options
     ],
 )
 @click.argument("model", type=options.FILE)
-@click.option("-o", "--output", type=options.FILE, required=True, help="Output file: .caffemodel or .caffemodel.h5.")
+@click.option("-o", "--output", type=options.OUTPUT_FILE, required=True,
+              help="Output file: .caffemodel or .caffemodel.h5; - is stdout, for a .caffemodel.")  # fmt: skip
 @click.option("--net", type=options.FILE, show_default="the net stored in MODEL", help="Prototxt of the net.")
-@click.option("--write-net", type=options.FILE, help="Also write the net to this prototxt file.")
+@click.option("--write-net", type=options.OUTPUT_FILE, help="Also write the net to this prototxt file.")
 @options.shape
 @click.option("--dialect", type=options.FORK, show_default="detected", help="Caffe fork that wrote MODEL.")
 @click.option("--bn-statistic", "statistic", type=options.BN_STATISTIC, show_default="detected",
@@ -68,5 +70,4 @@ def caffemodel(
     asked = CaffemodelOptions(how, to_dialect, statistic_name(to_statistic))
     done = write_caffemodel(model, output, read, asked, write_net, force)
     echo_notes(done.remarks)
-    for path in done.files:
-        click.echo(path)
+    echo_files(done.files)

@@ -21,7 +21,8 @@ from prototxt_gen.cli.convert_options import echo_conversion, net_and_weights, r
 )
 @net_and_weights
 @stored_preprocessing
-@click.option("-o", "--output", type=options.FILE, show_default="the name of WEIGHTS with .onnx", help="Output file.")
+@click.option("-o", "--output", type=options.OUTPUT_FILE, show_default="the name of WEIGHTS with .onnx",
+              help="Output file; - is stdout.")  # fmt: skip
 @click.option("--opset", type=click.IntRange(18, 23), metavar="N", show_default="20", help="ONNX opset, 18 to 23.")
 @click.option("--no-fold", is_flag=True,
               help="Keep BN, BatchNorm and Scale as separate ONNX nodes, so that all Caffe blobs exist.")  # fmt: skip

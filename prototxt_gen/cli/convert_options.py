@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from prototxt_gen.cli import options
+from prototxt_gen.cli.output import echo_files
 from prototxt_gen.cli.param_types import floats, parse_dims
 from prototxt_gen.cli.read_net import read_all_phases, shapes_from_options
 from prototxt_gen.common.printable import safe_lines
@@ -139,5 +140,4 @@ def echo_conversion(done: ConversionResult) -> None:
     echo_notes(done.remarks)
     for sentence in summary_sentences(done.report) if done.report else ["not verified (--no-verify)"]:
         click.echo(safe_lines(sentence), err=True)
-    for file in done.files:
-        click.echo(file)
+    echo_files(done.files)

@@ -17,6 +17,7 @@ from prototxt_gen.cli.deploy_and_train_val import (
     refuse_failing_check,
     train_val_from_options,
 )
+from prototxt_gen.cli.output import echo_files
 from prototxt_gen.cli.read_net import net_in_phase, read_all_phases, shapes_from_options
 from prototxt_gen.cli.renamed_options import replaced_option
 
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     ],
 )
 @options.net_argument
-@click.option("-o", "--output", type=options.FILE, required=True, help="Output file.")
+@click.option("-o", "--output", type=options.OUTPUT_FILE, required=True, help="Output file; - is stdout.")
 @click.option("--to-deploy", is_flag=True,
               help="Turn a train_val into a deploy net: data layers become inputs, SoftmaxWithLoss becomes "
               "Softmax. The batch size becomes 1, unless --shape says otherwise or a layer needs more.")  # fmt: skip
@@ -105,7 +106,7 @@ def prototxt(
         refuse_failing_check(text, whole.source, known)
     comment = "" if to_train_val else _preprocessing_comment(whole, mode, to_deploy)
     write_text(output, comment + text, force)
-    click.echo(output)
+    echo_files([output])
 
 
 def _text(net: Net, given: Mapping[str, Mapping[str, Shape]]) -> str:

@@ -24,9 +24,10 @@ FORMATS = click.Choice(["folder", "pt2"])
 )
 @net_and_weights
 @stored_preprocessing
-@click.option("-o", "--output", type=options.FILE, show_default="the name of WEIGHTS without suffix, or with .pt2",
-              help="Output folder or .pt2 file.")  # fmt: skip
-@click.option("--to", "form", type=FORMATS, show_default="pt2 if the output ends in .pt2, else folder",
+@click.option("-o", "--output", type=options.OUTPUT_FILE,
+              show_default="the name of WEIGHTS without suffix, or with .pt2",
+              help="Output folder or .pt2 file; - is stdout, for a .pt2.")  # fmt: skip
+@click.option("--to", "form", type=FORMATS, show_default="pt2 if the output ends in .pt2 or is no file, else folder",
               help="Format: folder (model.py and model.safetensors, which run without prototxt-gen) or pt2 (one file "
               "of torch.export).")  # fmt: skip
 @renamed_option("--format", "--to", type=FORMATS)
@@ -40,8 +41,14 @@ def pytorch(output: Path | None, form: str | None, no_verify: bool, force: bool,
     """
     from converters.write_models import write_torch
 
-    form = form or ("pt2" if output is not None and output.suffix == ".pt2" else "folder")
+    form = form or ("pt2" if output is not None and _is_one_file(output) else "folder")
     suffix = "" if form == "folder" else ".pt2"
     named = given["weights"] or given["net"]
     out = output or named.with_name(named.name.split(".")[0] + suffix)
     echo_conversion(write_torch(read_subject(**given), out, form, force=force, verify_output=not no_verify))
+
+
+def _is_one_file(output: Path) -> bool:
+    from prototxt_gen.common.files import is_written_directly
+
+    return output.suffix == ".pt2" or is_written_directly(output)

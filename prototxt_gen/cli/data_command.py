@@ -11,9 +11,10 @@ import click
 
 from prototxt_gen.cli import options
 from prototxt_gen.cli.command import Group
-from prototxt_gen.cli.output import echo_json
+from prototxt_gen.cli.output import echo_files, echo_json
 from prototxt_gen.cli.param_types import fraction, parse_dims
 from prototxt_gen.common.errors import PrototxtGenError
+from prototxt_gen.common.files import STDOUT
 from prototxt_gen.common.printable import safe
 from prototxt_gen.common.progress import progress_bar
 
@@ -43,7 +44,7 @@ def data() -> None:
     ]
 )
 @click.argument("src", type=options.FILE)
-@click.option("-o", "--output", type=options.FILE, required=True, help="Output folder.")
+@click.option("-o", "--output", type=options.OUTPUT_FOLDER, required=True, help="Output folder.")
 @click.option("--to", type=click.Choice(["lmdb", "hdf5"]), default="lmdb", show_default=True,
               help="Format of the data set.")  # fmt: skip
 @_source_options
@@ -147,8 +148,9 @@ def _cut_off(items: list[str]) -> str:
 
 @data.command(examples=["prototxt-gen data mean train_lmdb", "prototxt-gen data mean train_lmdb -o mean.binaryproto"])
 @click.argument("src", type=options.FILE)
-@click.option("-o", "--output", "out", type=options.FILE, show_default="not written",
-              help="Write the mean of each pixel to this .binaryproto file.")  # fmt: skip
+@click.option("-o", "--output", "out", type=options.OUTPUT_FILE, show_default="not written",
+              help="Write the mean of each pixel to this .binaryproto file; - is stdout, and the other results go to "
+              "stderr.")  # fmt: skip
 @_data_set_options
 @options.force
 @options.as_json
@@ -157,9 +159,10 @@ def mean(src: Path, as_json: bool, **given: Any) -> None:
     from prototxt_gen.data.info import mean
 
     found = _with_progress(mean, src, **given)
+    to_stderr = found.file == STDOUT
     if as_json:
-        echo_json({"count": found.count, "channels": found.channels, "written": found.file and str(found.file)})
+        written = found.file and str(found.file)
+        echo_json({"count": found.count, "channels": found.channels, "written": written}, to_stderr)
         return
-    click.echo(" ".join(f"mean_value: {value:.6g}" for value in found.channels))
-    if found.file:
-        click.echo(str(found.file))
+    click.echo(" ".join(f"mean_value: {value:.6g}" for value in found.channels), err=to_stderr)
+    echo_files([found.file] if found.file else [])

@@ -18,7 +18,7 @@ from prototxt_gen.common.progress import progress_bar
 @click.command(
     cls=Command, examples=["prototxt-gen demo", "prototxt-gen demo -o mine --data images/ --minutes 10 --force"]
 )
-@click.option("-o", "--output", type=options.FOLDER, default="demo", show_default=True, help="Output directory.")
+@click.option("-o", "--output", type=options.OUTPUT_FOLDER, default="demo", show_default=True, help="Output directory.")
 @click.option("--minutes", type=click.FloatRange(min=0, min_open=True), default=3.0, show_default=True,
               help="Length of training, as iterations that take so long on two cores.")  # fmt: skip
 @click.option("--backend", type=options.BACKEND, default="torch", show_default=True,

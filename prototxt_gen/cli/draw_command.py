@@ -8,9 +8,10 @@ import click
 
 from prototxt_gen.cli import options
 from prototxt_gen.cli.command import Command
+from prototxt_gen.cli.output import echo_files
 from prototxt_gen.cli.read_net import read_net, shapes_from_options
 
-FORMATS = (".html", ".svg", ".png", ".dot")
+FORMATS = ("html", "svg", "png", "dot")
 """Repeated from prototxt_gen.draw.draw_net, which is imported only when the command runs."""
 
 
@@ -19,8 +20,8 @@ FORMATS = (".html", ".svg", ".png", ".dot")
     examples=["prototxt-gen draw net.prototxt -o net.html", "prototxt-gen draw net.prototxt -o net.svg --expand"],
 )
 @options.net_argument
-@click.option("-o", "--output", type=options.FILE, required=True,
-              help=f"Output file; the name ends in {', '.join(FORMATS)}.")  # fmt: skip
+@click.option("-o", "--output", type=options.OUTPUT_FILE, required=True, help="Output file; - is stdout.")
+@click.option("--to", "form", type=click.Choice(FORMATS), show_default="the suffix of the output", help="Format.")
 @click.option("--expand", is_flag=True,
               help="Draw every layer, instead of one block per first part of the layer names.")  # fmt: skip
 @options.phase
@@ -32,6 +33,7 @@ FORMATS = (".html", ".svg", ".png", ".dot")
 def draw(
     net: Path,
     output: Path,
+    form: str | None,
     expand: bool,
     phase: str | None,
     stages: tuple[str, ...],
@@ -44,5 +46,6 @@ def draw(
     from prototxt_gen.draw.draw_net import draw_net
 
     drawn = read_net(net, phase, stages, level)
-    draw_net(drawn, output, expand=expand, shapes=shapes_from_options(drawn, size, shapes), force=force)
-    click.echo(output)
+    known = shapes_from_options(drawn, size, shapes)
+    draw_net(drawn, output, expand=expand, shapes=known, format=form, force=force)
+    echo_files([output])

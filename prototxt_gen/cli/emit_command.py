@@ -70,7 +70,7 @@ net_options = options.option_group(
     ],
 )
 @click.argument("name", required=False)
-@click.option("-o", "--output", type=options.FOLDER, show_default="NAME; with --all: generated",
+@click.option("-o", "--output", type=options.OUTPUT_FOLDER, show_default="NAME; with --all: generated",
               help="Output directory.")  # fmt: skip
 @click.option("--all", "everything", is_flag=True,
               help="Write all Residual Attention Networks, each into a folder of the output directory.")  # fmt: skip

@@ -10,11 +10,32 @@ import click
 
 from prototxt_gen.cli.param_types import floats
 from prototxt_gen.cli.renamed_options import replaced_option
+from prototxt_gen.common.files import STDOUT
 from prototxt_gen.schema.dialect import DIALECTS
 
 Decorator = Callable[[Any], Any]
 FILE = click.Path(path_type=Path)
 FOLDER = click.Path(path_type=Path, file_okay=False)
+
+
+class OutputPath(click.Path):
+    """A path to write. For a file, - is stdout; a folder cannot be written there."""
+
+    def __init__(self, is_folder: bool = False) -> None:
+        super().__init__(path_type=Path, file_okay=not is_folder)
+        self.is_folder = is_folder
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the path. Raises click.BadParameter if it is - and a folder is written, or a file for a folder."""
+        if value != "-":
+            return super().convert(value, param, ctx)
+        if self.is_folder:
+            self.fail("- is stdout, which takes one file, and the output is a folder; a folder of this name is ./-")
+        return STDOUT
+
+
+OUTPUT_FILE = OutputPath()
+OUTPUT_FOLDER = OutputPath(is_folder=True)
 FORK = click.Choice(list(DIALECTS))
 BN_STATISTIC = click.Choice(["inverse-std", "variance"])
 BACKEND = click.Choice(["torch", "pycaffe"])

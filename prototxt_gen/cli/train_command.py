@@ -48,9 +48,9 @@ backend_options = options.option_group(
 @click.argument("solver", type=options.FILE, required=False)
 @click.option("--backend", type=options.BACKEND, default="torch", show_default=True,
               help="Runtime that trains: torch, or pycaffe (real Caffe).")  # fmt: skip
-@click.option("-o", "--output", type=options.FOLDER, show_default="the folder of snapshot_prefix",
+@click.option("-o", "--output", type=options.OUTPUT_FOLDER, show_default="the folder of snapshot_prefix",
               help="Output directory.")  # fmt: skip
-@renamed_option("--out", "--output", type=options.FOLDER)
+@renamed_option("--out", "--output", type=options.OUTPUT_FOLDER)
 @click.option("--resume", is_flag=False, flag_value=_NEWEST, default="", metavar="[STATE]",
               help="Resume from this .solverstate; without STATE, from the newest complete snapshot.")  # fmt: skip
 @click.option("--weights", type=options.FILE, multiple=True,

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from prototxt_gen.common.files import refuse_overwriting
 from prototxt_gen.data import images
 from prototxt_gen.data.data_errors import DataError, abbreviated
 from prototxt_gen.data.data_set_reader import Dataset, Hdf5Dataset, LmdbDataset, SourceDataset, open_dataset
@@ -95,8 +96,8 @@ def mean(
     Sums are in float64: Caffe's compute_image_mean adds in float32 and loses the last digits on large data sets. The
     mean per channel also exists where image sizes differ; then `out` raises DataError.
     """
-    if out is not None and Path(out).exists() and not force:
-        raise DataError(f"{out}: there already; --force overwrites")
+    if out is not None:
+        refuse_overwriting([Path(out)], force)
     dataset = open_dataset(path, kind, **options)
     total, pixels, areas = _sums(dataset, progress)
     channels = tuple(float(value) for value in total / areas)

@@ -73,6 +73,8 @@ def make(
     target = Path(out)
     if target.exists() and not force:
         raise DataError(f"{target}: there already; --force overwrites")
+    if target.exists() and not target.is_dir():
+        raise DataError(f"{target}: not a folder, which a data set is")
     options = StorageOptions(to, resize, shuffle_seed, encoded, gray, bgr, part, file_bytes)
     source = open_source(src, kind, split, root, color=not gray)
     if not len(source):

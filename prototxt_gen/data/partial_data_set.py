@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from prototxt_gen.common.files import followed, writing_errors
 from prototxt_gen.data.data_errors import DataError
 
 _JOURNAL = "journal.jsonl"
@@ -34,7 +35,9 @@ class PartialDataSet:
     """The folder `.OUT.partial` and the finished chunks that its journal lists."""
 
     def __init__(self, out: Path, arguments: Mapping[str, Any]) -> None:
-        self.out, self.folder = out, out.parent / f".{out.name}.partial"
+        with writing_errors(out):
+            self.out, self._target = out, followed(out)
+        self.folder = self._target.parent / f".{self._target.name}.partial"
         self.content = self.folder / "content"
         self.header = json.dumps(dict(arguments), sort_keys=True)
         self.chunks: list[Chunk] = []
@@ -64,12 +67,15 @@ class PartialDataSet:
             self.add(chunk)
 
     def publish(self) -> None:
-        """Rename the finished content to its final name; an existing data set is removed only afterwards."""
+        """Rename the finished content to its final name; an existing data set is removed only afterwards.
+
+        Where the name is a symbolic link, the folder that it points to is the data set.
+        """
         old = self.folder / "old"
-        if self.out.exists():
+        if self._target.exists():
             shutil.rmtree(old, ignore_errors=True)
-            self.out.rename(old)
-        self.content.rename(self.out)
+            self._target.rename(old)
+        self.content.rename(self._target)
         shutil.rmtree(self.folder)
 
     @contextlib.contextmanager

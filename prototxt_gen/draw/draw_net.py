@@ -12,8 +12,7 @@ from prototxt_gen.common.files import refuse_overwriting, replacing
 from prototxt_gen.draw.drawing import Drawing, make_drawing
 from prototxt_gen.ir import Net, Shape
 
-FORMATS = (".html", ".svg", ".png", ".dot")
-"""The endings that an output name may have."""
+FORMATS = ("html", "svg", "png", "dot")
 
 
 def draw_net(
@@ -22,33 +21,34 @@ def draw_net(
     *,
     expand: bool = False,
     shapes: Mapping[str, Shape] | None = None,
+    format: str | None = None,
     force: bool = False,
 ) -> Path:
-    """Draw a net of one phase to a file, and return its path. The name ends in .html, .svg, .png or .dot.
+    """Draw a net of one phase to a file, and return its path. The name ends in .html, .svg, .png or .dot, unless `format` is given.
 
     Layers are grouped by the slash-separated parts of their names; `expand` draws every layer by itself. `shapes` gives
     the shape N×C×H×W of inputs that the net does not declare, by blob. An existing file is overwritten with `force`.
     Raises PrototxtGenError for another ending, an existing file, or SVG and PNG without graphviz's program `dot`.
     """
     path = Path(output)
-    suffix = path.suffix.lower()
-    if suffix not in FORMATS:
-        raise PrototxtGenError(f"{path}: the name must end in {', '.join(FORMATS)}")
+    format = format or path.suffix.lower()[1:]
+    if format not in FORMATS:
+        raise PrototxtGenError(f"{path}: the name must end in .{', .'.join(FORMATS)}; or say with --to what is written")
     refuse_overwriting([path], force)
-    content = _content(make_drawing(analyse(net, shapes)), suffix, expand)
+    content = _content(make_drawing(analyse(net, shapes)), format, expand)
     with replacing(path, force) as temporary:
         temporary.write_bytes(content)
     return path
 
 
-def _content(picture: Drawing, suffix: str, expand: bool) -> bytes:
-    """Return the file's content in the format of its suffix."""
-    if suffix == ".html":
+def _content(picture: Drawing, format: str, expand: bool) -> bytes:
+    """Return the file's content in one of FORMATS."""
+    if format == "html":
         from prototxt_gen.draw.html import html_text
 
         return html_text(picture, expand).encode("utf-8", "backslashreplace")
     from prototxt_gen.draw.dot import dot_text, render_with_graphviz
 
-    if suffix == ".dot":
+    if format == "dot":
         return dot_text(picture, expand).encode()
-    return render_with_graphviz(picture, suffix[1:], expand)
+    return render_with_graphviz(picture, format, expand)

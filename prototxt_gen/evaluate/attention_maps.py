@@ -147,7 +147,7 @@ def write_masks(target: Path, seen: Sequence[MaskedImage], force: bool = False) 
         with files.replacing(target, force) as temporary:
             _figure(seen).savefig(temporary, format="png", dpi=100)
         return [target]
-    if kind:
+    if kind or files.is_written_directly(target):
         raise PrototxtGenError(f"{target}: the name must end in .html or .png, or have no extension (a folder)")
     return _write_folder(target, seen, force)
 

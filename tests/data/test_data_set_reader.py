@@ -13,6 +13,7 @@ import lmdb
 import numpy as np
 import pytest
 
+from prototxt_gen.common.errors import PrototxtGenError
 from prototxt_gen.data.data_errors import DataError
 from prototxt_gen.data.data_set_reader import Dataset, Hdf5Dataset, open_dataset
 from prototxt_gen.data.info import info, mean
@@ -175,7 +176,7 @@ def test_mean_of_every_format(sets: dict[str, Path], tmp_path: Path) -> None:
         np.testing.assert_allclose(found.pixels, expected, rtol=1e-6)
         np.testing.assert_allclose(found.channels, expected.mean((1, 2)), rtol=1e-6)
         np.testing.assert_array_equal(read_binaryproto(out), found.pixels[None])
-        with pytest.raises(DataError, match="there already"):
+        with pytest.raises(PrototxtGenError, match="already exists"):
             mean(path, out)
         mean(path, out, force=True)
     assert seen[-1] == (40, 40)
