@@ -137,7 +137,8 @@ class _ModelWriter:
                 self._write_layer(item, scope, variables, lines)
         if scope is self.root:
             lines.init += self.sharing_statements
-        lines.forward.append(f"return {', '.join(variables.of(value) for value in outputs)}")
+        if outputs or not lines.forward:
+            lines.forward.append(f"return {', '.join(variables.of(value) for value in outputs)}".rstrip())
         return _class_text(lines.init, variables.arguments, lines.forward)
 
     def _write_layer(self, layer: LayerSource, scope: Scope, variables: _Variables, lines: _ClassLines) -> None:
@@ -157,7 +158,8 @@ class _ModelWriter:
         module_name = self._module_name(list(inner.path), scope, lines, has_module=True)
         lines.init.append(f"{module_name} = {self._class_name(inner, body)}()")
         arguments = ", ".join(variables.of(value) for value in inputs)
-        lines.forward.append(f"{', '.join(variables.new(value) for value in outputs)} = {module_name}({arguments})")
+        results = ", ".join(variables.new(value) for value in outputs)
+        lines.forward.append(f"{results} = {module_name}({arguments})" if outputs else f"{module_name}({arguments})")
 
     def _inputs_and_outputs(self, scope: Scope) -> tuple[list[Value], list[Value]]:
         """Return the values that a scope uses from outside, and its own values that are used outside."""

@@ -23,8 +23,9 @@ from prototxt_gen.net.lowering_checks import computed_outputs, net_inputs
 from prototxt_gen.runtime.torch_net import TorchNet
 
 Array = np.ndarray[Any, Any]
-PROTOTXT_KEY, EPS_KEY = "caffe.prototxt", "caffe.eps"
-"""Metadata keys: the net as prototxt, and the eps of batch normalisation layers, by layer name, as JSON."""
+PROTOTXT_KEY, EPS_KEY, OUTPUTS_KEY = "caffe.prototxt", "caffe.eps", "caffe.outputs"
+"""Metadata keys: the net as prototxt; the eps of batch normalisation layers, by layer name, as JSON; the names of the
+outputs, in the order in which the module returns them, as JSON."""
 
 
 def write_folder(model: NetWithWeights, net: TorchNet, folder: Path) -> list[str]:
@@ -48,6 +49,7 @@ def weights_metadata(model: NetWithWeights, net: TorchNet) -> dict[str, str]:
         "format": "pt",
         PROTOTXT_KEY: valid_utf8(net_text(model.net)),
         EPS_KEY: json.dumps(eps_of_layers),
+        OUTPUTS_KEY: json.dumps([valid_utf8(value.blob) for value in net.outputs]),
         **model.preprocessing.metadata(),
     }
 

@@ -46,7 +46,7 @@ def _dims(context: click.Context, parameter: click.Parameter, value: str | None)
 
 net_options = options.option_group(
     net_and_weights,
-    click.option("--top", metavar="BLOB", default="", show_default="the last output of the net",
+    click.option("--top", metavar="BLOB", default="", show_default="the output of the last layer",
                  help="Blob with the scores of the classes: an output of the net."),
     replaced_option("--output", "--output is a file to write; for the blob with the scores write --top {}"),
 )  # fmt: skip

@@ -24,7 +24,9 @@ def draw_net(
     format: str | None = None,
     force: bool = False,
 ) -> Path:
-    """Draw a net of one phase to a file, and return its path. The name ends in .html, .svg, .png or .dot, unless `format` is given.
+    """Draw a net of one phase to a file, and return its path.
+
+    The name ends in .html, .svg, .png or .dot, or `format` says which one is written.
 
     Layers are grouped by the slash-separated parts of their names; `expand` draws every layer by itself. `shapes` gives
     the shape N×C×H×W of inputs that the net does not declare, by blob. An existing file is overwritten with `force`.

@@ -11,7 +11,7 @@ from converters.common.preprocessing import METADATA_KEY, Preprocessing
 from prototxt_gen.analysis import analyse
 from prototxt_gen.common.errors import PrototxtGenError, UnsupportedError
 from prototxt_gen.common.optional_packages import need
-from prototxt_gen.evaluate.predictors import ModulePredictor, OnnxPredictor, Predictor
+from prototxt_gen.evaluate.predictors import ModulePredictor, OnnxPredictor, Predictor, main_output_of_prototxt
 from prototxt_gen.ir import Shape
 from prototxt_gen.net.lowering_checks import net_inputs
 from prototxt_gen.net.prototxt_reader import parse_net
@@ -28,8 +28,8 @@ def is_converted(path: Path) -> bool:
 def open_converted(path: Path, output: str = "") -> tuple[Predictor, Preprocessing]:
     """Return a converted model as a predictor, and the preprocessing in its metadata.
 
-    `output` is the name of the output (ONNX only); default: the last. The model.py of a folder is executed. Raises
-    PrototxtGenError if the file does not exist or is damaged.
+    `output` is the name of the output (ONNX only); default: that of the last layer. The model.py of a folder is
+    executed. Raises PrototxtGenError if the file does not exist or is damaged.
     """
     if not path.exists():
         raise PrototxtGenError(f"{path} does not exist")
@@ -43,7 +43,7 @@ def _open_file(path: Path, output: str) -> tuple[Predictor, Preprocessing]:
         return predictor, preprocessing_from_metadata(predictor.session.get_modelmeta().custom_metadata_map)
     if output:
         raise PrototxtGenError(
-            f"{path}: --output works only with an ONNX model or a prototxt; other files use the last"
+            f"{path}: --output works only with an ONNX model or a prototxt; other files use that of the last layer"
         )
     return _open_torch(path)
 
@@ -54,13 +54,17 @@ def _open_torch(path: Path) -> tuple[Predictor, Preprocessing]:
 
     from converters.pytorch_export import output_files as torch_file
 
-    metadata: dict[str, str] = dict.fromkeys((PROTOTXT_KEY, METADATA_KEY), "")
+    metadata: dict[str, str] = dict.fromkeys((PROTOTXT_KEY, METADATA_KEY, torch_file.OUTPUTS_KEY), "")
     if path.is_dir():
         metadata = torch_file.read_safetensors_metadata(path / "model.safetensors")
         module = torch_file.load_folder(path)
     else:
         module = torch.export.load(path, extra_files=metadata).module()
-    return ModulePredictor(path.name, module, _input_shape(path, metadata)), preprocessing_from_metadata(metadata)
+    shape = _input_shape(path, metadata)
+    outputs: list[str] = json.loads(metadata.get(torch_file.OUTPUTS_KEY) or "[]")  # older files lack them
+    main_output = main_output_of_prototxt(metadata[PROTOTXT_KEY], str(path))
+    index = outputs.index(main_output) if main_output in outputs else -1
+    return ModulePredictor(path.name, module, shape, index), preprocessing_from_metadata(metadata)
 
 
 def _input_shape(path: Path, metadata: Mapping[str, str]) -> Shape:

@@ -13,10 +13,12 @@ import numpy as np
 import numpy.typing as npt
 
 from converters.common.loading_errors import translate_loading_errors
+from converters.common.names import valid_utf8
 from prototxt_gen.common.errors import NetError, PrototxtGenError, RuntimeMissingError, UnsupportedError, nearest
 from prototxt_gen.common.optional_packages import need
 from prototxt_gen.ir import Shape, Value, show
-from prototxt_gen.net.lowering_checks import computed_outputs
+from prototxt_gen.net.lowering_checks import computed_outputs, last_output
+from prototxt_gen.net.prototxt_reader import parse_net
 
 if TYPE_CHECKING:
     from converters.common.net_with_weights import NetWithWeights
@@ -54,13 +56,20 @@ def image_input(subject: NetWithWeights) -> Value:
 
 
 def score_output(subject: NetWithWeights, blob: str = "") -> Value:
-    """Return the output with the scores: the blob of this name, default the last output. Raises NetError."""
+    """Return the output with the scores: the blob of this name, default that of the last layer. Raises NetError."""
     outputs = {value.blob: value for value in computed_outputs(subject.net)}
     if blob and blob not in outputs:
         raise NetError(f"{subject.net.name}: no output {blob!r}; it has {', '.join(outputs)}{nearest(blob, outputs)}")
-    if not outputs:
+    output = outputs[blob] if blob else last_output(subject.net)
+    if output is None:
         raise NetError(f"{subject.net.name}: the net has no output")
-    return outputs[blob] if blob else list(outputs.values())[-1]
+    return output
+
+
+def main_output_of_prototxt(text: str, source: str) -> str:
+    """Return the name of the output of the last layer, as converted files write it; empty without any output."""
+    output = last_output(parse_net(text, source))
+    return valid_utf8(output.blob) if output is not None else ""
 
 
 class TorchPredictor:
@@ -94,18 +103,18 @@ class TorchPredictor:
 
 
 class ModulePredictor:
-    """A converted PyTorch module, which is a function from a batch to the scores or to several outputs."""
+    """A converted PyTorch module: a function from a batch to its output, or to several, of which `output` is used."""
 
-    def __init__(self, name: str, module: Callable[[Any], Any], input_: Shape) -> None:
-        self.name, self.module, self.input = name, module, input_
+    def __init__(self, name: str, module: Callable[[Any], Any], input_: Shape, output: int = -1) -> None:
+        self.name, self.module, self.input, self.output = name, module, input_, output
 
     def __call__(self, batch: Array) -> Array:
         import torch
 
         with torch.inference_mode():
             outputs = self.module(torch.from_numpy(np.ascontiguousarray(batch)))
-        last = outputs[-1] if isinstance(outputs, (tuple, list)) else outputs
-        return _score_rows(last.numpy(), len(batch), self.name)
+        scores = outputs[self.output] if isinstance(outputs, (tuple, list)) else outputs
+        return _score_rows(scores.numpy(), len(batch), self.name)
 
     def close(self) -> None:
         """Do nothing."""
@@ -131,7 +140,9 @@ class OnnxPredictor:
             )
         if output and output not in outputs:
             raise NetError(f"{path}: no output {output!r}; it has {', '.join(outputs)}{nearest(output, outputs)}")
-        self.output = output or outputs[-1]
+        stored = self.session.get_modelmeta().custom_metadata_map.get("caffe.prototxt", "")
+        main_output = main_output_of_prototxt(stored, str(path)) if stored else ""
+        self.output = output or (main_output if main_output in outputs else outputs[-1])
         self.input_name = inputs[0].name
         self.fixed_batch = inputs[0].shape[0] if isinstance(inputs[0].shape[0], int) else 0
         self.input: Shape = tuple(inputs[0].shape[1:])

@@ -95,7 +95,7 @@ class Net:
 
     @cached_property
     def outputs(self) -> tuple[Value, ...]:
-        """The values that no layer reads, in order, which Caffe lists as outputs of the net."""
+        """The values that no layer reads, in the net's order. Caffe lists them as outputs, sorted by name."""
         read_values = {value for layer in self.layers for value in layer.bottoms}
         return tuple(value for value in self.values() if value not in read_values)
 

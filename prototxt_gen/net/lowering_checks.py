@@ -59,9 +59,21 @@ def net_inputs(net: Net) -> tuple[Value, ...]:
 
 
 def computed_outputs(net: Net) -> tuple[Value, ...]:
-    """Return the outputs of the net that a layer computes; inputs and data tops that no layer reads do not count."""
+    """Return the outputs of the net that a layer computes, in Caffe's order: by the bytes of the blobs' names.
+
+    Inputs and tops of data layers that no layer reads do not count, though Caffe lists them too. Source:
+    src/caffe/net.cpp Net::Init, where `available_blobs` is a std::set of names: a bottom is taken out, a top is put in,
+    and the blobs that are left at the end become `net_output_blobs_`.
+    """
     inputs = {value for layer in net.layers if is_input_layer(layer) for value in layer.tops} | set(net.inputs)
-    return tuple(value for value in net.outputs if value not in inputs)
+    outputs = (value for value in net.outputs if value not in inputs)
+    return tuple(sorted(outputs, key=lambda value: value.blob.encode("utf-8", "surrogateescape")))
+
+
+def last_output(net: Net) -> Value | None:
+    """Return the output that the last layer with an output computes, which is a net's main result; None without any."""
+    outputs = set(computed_outputs(net))
+    return next((value for layer in reversed(net.layers) for value in layer.tops[::-1] if value in outputs), None)
 
 
 def without_unknown_fields(net: Net, names: Collection[str]) -> Net:

@@ -9,8 +9,8 @@ from prototxt_gen import layers
 from prototxt_gen.ir import Layer, Net
 
 PHASES = ("TRAIN", "TEST")
-METRICS = frozenset({"Accuracy", "Silence", "HDF5Output", "DetectionEvaluate"})
-"""Types at the end of a net that measure, write or discard their bottoms, and compute no result of the net."""
+METRICS = frozenset({"Accuracy", "HDF5Output", "DetectionEvaluate"})
+"""Types at the end of a net that measure or write their bottoms, and compute no result of the net."""
 
 _PHASE_DEPENDENT_TYPES = frozenset({"BN", "BatchNorm", "Dropout"})
 """Types that compute something else in training than in testing; a layer's own `phase` field overrules the net's."""
