@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from converters.common.names import listed_names
+from converters.common.names import listed_names, valid_utf8
 from converters.common.other_sizes import (
     at_other_image_sizes,
     batch_size,
@@ -43,7 +43,7 @@ def dynamic_shapes(
     if dynamic_size:
         _make_image_size_dynamic(analysis, graph, lower_graph, shapes)
     for value in _values_sized_by_data(analysis):
-        shapes[value] = [f"{value.blob}_{axis}" for axis in range(len(shapes[value]))]
+        shapes[value] = [f"{valid_utf8(value.blob)}_{axis}" for axis in range(len(shapes[value]))]
     return {value: tuple(shape) for value, shape in shapes.items()}, remarks
 
 
@@ -61,7 +61,7 @@ def _make_batch_dynamic(
     batch = batch_size(analysis)
     for value, axis in _changed_axes(analysis, larger):
         is_batch_axis = axis == 0 and analysis.shapes[value][0] == batch
-        shapes[value][axis] = "N" if is_batch_axis else f"N_{value.blob}_{axis}"
+        shapes[value][axis] = "N" if is_batch_axis else f"N_{valid_utf8(value.blob)}_{axis}"
     return []
 
 
@@ -75,7 +75,7 @@ def _make_image_size_dynamic(
         _refuse_fixed_size(analysis, causes or _size_dependence(analysis, larger, graph, lower_graph))
         for value, axis in _changed_axes(analysis, larger):
             is_input = value in net_inputs(analysis.net)
-            shapes[value][axis] = letter if is_input else f"{letter}_{value.blob}_{axis}"
+            shapes[value][axis] = letter if is_input else f"{letter}_{valid_utf8(value.blob)}_{axis}"
     for other in at_other_image_sizes(analysis):
         _refuse_fixed_size(analysis, _size_dependence(analysis, other, graph, lower_graph))
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 import onnx
 from onnx import helper
 
-from converters.common.names import valid_utf8
+from converters.common.names import NAMES_KEY, onnx_names, unused_name, valid_utf8
 from converters.onnx_export.dynamic_axes import OnnxShape, dynamic_shapes
 from converters.onnx_export.onnx_graph import Graph
 from prototxt_gen import layers
@@ -115,7 +115,7 @@ def lower_to_onnx(
         {lowering.names[value]: shapes[value] for value in lowering.inputs},
         {name: shapes[value] for value, name in outputs.items()},
         lowering.names,
-        {**_net_metadata(analysis, lowering.graph), **(metadata or {})},
+        {**_net_metadata(analysis, lowering.graph), **lowering.names_metadata(), **(metadata or {})},
         tuple(remarks),
     )
     net.check()
@@ -136,14 +136,13 @@ class _NetLowering:
         self.graph, self.analysis, self.weights = Graph(opset), analysis, weights
         self.inputs = net_inputs(analysis.net)
         self._last_values = {value.blob: value for value in analysis.net.values()}
-        if "" in self._last_values:
-            raise UnsupportedError(f"{analysis.net.source}: a blob's name is empty, which in ONNX stands for no blob")
         self._input_blobs = {value.blob for value in self.inputs}
+        self._blob_names = onnx_names(self._last_values)
         self.names: dict[Value, str] = {}
         for value in self.inputs:
-            self._set_name(value, valid_utf8(value.blob))
-        for blob in self._last_values:
-            self.graph.reserve(valid_utf8(blob))
+            self._set_name(value, self._blob_names[value.blob])
+        for name in self._blob_names.values():
+            self.graph.reserve(name)
         computed = tuple(row for row in analysis.rows if not is_input_layer(row.layer))
         lower_all(replace(analysis, rows=computed), self._lower_layer, "ONNX")
 
@@ -168,8 +167,7 @@ class _NetLowering:
 
         `first_node`: index of the first node of this layer.
         """
-        is_last = self._last_values.get(value.blob) == value and value.blob not in self._input_blobs
-        blob_name = valid_utf8(value.blob if is_last else f"{value.blob}:{value.version}")
+        blob_name = self._name_of(value)
         layer_nodes = self.graph.nodes[first_node:]
         is_computed_here = any(top in node.output for node in layer_nodes)
         if is_computed_here and top not in self.names.values():
@@ -177,6 +175,23 @@ class _NetLowering:
                 _rename_in_node(node, top, blob_name)
             top = blob_name
         self._set_name(value, top)
+
+    def _name_of(self, value: Value) -> str:
+        """Return the ONNX name for a computed value: that of its blob, if no layer overwrites it and it is no input."""
+        name = self._blob_names[value.blob]
+        if self._last_values.get(value.blob) == value and value.blob not in self._input_blobs:
+            return name
+        return unused_name(f"{name}:{value.version}", self._blob_names.values())
+
+    def names_metadata(self) -> dict[str, str]:
+        """Return the metadata that tells ONNX names which are not those of the blobs; see `names.stored_names`."""
+        last = {value.blob: self.names[value] for value in self._last_values.values() if value in self.names}
+        inputs = {value.blob: self.names[value] for value in self.inputs}
+        other = {
+            kind: {blob: name for blob, name in names.items() if blob != name}
+            for kind, names in (("inputs", inputs), ("blobs", last))
+        }
+        return {NAMES_KEY: json.dumps(other)} if any(other.values()) else {}
 
     def _set_name(self, value: Value, name: str) -> None:
         self.names[value] = name
@@ -190,10 +205,10 @@ class _NetLowering:
         names: dict[Value, str] = {}
         for value in computed_outputs(self.analysis.net):
             name = self.names[value]
-            if name != valid_utf8(value.blob) and value.blob not in self._input_blobs:
+            if name != self._name_of(value):
                 self.graph.scope, self.graph.layer_blobs = "", {}
                 copy = self.graph.op("Identity", name)
-                name = valid_utf8(value.blob)
+                name = self._name_of(value)
                 _rename_in_node(self.graph.nodes[-1], copy, name)
                 self.names[value] = name
             names[value] = name

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from converters.common.net_with_weights import NetWithWeights
-from converters.verification.runtimes import Blobs, run_torch
+from converters.verification.rounding import MAX_ROUNDING_RATIO, RoundingEffect
+from converters.verification.runtimes import Blobs
 from prototxt_gen import layers
-from prototxt_gen.common.errors import PrototxtGenError
 from prototxt_gen.ir import Layer, Value, show
 from prototxt_gen.net.lowering_checks import is_input_layer
 
@@ -23,8 +22,6 @@ MASK_TOLERANCE = 1e-9
 """Tolerance for pooling masks, which hold pixel indices: in a large map a neighbouring index differs very little."""
 MAX_ACCUMULATED_ROUNDING = 1e-2
 """Largest error that can be excused as rounding that added up over many layers."""
-MAX_ROUNDING_RATIO = 10
-"""An error is excused up to this many times the difference between PyTorch in single and in double precision."""
 DISCONTINUOUS_TYPES = frozenset({"ArgMax", "Accuracy", "Threshold", "Filter"})
 """Types whose top jumps when numbers are nearly equal, so that rounding in layers above can change the top much.
 
@@ -52,25 +49,6 @@ class BlobComparison:
     @property
     def ok(self) -> bool:
         return self.excused or (self.error <= self.tolerance)
-
-
-class RoundingEffect:
-    """How much rounding alone changes each blob of a net on these inputs; computed when it is first needed."""
-
-    def __init__(self, model: NetWithWeights, inputs: Mapping[str, Array]) -> None:
-        self.model, self.inputs = model, inputs
-
-    def on_blob(self, blob: str) -> float:
-        """Return the relative difference between PyTorch in single and double precision; 0 if it cannot run."""
-        single, double = self._single_and_double
-        return difference(double[blob], single[blob])[0] if blob in double and blob in single else 0.0
-
-    @cached_property
-    def _single_and_double(self) -> tuple[Blobs, Blobs]:
-        try:
-            return run_torch(self.model, self.inputs), run_torch(self.model, self.inputs, double=True)
-        except (RuntimeError, PrototxtGenError):  # a module that supports one precision only, or no PyTorch
-            return {}, {}
 
 
 def compare_blobs(reference: Blobs, other: Blobs, rounding: RoundingEffect) -> list[BlobComparison]:
@@ -103,8 +81,25 @@ class _BlobComparer:
     def _compare(self, layer: Layer, value: Value) -> BlobComparison:
         tolerance = MASK_TOLERANCE if _is_mask(layer, value) else max(TOLERANCE, layers.layer_type_of(layer).tolerance)
         error, note = difference(self.reference[value.blob], self.other[value.blob])
+        if np.isfinite(error) and error > tolerance:
+            zero = self._compare_zeros(layer, value, tolerance)
+            if zero is not None:
+                return zero
         excuse = self._excuse(layer, value, error) if error > tolerance else ""
         return BlobComparison(value.blob, layer.name, layer.type, error, tolerance, excuse or note, bool(excuse))
+
+    def _compare_zeros(self, layer: Layer, value: Value, tolerance: float) -> BlobComparison | None:
+        """Compare a blob that is mathematically zero; None if it is not, or if a runtime has more than rounding there.
+
+        Relative to its own size it would be all error. Its error is relative to the numbers that enter the layer.
+        """
+        zero = self.rounding.zero_blob(layer, value)
+        one, other = (np.asarray(blobs[value.blob], "float64") for blobs in (self.reference, self.other))
+        if zero is None or not (zero.holds(one) and zero.holds(other)):
+            return None
+        error = float(np.abs(one - other.reshape(one.shape)).max()) / zero.magnitude
+        note = "mathematically zero, so relative to the numbers that enter the layer"
+        return BlobComparison(value.blob, layer.name, layer.type, error, tolerance, note, error > tolerance)
 
     def _excuse(self, layer: Layer, value: Value, error: float) -> str:
         """Return why a difference is no error of this layer; empty if there is no excuse.
@@ -123,7 +118,7 @@ class _BlobComparer:
             return "a near tie: the layer run alone on each runtime's bottoms gives that runtime's top"
         if None not in reproduced and error <= MAX_ACCUMULATED_ROUNDING:
             return "accumulated rounding: the layer run alone on each runtime's bottoms gives that runtime's top"
-        effect = self.rounding.on_blob(value.blob)
+        effect = self.rounding.on_value(value) / max(_largest(self.reference[value.blob]), 1e-20)
         return f"rounding alone changes it by {effect:.1e}" if error <= MAX_ROUNDING_RATIO * effect else ""
 
     def _is_reproduced(self, value: Value, blobs: Blobs) -> bool | None:
@@ -190,6 +185,10 @@ def difference(reference: Array, other: Array) -> tuple[float, str]:
     gap = float(np.abs(a[finite] - b[finite]).max())
     note = "" if finite.all() else f"{int((~finite).sum())} of {a.size} numbers are NaN or infinite in both"
     return gap / max(largest, 1e-20) if gap else 0.0, note
+
+
+def _largest(array: Array) -> float:
+    return float(np.abs(array[np.isfinite(array)]).max(initial=0))
 
 
 def run_layer_in_torch(model: NetWithWeights, layer: Layer, bottoms: Sequence[Array]) -> list[Array]:

@@ -32,10 +32,10 @@ def _random_input(model: NetWithWeights, value: Value, rng: np.random.Generator)
         if value in layer.bottoms:
             special = _array_for_layer(layer, layer.bottoms.index(value), shape, model, rng)
             if special is not None:
-                return special.astype("float32")
+                return np.asarray(special, "float32")
     if len(shape) == 4 and model.preprocessing and model.preprocessing.fits_channels(shape[1]):
         return model.preprocessing.apply(255 * _random_patches(rng, shape))
-    return (2 * _random_patches(rng, shape) - 1).astype("float32")
+    return np.asarray(2 * _random_patches(rng, shape) - 1, "float32")
 
 
 def _array_for_layer(
@@ -78,7 +78,7 @@ def _image_sizes(shape: Shape, model: NetWithWeights) -> Array:
 
 def _random_patches(rng: np.random.Generator, shape: Shape) -> Array:
     """Return numbers from 0 to 1. Images are 8×8 patches plus noise, because pure noise has no structure."""
-    noise = rng.uniform(0, 1, shape)
+    noise = np.asarray(rng.uniform(0, 1, shape))  # without axes it is a number
     if len(shape) != 4 or min(shape[2:]) < 8:
         return noise
     coarse = rng.uniform(0, 1, (*shape[:2], -(-shape[2] // 8), -(-shape[3] // 8)))

@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from converters.common.names import valid_utf8
+from converters.common.names import stored_names, valid_utf8
 from converters.common.net_with_weights import NetWithWeights
 from prototxt_gen.common.errors import NetError, PrototxtGenError, RuntimeMissingError
 from prototxt_gen.common.optional_packages import need
+from prototxt_gen.net.lowering_checks import net_inputs
 
 if TYPE_CHECKING:
     import onnx
@@ -59,7 +60,7 @@ def run_onnx_net(net: OnnxNet, inputs: Mapping[str, Array]) -> Blobs:
     """Run a net that was converted to ONNX in memory; return every blob."""
     from converters.onnx_export.onnx_writer import save_onnx
 
-    named = {valid_utf8(name): array for name, array in inputs.items()}
+    named = {net.names[value]: inputs[value.blob] for value in net_inputs(net.analysis.net) if value.blob in inputs}
     with tempfile.TemporaryDirectory() as folder:
         save_onnx(net, Path(folder) / "model.onnx")
         values = named | run_onnx_file(Path(folder) / "model.onnx", named, list(net.names.values()))
@@ -69,9 +70,18 @@ def run_onnx_net(net: OnnxNet, inputs: Mapping[str, Array]) -> Blobs:
 
 def run_onnx_export(model: NetWithWeights, path: Path, inputs: Mapping[str, Array]) -> Blobs:
     """Run an ONNX file that the net was converted to; return every blob of the net that the file still has."""
-    names = {valid_utf8(blob): blob for blob in model.last_values()}
-    values = run_onnx_file(path, {valid_utf8(blob): array for blob, array in inputs.items()}, list(names))
+    need("onnx", "onnxruntime")
+    input_names, blob_names = stored_names(_onnx_metadata(path))
+    names = {blob_names.get(blob, valid_utf8(blob)): blob for blob in model.last_values()}
+    feeds = {input_names.get(blob, valid_utf8(blob)): array for blob, array in inputs.items()}
+    values = run_onnx_file(path, feeds, list(names))
     return {names[name]: array for name, array in values.items() if name in names}
+
+
+def _onnx_metadata(path: Path) -> dict[str, str]:
+    import onnx
+
+    return {entry.key: entry.value for entry in onnx.load(str(path), load_external_data=False).metadata_props}
 
 
 def run_onnx_file(path: Path, inputs: Mapping[str, Array], extra_outputs: Sequence[str] = ()) -> Blobs:

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from converters.common.loading_errors import translate_loading_errors
-from converters.common.names import valid_utf8
+from converters.common.names import stored_names, valid_utf8
 from prototxt_gen.common.errors import NetError, PrototxtGenError, RuntimeMissingError, UnsupportedError, nearest
 from prototxt_gen.common.optional_packages import need
 from prototxt_gen.ir import Shape, Value, show
@@ -138,10 +138,13 @@ class OnnxPredictor:
             raise UnsupportedError(
                 f"{path}: its inputs are {shapes}; a model with images of one size as input is needed"
             )
+        metadata = self.session.get_modelmeta().custom_metadata_map
+        stored, (_, blob_names) = metadata.get("caffe.prototxt", ""), stored_names(metadata)
+        output = blob_names.get(output, output)
         if output and output not in outputs:
             raise NetError(f"{path}: no output {output!r}; it has {', '.join(outputs)}{nearest(output, outputs)}")
-        stored = self.session.get_modelmeta().custom_metadata_map.get("caffe.prototxt", "")
         main_output = main_output_of_prototxt(stored, str(path)) if stored else ""
+        main_output = blob_names.get(main_output, main_output)
         self.output = output or (main_output if main_output in outputs else outputs[-1])
         self.input_name = inputs[0].name
         self.fixed_batch = inputs[0].shape[0] if isinstance(inputs[0].shape[0], int) else 0

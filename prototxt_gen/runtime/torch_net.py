@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -237,4 +238,4 @@ def _statistic_names(lowered: LoweredLayer) -> list[str]:
 
 def as_tensors(arrays: Mapping[str, Array]) -> dict[str, Tensor]:
     """Return float32 tensors that hold copies of the arrays."""
-    return {name: torch.from_numpy(array.astype("float32", copy=True)) for name, array in arrays.items()}
+    return {name: torch.from_numpy(np.array(array, "float32")) for name, array in arrays.items()}

@@ -355,10 +355,3 @@ def test_a_net_without_layers_in_its_phase_is_refused(tmp_path: Path) -> None:
     with pytest.raises(NetError, match=r"net\.prototxt: no layer computes an output$"):
         read_net_with_weights(file, None)
     assert read_net_with_weights(file, None, level=1).analysis.net.layers
-
-
-def test_a_blob_with_an_empty_name_cannot_be_converted_to_onnx(tmp_path: Path) -> None:
-    file = tmp_path / "net.prototxt"
-    file.write_text('input: "a" input_shape { dim: 2 dim: 3 } layer { name: "r" type: "ReLU" bottom: "a" top: "" }')
-    with pytest.raises(UnsupportedError, match=r"net\.prototxt: a blob's name is empty, which in ONNX stands for no"):
-        to_onnx(file, None)
