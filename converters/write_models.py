@@ -5,14 +5,18 @@ If the written model does not compute the same as the net, nothing is moved to `
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from converters.common.net_with_weights import NetWithWeights
 from converters.common.staged_output import staged_output
 from converters.verification.comparison_inputs import seeded_inputs
+from converters.verification.run_numpy import run_numpy, uncovered_layers
+from converters.verification.runtimes import Runtime
 from converters.verification.verification_report import NotVerifiedError
 from converters.verification.verify import VerificationReport, verify
 from prototxt_gen.common.errors import PrototxtGenError
@@ -36,6 +40,8 @@ class ConversionResult:
     files: tuple[Path, ...]
     report: VerificationReport | None
     remarks: tuple[str, ...]
+    unverified: str = ""
+    """Why the verification could not run at all, so that the files were written without it; empty if it ran."""
 
 
 def convert_to_onnx(model: NetWithWeights, **options: Any) -> OnnxNet:
@@ -51,17 +57,35 @@ def write_onnx(
     """Convert to ONNX and write the file `out`; above 2 GiB the weights go to `out`.data beside it.
 
     `force`: overwrite. For `options` see `net_to_onnx.lower_to_onnx`. Raises NotVerifiedError, and writes nothing, if
-    the written model does not compute the same as the net.
+    the written model does not compute the same as the net. Without Caffe and PyTorch it is compared with an evaluation
+    in NumPy, which has the common layer types; for a net with others the file is written, and `unverified` says so.
     """
     from converters.onnx_export.onnx_writer import save_onnx
 
     net = convert_to_onnx(model, **options)
     with staged_output(out, force) as path:
         files = save_onnx(net, path)
-        report = None
-        if verify_output:
+        report, unverified = None, _why_unverifiable(model) if verify_output else ""
+        if verify_output and not unverified:
             report = verify_written_model(model, "onnx", lambda inputs: _run_onnx_export(model, path, inputs))
-    return ConversionResult(tuple(out.parent / file.name for file in files), report, (*model.remarks, *net.remarks))
+    written = tuple(out.parent / file.name for file in files)
+    return ConversionResult(written, report, (*model.remarks, *net.remarks), unverified)
+
+
+def _has_reference_runtime() -> bool:
+    return any(find_spec(package) is not None for package in ("torch", "caffe"))
+
+
+def _why_unverifiable(model: NetWithWeights) -> str:
+    """Return why a conversion cannot be compared with anything here; empty if it can."""
+    uncovered = [] if _has_reference_runtime() else uncovered_layers(model)
+    if not uncovered:
+        return ""
+    counts = ", ".join(f"{type_} ×{n}" for type_, n in Counter(layer.type for layer in uncovered).items())
+    return (
+        f"NOT VERIFIED: nothing installed here computes {counts}, so that no number of the output was compared; "
+        "pip install 'prototxt-gen[torch]', and convert again"
+    )
 
 
 def _run_onnx_export(model: NetWithWeights, path: Path, inputs: Blobs) -> dict[str, np.ndarray[Any, Any]]:
@@ -105,7 +129,9 @@ def verify_written_model(model: NetWithWeights, name: str, run: Callable[[Blobs]
     `run` runs the written model: it maps inputs to outputs, both by blob name. `name` is its name in the report.
     Raises NotVerifiedError if they differ.
     """
-    report = verify(model, seeded_inputs(model), REFERENCE_RUNTIMES, {name: lambda _, inputs: run(inputs)})
+    others: dict[str, Runtime] = {} if _has_reference_runtime() else {"numpy": run_numpy}
+    others[name] = lambda _, inputs: run(inputs)
+    report = verify(model, seeded_inputs(model), REFERENCE_RUNTIMES, others)
     if not report.verified:
         raise NotVerifiedError(report)
     return report

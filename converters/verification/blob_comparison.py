@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ MASK_TOLERANCE = 1e-9
 """Tolerance for pooling masks, which hold pixel indices: in a large map a neighbouring index differs very little."""
 MAX_ACCUMULATED_ROUNDING = 1e-2
 """Largest error that can be excused as rounding that added up over many layers."""
+_NOTHING_FINITE = "all numbers are NaN or infinite, so nothing is compared"
 DISCONTINUOUS_TYPES = frozenset({"ArgMax", "Accuracy", "Threshold", "Filter"})
 """Types whose top jumps when numbers are nearly equal, so that rounding in layers above can change the top much.
 
@@ -81,6 +83,8 @@ class _BlobComparer:
     def _compare(self, layer: Layer, value: Value) -> BlobComparison:
         tolerance = MASK_TOLERANCE if _is_mask(layer, value) else max(TOLERANCE, layers.layer_type_of(layer).tolerance)
         error, note = difference(self.reference[value.blob], self.other[value.blob])
+        if note == _NOTHING_FINITE:
+            return BlobComparison(value.blob, layer.name, layer.type, np.inf, tolerance, note)
         if np.isfinite(error) and error > tolerance:
             zero = self._compare_zeros(layer, value, tolerance)
             if zero is not None:
@@ -130,7 +134,7 @@ class _BlobComparer:
     def _run_alone(self, value: Value, blobs: Blobs) -> Array | None:
         """Return a value computed in PyTorch from a runtime's bottoms; None if a bottom is not available."""
         layer = self.producers[value]
-        if is_input_layer(layer):
+        if is_input_layer(layer) or find_spec("torch") is None:
             return None
         bottoms = []
         for bottom in layer.bottoms:
@@ -180,7 +184,7 @@ def difference(reference: Array, other: Array) -> tuple[float, str]:
     if not comparable.all():
         return np.inf, f"{int((~comparable).sum())} of {a.size} numbers are NaN or infinite in only one of the two"
     if not finite.any():
-        return 0.0, "all numbers are NaN or infinite"
+        return 0.0, _NOTHING_FINITE
     largest = float(np.abs(a[finite]).max())
     gap = float(np.abs(a[finite] - b[finite]).max())
     note = "" if finite.all() else f"{int((~finite).sum())} of {a.size} numbers are NaN or infinite in both"

@@ -42,8 +42,12 @@ def summary_sentences(report: VerificationReport) -> Iterator[str]:
     """Yield a sentence per runtime, which says whether it ran and where it first differs, and the overall result."""
     for outcome in report.outcomes:
         yield _outcome_sentence(report, outcome)
-    if not report.reference:
+    if report.problem:
+        yield f"NOT VERIFIED: {report.problem}"
+    elif not report.reference:
         yield "NOT VERIFIED: no runtime ran"
+    elif report.not_run:
+        yield f"NOT VERIFIED: {', '.join(report.not_run)} did not run"
     elif not report.compared:
         yield f"NOT VERIFIED: only {report.reference} ran, so there is nothing to compare it with"
     elif report.verified:
@@ -125,6 +129,8 @@ class NotVerifiedError(PrototxtGenError):
 
     def __init__(self, report: VerificationReport) -> None:
         differs = any(not outcome.ok for outcome in report.compared)
-        problem = "the conversion is wrong" if differs else "the conversion could not be verified"
+        problem = (
+            "the conversion is wrong" if differs and not report.problem else "the conversion could not be verified"
+        )
         super().__init__("\n  ".join([f"{report.net}: {problem}, nothing is written", *summary_sentences(report)]))
         self.report = report

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from converters.common.net_with_weights import NetWithWeights
-from converters.verification.blob_comparison import BlobComparison, RoundingEffect, compare_blobs, difference
+from converters.verification.blob_comparison import BlobComparison, compare_blobs, difference
+from converters.verification.rounding import RoundingEffect
 from converters.verification.runtimes import RUNTIMES, Blobs, Runtime
 from prototxt_gen.common.errors import PrototxtGenError, RuntimeMissingError
 
@@ -51,6 +52,7 @@ class VerificationReport:
 
     `net`: file or name of the net. `layers`: its number of layers. `reference`: the runtime that all others are
     compared with; empty if none ran. `required`: runtimes that must have run for the net to count as verified.
+    `problem`: why the blobs cannot be compared, whatever the runtimes return; empty if there is nothing.
     """
 
     net: str
@@ -58,6 +60,13 @@ class VerificationReport:
     reference: str
     outcomes: tuple[RuntimeOutcome, ...] = ()
     required: frozenset[str] = frozenset()
+    problem: str = ""
+
+    @property
+    def not_run(self) -> list[str]:
+        """The required runtimes that did not run."""
+        ran = {outcome.runtime for outcome in self.outcomes if outcome.state == "ran"}
+        return [name for name in (outcome.runtime for outcome in self.outcomes) if name in self.required - ran]
 
     @property
     def compared(self) -> list[RuntimeOutcome]:
@@ -67,9 +76,8 @@ class VerificationReport:
     @property
     def verified(self) -> bool:
         """Whether at least two runtimes ran, all required ones among them, and all of them agree."""
-        ran = {outcome.runtime for outcome in self.compared}
         all_agree = all(outcome.ok and outcome.comparisons for outcome in self.compared)
-        return bool(ran) and self.required <= ran and all_agree
+        return bool(self.compared) and not self.not_run and not self.problem and all_agree
 
     @property
     def worst(self) -> float:
@@ -82,12 +90,14 @@ def verify(
     inputs: Mapping[str, Array],
     against: Sequence[str] = tuple(RUNTIMES),
     others: Mapping[str, Runtime] | None = None,
+    required: Collection[str] = (),
 ) -> VerificationReport:
     """Run a net in several runtimes and compare all blobs with those of the first runtime that ran.
 
     `inputs`: float32 arrays by blob name. `against`: names from RUNTIMES; they run in the order of RUNTIMES. `others`:
-    further runtimes by name, such as a converted file; all of them are required for the net to count as verified.
-    Raises PrototxtGenError if a name is not in RUNTIMES. A runtime that is missing or fails raises no error.
+    further runtimes by name, such as a converted file; all of them are required for the net to count as verified, and
+    so are the names in `required`. Raises PrototxtGenError if a name is not in RUNTIMES. A runtime that is missing or
+    fails raises no error.
     """
     unknown = [name for name in against if name not in RUNTIMES]
     if unknown:
@@ -95,7 +105,7 @@ def verify(
     runtimes = {name: run for name, run in RUNTIMES.items() if name in against} | dict(others or {})
     blobs: dict[str, Blobs] = {}
     outcomes = {name: _run(name, run, model, inputs, blobs) for name, run in runtimes.items()}
-    return _report(RoundingEffect(model, inputs), outcomes, blobs, list(others or {}))
+    return _report(RoundingEffect(model, inputs), outcomes, blobs, {*required, *(others or {})})
 
 
 def _run(
@@ -129,7 +139,19 @@ def _report(
         compared_outcomes.append(outcome)
     net = rounding.model.net
     name = net.source or net.name
-    return VerificationReport(name, len(net.layers), reference, tuple(compared_outcomes), frozenset(required))
+    return VerificationReport(
+        name, len(net.layers), reference, tuple(compared_outcomes), frozenset(required), _nan_weights(rounding.model)
+    )
+
+
+def _nan_weights(model: NetWithWeights) -> str:
+    """Return a sentence on the first layer whose weights have NaN, with which all runtimes agree on anything."""
+    for layer in model.net.layers:
+        for role, array in model.weights.of(layer.name).items():
+            count = int(np.isnan(array).sum())
+            if count:
+                return f"layer {layer.name!r} ({layer.type}): {count} of the {array.size} numbers of its {role} are NaN"
+    return ""
 
 
 def _with_excuses(

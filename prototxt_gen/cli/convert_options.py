@@ -138,6 +138,9 @@ def echo_conversion(done: ConversionResult) -> None:
     from converters.verification.verification_report import summary_sentences
 
     echo_notes(done.remarks)
-    for sentence in summary_sentences(done.report) if done.report else ["not verified (--no-verify)"]:
+    skipped = [] if done.unverified else ["not verified (--no-verify)"]
+    for sentence in summary_sentences(done.report) if done.report else skipped:
         click.echo(safe_lines(sentence), err=True)
     echo_files(done.files)
+    if done.unverified:
+        click.echo(safe_lines(done.unverified), err=True)

@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     "Factor applied to the image after subtracting the mean.",
     "an image of --input is read in this order, or as BGR if it is not known",
 )
-@click.option("--against", metavar="RUNTIMES", default="pycaffe,torch,onnx,opencv", show_default=True,
-              help="Runtimes to compare, separated by commas.")  # fmt: skip
+@click.option("--against", metavar="RUNTIMES", show_default="those of pycaffe,torch,onnx,opencv that run",
+              help="Runtimes to compare, separated by commas; each of them must run.")  # fmt: skip
 @click.option("--model", type=options.FILE, help="ONNX model of the same net, to compare with the others.")
 @click.option("--input", "file", type=options.FILE, show_default="random",
               help="Data for the inputs of the net: an image, which is resized and preprocessed; a .npy array for the "
@@ -43,18 +43,20 @@ if TYPE_CHECKING:
 @click.option("--seed", type=int, metavar="N", default=0, show_default=True,
               help="Random seed of the inputs used without --input.")  # fmt: skip
 @options.as_json
-def verify(against: str, model: Path | None, file: Path | None, seed: int, as_json: bool, **given: Any) -> None:
+def verify(against: str | None, model: Path | None, file: Path | None, seed: int, as_json: bool, **given: Any) -> None:
     """Run NET with WEIGHTS in Caffe, PyTorch, ONNX Runtime and OpenCV, and compare all blobs.
 
-    Runtimes that are not installed are skipped. The exit code is 1 if blobs differ, or if only one runtime ran.
+    Without --against, runtimes that cannot run the net are skipped. The exit code is 1 if blobs differ, if only one
+    runtime ran, if one of --against did not run, or if weights are NaN.
     """
     from converters.verification import comparison_inputs, verification_report
+    from converters.verification.runtimes import RUNTIMES
     from converters.verification.verify import verify as run
 
     made = read_subject(**given)
     arrays = _inputs_from(made, file) if file else comparison_inputs.seeded_inputs(made, seed)
-    names = [name.strip() for name in against.split(",") if name.strip()]
-    found = run(made, arrays, names, _model_runtime(model))
+    names = [name.strip() for name in (against or "").split(",") if name.strip()]
+    found = run(made, arrays, names or list(RUNTIMES), _model_runtime(model), names)
     echo_json(verification_report.as_dict(found)) if as_json else _echo(made, found)
     if not found.verified:
         raise click.exceptions.Exit(1)

@@ -282,3 +282,41 @@ def test_a_wrong_output_is_found_without_the_blobs_above_it() -> None:
 
 
 INPUT = 'layer { name: "in" type: "Input" top: "data" input_param { shape { dim: 1 dim: 3 dim: 8 dim: 8 } } }'
+
+
+def refused(model: Any, inputs: Mapping[str, Array]) -> dict[str, Array]:
+    raise PrototxtGenError("this net is refused")
+
+
+def test_runtime_of_against_must_run(files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(RUNTIMES, "onnx", refused)
+    monkeypatch.setitem(RUNTIMES, "opencv", refused)
+    command = ["verify", *map(str, files), "--against"]
+    assert CliRunner().invoke(cli, [*command, "pycaffe,torch"]).exit_code == 0
+    done = CliRunner().invoke(cli, [*command, "torch,pycaffe,onnx"])
+    assert done.exit_code == 1
+    assert done.stdout.splitlines()[-1] == "NOT VERIFIED: onnx did not run"
+    assert CliRunner().invoke(cli, command[:-1]).exit_code == 0, "without --against it is skipped"
+
+
+def test_nan_weights_are_not_verified(files: tuple[Path, Path]) -> None:
+    model = read_net_with_weights(*files)
+    blobs = {
+        name: {role: np.array(array) for role, array in roles.items()} for name, roles in model.weights.blobs.items()
+    }
+    blobs["ip"]["weight"][0, 0] = np.nan
+    broken = replace(model, weights=Weights(blobs))
+    report = verify(broken, seeded_inputs(broken), ("torch", "onnx"))
+    assert not report.verified
+    last = list(verification_report.summary_sentences(report))[-1]
+    assert last == "NOT VERIFIED: layer 'ip' (InnerProduct): 1 of the 720 numbers of its weight are NaN"
+
+
+def test_blob_without_a_finite_number_is_not_verified() -> None:
+    """Runtimes that return NaN everywhere agree about nothing."""
+    model = model_of(
+        'input: "data" input_shape { dim: 2 dim: 3 } layer { name: "l" type: "Log" bottom: "data" top: "l" }'
+    )
+    report = verify(model, {"data": np.full((2, 3), -1, np.float32)}, ("torch", "onnx"))
+    assert not report.verified
+    assert verify(model, {"data": np.array([[-1, 1, 2]] * 2, np.float32)}, ("torch", "onnx")).verified
