@@ -41,6 +41,13 @@ def frozen_bn(phase: PhaseNet) -> Iterator[Problem]:
             yield layer_problem(WARNING, "frozen-bn", layer, message)
 
 
+def batch_statistics_in_test(phase: PhaseNet) -> Iterator[Problem]:
+    """Yield a problem for each layer that normalises by the batch in the TEST phase, where that is rarely meant."""
+    for layer in phase.net.layers if phase.name == "TEST" else ():
+        if layer.type in _STATISTIC_INDICES and (message := layers.layer_type_of(layer).assumed(layer)):
+            yield layer_problem(WARNING, "batch-statistics", layer, message)
+
+
 def learned_statistics(phase: PhaseNet) -> Iterator[Problem]:
     """Yield a problem for each BN or BatchNorm whose moving statistics the solver would learn as parameters.
 
@@ -158,6 +165,7 @@ def _sharing_problems(
 TRAINING_RULES = (
     no_loss,
     frozen_bn,
+    batch_statistics_in_test,
     learned_statistics,
     missing_fillers,
     small_batch,

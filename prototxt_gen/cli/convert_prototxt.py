@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 @click.option("--to-deploy", is_flag=True,
               help="Turn a train_val into a deploy net: data layers become inputs, SoftmaxWithLoss becomes "
               "Softmax. The batch size becomes 1, unless --shape says otherwise or a layer needs more.")  # fmt: skip
+@click.option("--keep-batch-statistics", is_flag=True,
+              help="With --to-deploy, keep use_global_stats: false of BatchNorm layers; by default it becomes true, so "
+              "that they normalise by the learned statistics.")  # fmt: skip
 @click.option("--to-train-val", is_flag=True,
               help="Turn a deploy net into a train_val: add data layers, fillers, loss and accuracy.")  # fmt: skip
 @options.data_layer_options(
@@ -62,6 +65,7 @@ def prototxt(
     net: Path,
     output: Path,
     to_deploy: bool,
+    keep_batch_statistics: bool,
     to_train_val: bool,
     freeze_bn: bool,
     to_dialect: str | None,
@@ -86,6 +90,8 @@ def prototxt(
     if to_deploy and to_train_val:
         raise click.UsageError("--to-deploy or --to-train-val, not both")
     chosen = {name: value for name, value in data.items() if value is not None}
+    if keep_batch_statistics and not to_deploy:
+        raise click.UsageError("--keep-batch-statistics needs --to-deploy")
     if chosen and not to_train_val:
         raise click.UsageError("the options of data layers need --to-train-val")
     refuse_overwriting([output], force)
@@ -94,7 +100,7 @@ def prototxt(
     made = _one_phase(whole, mode)
     known: Mapping[str, Mapping[str, Shape]] = {}
     if to_deploy:
-        made = deploy_from_options(whole, mode, size, shapes)
+        made = _with_statistics(deploy_from_options(whole, mode, size, shapes), keep_batch_statistics)
     elif to_train_val:
         made, known = train_val_from_options(whole, mode, size, shapes, chosen, freeze_bn)
     else:
@@ -137,6 +143,22 @@ def _one_phase(net: Net, mode: NetMode) -> Net:
         return net
     selected = net_in_phase(net, mode.phase, mode.stages, mode.level)
     return selected.map(lambda layer: replace(layer, params=layer.params.replace(include=None, exclude=None)))
+
+
+def _with_statistics(net: Net, keep: bool) -> Net:
+    """Return the deploy net with use_global_stats: true in place of false, with a note; unchanged with `keep`."""
+    from prototxt_gen.passes.global_statistics import with_global_statistics
+
+    made, changed = with_global_statistics(net)
+    if not changed or keep:
+        return net
+    others = f" and {len(changed) - 1} more layers" if len(changed) > 1 else ""
+    click.echo(
+        f"note: layer {safe(changed[0])!r} (BatchNorm){others}: use_global_stats: false is now true, so that the "
+        "learned statistics are used; --keep-batch-statistics keeps it",
+        err=True,
+    )
+    return made
 
 
 def _with_bn(net: Net, style: str | None) -> Net:

@@ -126,7 +126,11 @@ class LayerType:
         return self
 
     def assumed(self, layer: Layer) -> str:
-        """Return a sentence on what a conversion assumes because the net does not specify it, or an empty string."""
+        """Return what the user of a converted net must know about this layer, as a sentence, or an empty string.
+
+        Examples are what a conversion assumes because the net does not specify it, and a form of the layer that is
+        often left in a net by mistake.
+        """
         return ""
 
     def shapes(self, layer: Layer, bottoms: Sequence[Shape]) -> Sequence[Shape]:

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from prototxt_gen.common.errors import UnsupportedError
 from prototxt_gen.ir import show
+from prototxt_gen.layers.normalization._batch_norm_module import AveragingNorm
+from prototxt_gen.layers.normalization._batch_norm_shared import BATCH
 from prototxt_gen.runtime.torch_net import LoweredLayer, TorchNet, run_calls
 from prototxt_gen.train.device import Hardware
 from prototxt_gen.train.distributed import Processes
@@ -65,6 +67,17 @@ def _share_buffers(trained_module: nn.Module, test_module: nn.Module) -> None:
             test_module._buffers[name] = buffer
 
 
+def _average_in_test(net: TorchNet) -> None:
+    """Make BatchNorm layers with use_global_stats: false add the batches of tests to the moving statistics.
+
+    Source: src/caffe/layers/batch_norm_layer.cpp BatchNormLayer::Forward_cpu, which does so in both phases. The layers
+    with scale and bias that only forks have are left out.
+    """
+    for module in net.modules():
+        if isinstance(module, AveragingNorm) and module.statistics == BATCH and not module.merged:
+            module.averages_in_test = True
+
+
 class TestNet:
     """A net of phase TEST with its data. One test runs `count` batches (test_iter)."""
 
@@ -76,6 +89,7 @@ class TestNet:
         self.calls = net.layer_calls(self.outputs, module_in_float32 if hardware.is_mixed_precision else None)
         self.module_pairs: list[tuple[nn.Module, nn.Module]] = []
         net.requires_grad_(False)
+        _average_in_test(net)
 
     def share_with(self, trained: TorchNet) -> None:
         """Use the tensors of the trained net from now on."""

@@ -39,12 +39,15 @@ class RunningNorm(_BatchNorm):
 
     running_mean: Tensor
     running_var: Tensor
+    averages_in_test: bool
+    """Whether a module in eval mode that normalises by the batch also updates the moving statistics, as Caffe does."""
     is_torch_batch_norm = True
     """Whether torch's BatchNorm class computes the same from the moving statistics."""
 
     def __init__(self, channels: int, eps: float, affine: bool, statistics: str) -> None:
         super().__init__(channels, eps=eps, affine=affine)
         self.batch_eps, self.statistics = eps, statistics
+        self.averages_in_test = False
 
     def _check_input_dim(self, input: Tensor) -> None:
         """Accept any number of axes from two on, as Caffe does."""
@@ -61,7 +64,7 @@ class RunningNorm(_BatchNorm):
                 input, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps
             )
         top, mean, variance, values = self.by_batch(input)
-        if self.training:
+        if self.training or self.averages_in_test:
             with torch.no_grad():
                 self.average(mean, variance, values)
         return top
@@ -165,7 +168,7 @@ class AddedAfterNorm(AveragingNorm):
         if self.statistics not in (RUNNING, PHASE) or (self.statistics == PHASE and self.training):
             axes = [axis for axis in range(input.dim()) if axis != 1]
             mean, variance = input.mean(axes), input.var(axes, correction=0)
-            if self.training:
+            if self.training or self.averages_in_test:
                 with torch.no_grad():
                     self.average(mean, variance, input.numel() // input.shape[1])
         # Caffe's gradient, that of plain batch normalisation, treats what eps adds to the variance as a constant

@@ -34,6 +34,11 @@ NVCAFFE = (*STATISTICS, "scale", "bias")
 NVCAFFE_14 = ("scale", "bias", "factor", "mean", "variance")
 """Orders of merged blobs: of Xilinx and NVCaffe 0.15; of NVCaffe from 0.16 on and Intel; of NVCaffe 0.14."""
 ONE = FillerParameter(value=1.0)
+BATCH_STATISTICS_IN_TEST = (
+    "use_global_stats: false, so the TEST phase normalises by the mean and variance of the batch, as in Caffe: what an "
+    "image gives depends on the other images of its batch, and the learned statistics are not used; a deploy net "
+    "normally has use_global_stats: true, or no use_global_stats"
+)
 NVCAFFE_EPS = 1e-5
 """Smallest eps of NVCaffe 0.16, cuDNN's minimum."""
 
@@ -79,9 +84,9 @@ class BatchNorm(LayerType):
         (Xilinx, NVCaffe 0.15); or, with scale_bias, BVLC's three blobs, then scale C, bias C. `stored_roles` finds the
         order in a file.
     Differs: the stored mean and variance are sums that must be divided by `factor`; PyTorch stores averages. If
-        use_global_stats is false, the TEST phase normalises by the batch too; Caffe then even updates the moving
-        statistics, which is not done here. Merged layers train as in NVCaffe: they average the biased variance, with
-        moving_average_fraction for the old value.
+        use_global_stats is false, the TEST phase normalises by the batch too. Caffe then updates the moving statistics
+        in every TEST pass; here only the tests of a training run do. Merged layers train as in NVCaffe: they average
+        the biased variance, with moving_average_fraction for the old value.
     """
 
     type = "BatchNorm"
@@ -128,6 +133,9 @@ class BatchNorm(LayerType):
         if p.scale_bias or not p.has("use_global_stats"):  # NVCaffe 0.17 decides by the phase only
             return PHASE
         return RUNNING if p.use_global_stats else BATCH
+
+    def assumed(self, layer: Layer) -> str:
+        return BATCH_STATISTICS_IN_TEST if self.statistics(layer) == BATCH else ""
 
     def eps(self, layer: Layer) -> float:
         """Return eps, at least NVCaffe's minimum if the layer is NVCaffe's."""

@@ -107,6 +107,15 @@ class BN(LayerType):
             raise layer.error(f"its bottom {show(bottom)} has more than four axes")
         return [bottom + (1,) * (4 - len(bottom))]
 
+    def assumed(self, layer: Layer) -> str:
+        p = layer.get(BNParameter)
+        if not p.segnet or p.bn_mode != "LEARN":
+            return ""
+        return (
+            "bn_mode LEARN, so the TEST phase normalises by the mean and variance of the batch, as in SegNet's Caffe: "
+            "what an image gives depends on the other images of its batch; a deploy net normally has bn_mode: INFERENCE"
+        )
+
     def blobs(self, layer: Layer, bottoms: Sequence[Shape]) -> dict[str, BlobSpec]:
         p, shape = layer.get(BNParameter), (1, bottoms[0][1], 1, 1)
         if p.segnet:
