@@ -20,6 +20,7 @@ from prototxt_gen.cli.deploy_and_train_val import (
 from prototxt_gen.cli.output import echo_files
 from prototxt_gen.cli.read_net import net_in_phase, read_all_phases, shapes_from_options
 from prototxt_gen.cli.renamed_options import replaced_option
+from prototxt_gen.common.printable import safe
 
 if TYPE_CHECKING:
     from prototxt_gen.ir import Net, Shape
