@@ -88,7 +88,7 @@ def listed(folder: Path) -> dict[str, dict[str, str]]:
         return {row["name"]: row for row in csv.DictReader(file, delimiter="\t")}
 
 
-def subject(folder: Path, row: Mapping[str, str]) -> NetWithWeights:
+def caffe_model(folder: Path, row: Mapping[str, str]) -> NetWithWeights:
     """Read a model of the folder."""
     place = folder / row["name"]
     return read_net_with_weights(place / row["prototxt"], place / row["weights"], **READING.get(row["name"], {}))
@@ -99,7 +99,7 @@ def measured(folder: Path, row: Mapping[str, str]) -> Row:
     made = Row(row["name"], _origin(folder / row["name"]), int(row.get("layers") or 0))
     start = time.perf_counter()
     try:
-        one = subject(folder, row)
+        one = caffe_model(folder, row)
         with tempfile.TemporaryDirectory() as name:
             return _compared(made, one, Path(name), start)
     except PrototxtGenError as error:

@@ -186,11 +186,11 @@ def true_output(net: tuple[Path, Path], x: Any) -> Any:
     from prototxt_gen.common.errors import PrototxtGenError, RuntimeMissingError
     from prototxt_gen.net.lowering_checks import computed_outputs
 
-    subject = read_net_with_weights(*net)
-    (output,) = computed_outputs(subject.net)
+    caffe_model = read_net_with_weights(*net)
+    (output,) = computed_outputs(caffe_model.net)
     for name in ("pycaffe", "torch"):
         try:
-            return RUNTIMES[name](subject, {"data": x})[output.blob]
+            return RUNTIMES[name](caffe_model, {"data": x})[output.blob]
         except PrototxtGenError as error:
             print(f"{net[0].name}: {name}: {error}", file=sys.stderr)
     raise RuntimeMissingError("neither real Caffe nor PyTorch runs it")

@@ -61,20 +61,20 @@ def classify(
     own = eval_options.data_layer_of_test(net, given["stages"], given["level"])
     own, shapes = eval_options.adapt_to_image_files(own, given.pop("shapes"))
     model = eval_options.open_net(net, weights, own, shapes=shapes, **given)
-    assert model.subject is not None  # only converted models have none
-    _refuse_old_top(top, model.subject)
+    assert model.caffe_model is not None  # only converted models have none
+    _refuse_old_top(top, model.caffe_model)
     eval_options.warn_if_unknown(net, model)
     recipe = image_preprocessor(model.input, model.preprocessing, model.own, asked)
     pattern = mask_blobs if target is not None else ""
-    seen = classify(model.subject, recipe, images, class_names(None, labels), backend, top, pattern)
+    seen = classify(model.caffe_model, recipe, images, class_names(None, labels), backend, top, pattern)
     if target is not None:
         _draw_masks(target, seen, force)
     echo_json([one.as_data(count) for one in seen]) if as_json else _echo(seen, count)
 
 
-def _refuse_old_top(top: str, subject: NetWithWeights) -> None:
+def _refuse_old_top(top: str, caffe_model: NetWithWeights) -> None:
     """Raise an error for `--top 5`, the old spelling of `--count 5`, unless the net has a blob of that name."""
-    if top.isdecimal() and top not in subject.last_values():
+    if top.isdecimal() and top not in caffe_model.last_values():
         raise click.UsageError(f"--top is the blob with the scores; for the number of classes write --count {top}")
 
 

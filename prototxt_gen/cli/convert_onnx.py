@@ -9,7 +9,12 @@ import click
 
 from prototxt_gen.cli import options
 from prototxt_gen.cli.command import Command
-from prototxt_gen.cli.convert_options import echo_conversion, net_and_weights, read_subject, stored_preprocessing
+from prototxt_gen.cli.convert_options import (
+    echo_conversion,
+    net_and_weights,
+    read_model_from_options,
+    stored_preprocessing,
+)
 
 
 @click.command(
@@ -47,4 +52,6 @@ def onnx(
 
     out = output or (given["weights"] or given["net"]).with_suffix(".onnx")
     chosen = {"fold_bn": not no_fold, "dynamic_size": dynamic_size} | ({"opset": opset} if opset else {})
-    echo_conversion(write_onnx(read_subject(**given), out, force=force, verify_output=not no_verify, **chosen))
+    echo_conversion(
+        write_onnx(read_model_from_options(**given), out, force=force, verify_output=not no_verify, **chosen)
+    )

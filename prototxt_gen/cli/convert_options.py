@@ -62,7 +62,7 @@ stored_preprocessing = preprocessing_options(
 )
 
 
-def read_subject(net: Path, weights: Path | None, **given: Any) -> NetWithWeights:
+def read_model_from_options(net: Path, weights: Path | None, **given: Any) -> NetWithWeights:
     """Read NET and WEIGHTS as the options say. A net without learned blobs needs no weights."""
     from converters.common.net_with_weights import read_net_with_weights
 

@@ -9,7 +9,12 @@ import click
 
 from prototxt_gen.cli import options
 from prototxt_gen.cli.command import Command
-from prototxt_gen.cli.convert_options import echo_conversion, net_and_weights, read_subject, stored_preprocessing
+from prototxt_gen.cli.convert_options import (
+    echo_conversion,
+    net_and_weights,
+    read_model_from_options,
+    stored_preprocessing,
+)
 from prototxt_gen.cli.renamed_options import renamed_option
 
 FORMATS = click.Choice(["folder", "pt2"])
@@ -45,7 +50,7 @@ def pytorch(output: Path | None, form: str | None, no_verify: bool, force: bool,
     suffix = "" if form == "folder" else ".pt2"
     named = given["weights"] or given["net"]
     out = output or named.with_name(named.name.split(".")[0] + suffix)
-    echo_conversion(write_torch(read_subject(**given), out, form, force=force, verify_output=not no_verify))
+    echo_conversion(write_torch(read_model_from_options(**given), out, form, force=force, verify_output=not no_verify))
 
 
 def _is_one_file(output: Path) -> bool:

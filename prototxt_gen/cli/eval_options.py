@@ -16,7 +16,7 @@ from prototxt_gen.cli.convert_options import (
     net_and_weights,
     preprocessing_from_options,
     preprocessing_options,
-    read_subject,
+    read_model_from_options,
     reading_from_options,
 )
 from prototxt_gen.cli.param_types import parse_dims
@@ -69,12 +69,12 @@ image_options = options.option_group(
 
 @dataclass(frozen=True)
 class OpenedModel:
-    """What NET and WEIGHTS are: a Caffe net (`subject`), or a converted model that runs by itself (`predictor`)."""
+    """What NET and WEIGHTS are: a Caffe net (`caffe_model`), or a converted model that runs by itself (`predictor`)."""
 
     input: tuple[int, ...]
     preprocessing: Preprocessing
     own: NetDataLayer | None = None
-    subject: NetWithWeights | None = None
+    caffe_model: NetWithWeights | None = None
     predictor: Predictor | None = None
 
 
@@ -112,8 +112,8 @@ def open_eval(
     def predictors() -> Iterator[Predictor]:
         if model.predictor is not None:
             yield model.predictor
-        elif model.subject is not None:
-            yield from (make_predictor(name, model.subject, top, gpu) for name in backends or ("torch",))
+        elif model.caffe_model is not None:
+            yield from (make_predictor(name, model.caffe_model, top, gpu) for name in backends or ("torch",))
 
     return EvalInputs(samples, class_names(dataset), predictors)
 
@@ -168,7 +168,7 @@ def open_net(net: Path, weights: Path | None, own: NetDataLayer | None, **given:
 
     if weights is None:
         raise PrototxtGenError(f"{net}: a prototxt needs weights: give NET and WEIGHTS")
-    made = read_subject(net, weights, **given)
+    made = read_model_from_options(net, weights, **given)
     echo_notes(made.remarks)
     return OpenedModel(made.analysis.shapes[image_input(made)][1:], made.preprocessing, own, made)
 

@@ -10,7 +10,7 @@ import click
 
 from prototxt_gen.cli import options
 from prototxt_gen.cli.command import Command
-from prototxt_gen.cli.convert_options import echo_notes, net_and_weights, preprocessing_options, read_subject
+from prototxt_gen.cli.convert_options import echo_notes, net_and_weights, preprocessing_options, read_model_from_options
 from prototxt_gen.cli.output import echo_json
 from prototxt_gen.cli.table import echo_table
 from prototxt_gen.common.printable import safe, safe_lines
@@ -53,7 +53,7 @@ def verify(against: str | None, model: Path | None, file: Path | None, seed: int
     from converters.verification.runtimes import RUNTIMES
     from converters.verification.verify import verify as run
 
-    made = read_subject(**given)
+    made = read_model_from_options(**given)
     arrays = _inputs_from(made, file) if file else comparison_inputs.seeded_inputs(made, seed)
     names = [name.strip() for name in (against or "").split(",") if name.strip()]
     found = run(made, arrays, names or list(RUNTIMES), _model_runtime(model), names)
@@ -72,15 +72,15 @@ def _inputs_from(made: NetWithWeights, file: Path) -> dict[str, Any]:
 
 def _model_runtime(model: Path | None) -> dict[str, Runtime]:
     """Return the ONNX model of --model as a runtime by its file name."""
-    return {model.name: lambda subject, arrays: _run(subject, model, arrays)} if model else {}
+    return {model.name: lambda caffe_model, arrays: _run(caffe_model, model, arrays)} if model else {}
 
 
-def _run(subject: NetWithWeights, model: Path, arrays: Mapping[str, Any]) -> dict[str, Any]:
+def _run(caffe_model: NetWithWeights, model: Path, arrays: Mapping[str, Any]) -> dict[str, Any]:
     from converters.common.loading_errors import translate_loading_errors
     from converters.verification.runtimes import run_onnx_export
 
     with translate_loading_errors(model):
-        return run_onnx_export(subject, model, arrays)
+        return run_onnx_export(caffe_model, model, arrays)
 
 
 def _echo(made: NetWithWeights, found: VerificationReport) -> None:

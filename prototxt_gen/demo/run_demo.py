@@ -91,17 +91,17 @@ def run_demo(options: DemoOptions) -> DemoResults:
 def _train_and_test(options: DemoOptions, results: DemoResults, timer: _StepTimer) -> None:
     with timer.step("train", f"train the net, {options.iterations:,} iterations with {options.backend}"):
         trained = results.trained = train_step.train(results.net, options.backend, options.force)
-    subject = steps.read_trained_net(results.net, trained)
-    samples = steps.make_test_samples(results.net, results.sets, subject)
+    caffe_model = steps.read_trained_net(results.net, trained)
+    samples = steps.make_test_samples(results.net, results.sets, caffe_model)
     with timer.step("convert", "convert the net to ONNX and PyTorch"):
-        converted = steps.convert(subject, options.out, options.force)
+        converted = steps.convert(caffe_model, options.out, options.force)
     with timer.step("verify", "verify: compare all blobs of all runtimes for a test image"):
-        results.verification = steps.verify(subject, converted, samples)
+        results.verification = steps.verify(caffe_model, converted, samples)
     with timer.step("evaluate", f"evaluate every format on {len(samples):,} images"), options.bar("images") as progress:
-        results.formats = steps.evaluate_all(subject, trained, converted, samples, progress)
+        results.formats = steps.evaluate_all(caffe_model, trained, converted, samples, progress)
     with timer.step("report", f"write the report: {options.report}"):
         best = next(one.evaluation for one in results.ran() if one.evaluation is not None)
-        results.seen, results.mistakes = steps.masked_test_images(subject, samples, best, results.sets.names)
+        results.seen, results.mistakes = steps.masked_test_images(caffe_model, samples, best, results.sets.names)
         _write_report(options, results)
 
 

@@ -112,46 +112,46 @@ def read_trained_net(net: Path, trained: TrainingResult) -> NetWithWeights:
     return read_net_with_weights(net / "deploy.prototxt", trained.weights, preprocessing=told)
 
 
-def convert(subject: NetWithWeights, folder: Path, force: bool) -> dict[str, Path]:
+def convert(caffe_model: NetWithWeights, folder: Path, force: bool) -> dict[str, Path]:
     """Convert the net to ONNX and PyTorch and return the paths; both are verified before they are written."""
     from converters.write_models import write_onnx, write_torch
 
     onnx, torch = folder / "model.onnx", folder / "pytorch"
-    write_onnx(subject, onnx, force=force)
-    write_torch(subject, torch, "folder", force=force)
+    write_onnx(caffe_model, onnx, force=force)
+    write_torch(caffe_model, torch, "folder", force=force)
     return {"ONNX": onnx, "PyTorch": torch}
 
 
-def make_test_samples(net: Path, sets: DemoData, subject: NetWithWeights) -> EvalSamples:
+def make_test_samples(net: Path, sets: DemoData, caffe_model: NetWithWeights) -> EvalSamples:
     """Return the test images with their preprocessing for the net."""
     from prototxt_gen.evaluate.eval_data import EvalDataOptions, image_preprocessor
 
     dataset = open_dataset(sets.test)
-    shape = subject.analysis.shapes[subject.input_values[0]][1:]
+    shape = caffe_model.analysis.shapes[caffe_model.input_values[0]][1:]
     return EvalSamples(
-        dataset, image_preprocessor(shape, subject.preprocessing, None, EvalDataOptions(), dataset), shape
+        dataset, image_preprocessor(shape, caffe_model.preprocessing, None, EvalDataOptions(), dataset), shape
     )
 
 
-def verify(subject: NetWithWeights, converted: Mapping[str, Path], samples: EvalSamples) -> VerificationReport:
+def verify(caffe_model: NetWithWeights, converted: Mapping[str, Path], samples: EvalSamples) -> VerificationReport:
     """Run a test image in every runtime and in both converted files, and compare all blobs."""
     from converters.pytorch_export import output_files as torch_file
     from converters.verification.runtimes import run_onnx_export
     from converters.verification.verify import verify as compare
 
-    def run_folder(subject: NetWithWeights, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        return torch_file.run_module(subject, torch_file.load_folder(converted["PyTorch"]), inputs)
+    def run_folder(caffe_model: NetWithWeights, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        return torch_file.run_module(caffe_model, torch_file.load_folder(converted["PyTorch"]), inputs)
 
-    def run_model(subject: NetWithWeights, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        return run_onnx_export(subject, converted["ONNX"], inputs)
+    def run_model(caffe_model: NetWithWeights, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        return run_onnx_export(caffe_model, converted["ONNX"], inputs)
 
-    fed = {subject.input_values[0].blob: samples.sample(0)[0]}
+    fed = {caffe_model.input_values[0].blob: samples.sample(0)[0]}
     others = {"model.onnx": run_model, "pytorch/model.py": run_folder}
-    return compare(subject, fed, ("pycaffe", "torch", "onnx"), others)
+    return compare(caffe_model, fed, ("pycaffe", "torch", "onnx"), others)
 
 
 def evaluate_all(
-    subject: NetWithWeights,
+    caffe_model: NetWithWeights,
     trained: TrainingResult,
     converted: Mapping[str, Path],
     samples: EvalSamples,
@@ -162,8 +162,8 @@ def evaluate_all(
     from prototxt_gen.evaluate.predictors import Predictor, make_predictor
 
     makers: dict[tuple[str, str, Path], Callable[[], Predictor]] = {
-        ("Caffe", "real Caffe", trained.weights): lambda: make_predictor("pycaffe", subject),
-        ("Caffe", "prototxt-gen", trained.weights): lambda: make_predictor("torch", subject),
+        ("Caffe", "real Caffe", trained.weights): lambda: make_predictor("pycaffe", caffe_model),
+        ("Caffe", "prototxt-gen", trained.weights): lambda: make_predictor("torch", caffe_model),
         ("ONNX", "ONNX Runtime", converted["ONNX"]): lambda: open_converted(converted["ONNX"])[0],
         ("PyTorch", "PyTorch", converted["PyTorch"]): lambda: open_converted(converted["PyTorch"])[0],
     }
@@ -201,7 +201,7 @@ def count_differing(formats: Sequence[FormatResult]) -> int:
 
 
 def masked_test_images(
-    subject: NetWithWeights, samples: EvalSamples, found: Evaluation, names: Sequence[str]
+    caffe_model: NetWithWeights, samples: EvalSamples, found: Evaluation, names: Sequence[str]
 ) -> tuple[list[MaskedImage], list[MaskedImage]]:
     """Return test images with masks: one of each class, predicted correctly if possible, and the 12 surest mistakes."""
     right = found.labels == found.predicted
@@ -210,13 +210,13 @@ def masked_test_images(
     wrong = np.flatnonzero(~right)
     surest = wrong[np.argsort(-found.scores[wrong], kind="stable")][:12]
     return (
-        _masked_images(subject, samples, found, names, firsts),
-        _masked_images(subject, samples, found, names, [int(index) for index in surest]),
+        _masked_images(caffe_model, samples, found, names, firsts),
+        _masked_images(caffe_model, samples, found, names, [int(index) for index in surest]),
     )
 
 
 def _masked_images(
-    subject: NetWithWeights, samples: EvalSamples, found: Evaluation, names: Sequence[str], indices: Sequence[int]
+    caffe_model: NetWithWeights, samples: EvalSamples, found: Evaluation, names: Sequence[str], indices: Sequence[int]
 ) -> list[MaskedImage]:
     from prototxt_gen.evaluate.attention_maps import MASK_PATTERN, MaskedImage
     from prototxt_gen.evaluate.classification import compute_masks
@@ -225,7 +225,7 @@ def _masked_images(
         return []
     views = np.concatenate([samples.sample(index)[0][:1] for index in indices])
     made = []
-    for index, masks in zip(indices, compute_masks(subject, views, MASK_PATTERN), strict=True):
+    for index, masks in zip(indices, compute_masks(caffe_model, views, MASK_PATTERN), strict=True):
         label, predicted = (names[int(one)] for one in (found.labels[index], found.predicted[index]))
         told = f"{predicted}, {found.scores[index]:.0%}"
         made.append(MaskedImage(label, told, samples.preprocessor.centre_image(samples.dataset[index][0]), masks))

@@ -61,7 +61,7 @@ class Classification:
 
 
 def classify(
-    subject: NetWithWeights,
+    caffe_model: NetWithWeights,
     preprocessor: ImagePreprocessor,
     paths: Iterable[Path],
     names: Sequence[str] = (),
@@ -75,14 +75,14 @@ def classify(
     (default: the last). `pattern` selects the mask blobs (see `attention_maps.MASK_PATTERN`); without it no masks are
     computed. Masks are computed in PyTorch, for the centre crop.
     """
-    color = subject.analysis.shapes[image_input(subject)][1] == 3
-    predict = make_predictor(backend, subject, output)
+    color = caffe_model.analysis.shapes[image_input(caffe_model)][1] == 3
+    predict = make_predictor(backend, caffe_model, output)
     results = []
     try:
         for path in paths:
             image = images.to_chw(images.decode(_read_bytes(path), color, str(path)))
             views = preprocessor.views(image)
-            masks = compute_masks(subject, views[:1], pattern)[0] if pattern else []
+            masks = compute_masks(caffe_model, views[:1], pattern)[0] if pattern else []
             scores = predict(views).mean(axis=0)
             results.append(Classification(path, preprocessor.centre_image(image), scores, names, masks))
     finally:
@@ -90,15 +90,15 @@ def classify(
     return results
 
 
-def compute_masks(subject: NetWithWeights, batch: Array, pattern: str) -> list[list[Mask]]:
+def compute_masks(caffe_model: NetWithWeights, batch: Array, pattern: str) -> list[list[Mask]]:
     """Return the masks of each image of a batch N×C×H×W, computed in PyTorch."""
     need("torch")
     import torch
 
     from prototxt_gen.runtime.torch_net import TorchNet
 
-    values = find_mask_values(subject.net, pattern)
-    net = TorchNet(subject.analysis, subject.weights).eval()
+    values = find_mask_values(caffe_model.net, pattern)
+    net = TorchNet(caffe_model.analysis, caffe_model.weights).eval()
     with torch.inference_mode():
         tensors = net.forward_blobs([torch.from_numpy(np.ascontiguousarray(batch))], tuple(values))
     blobs = {value.blob: tensor.numpy() for value, tensor in zip(values, tensors, strict=True)}

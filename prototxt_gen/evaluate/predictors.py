@@ -45,24 +45,26 @@ class Predictor(Protocol):
         ...
 
 
-def image_input(subject: NetWithWeights) -> Value:
+def image_input(caffe_model: NetWithWeights) -> Value:
     """Return the net's only input, N×C×H×W. Raises UnsupportedError if it has several, or one of another shape."""
-    inputs = subject.input_values
-    shapes = ", ".join(f"{value.blob} {show(subject.analysis.shapes[value])}" for value in inputs)
-    if len(inputs) != 1 or len(subject.analysis.shapes[inputs[0]]) != 4:
+    inputs = caffe_model.input_values
+    shapes = ", ".join(f"{value.blob} {show(caffe_model.analysis.shapes[value])}" for value in inputs)
+    if len(inputs) != 1 or len(caffe_model.analysis.shapes[inputs[0]]) != 4:
         has = f"its inputs are {shapes}" if shapes else "it has no input"
-        raise UnsupportedError(f"{subject.net.name}: {has}; a net with one input N×C×H×W is needed")
+        raise UnsupportedError(f"{caffe_model.net.name}: {has}; a net with one input N×C×H×W is needed")
     return inputs[0]
 
 
-def score_output(subject: NetWithWeights, blob: str = "") -> Value:
+def score_output(caffe_model: NetWithWeights, blob: str = "") -> Value:
     """Return the output with the scores: the blob of this name, default that of the last layer. Raises NetError."""
-    outputs = {value.blob: value for value in computed_outputs(subject.net)}
+    outputs = {value.blob: value for value in computed_outputs(caffe_model.net)}
     if blob and blob not in outputs:
-        raise NetError(f"{subject.net.name}: no output {blob!r}; it has {', '.join(outputs)}{nearest(blob, outputs)}")
-    output = outputs[blob] if blob else last_output(subject.net)
+        raise NetError(
+            f"{caffe_model.net.name}: no output {blob!r}; it has {', '.join(outputs)}{nearest(blob, outputs)}"
+        )
+    output = outputs[blob] if blob else last_output(caffe_model.net)
     if output is None:
-        raise NetError(f"{subject.net.name}: the net has no output")
+        raise NetError(f"{caffe_model.net.name}: the net has no output")
     return output
 
 
@@ -77,18 +79,18 @@ class TorchPredictor:
 
     name = "torch"
 
-    def __init__(self, subject: NetWithWeights, output: str = "", gpu: int | None = None) -> None:
+    def __init__(self, caffe_model: NetWithWeights, output: str = "", gpu: int | None = None) -> None:
         need("torch")
         import torch
 
         from prototxt_gen.runtime.torch_net import TorchNet
 
-        self.input = subject.analysis.shapes[image_input(subject)][1:]
-        self.scores = (score_output(subject, output),)
+        self.input = caffe_model.analysis.shapes[image_input(caffe_model)][1:]
+        self.scores = (score_output(caffe_model, output),)
         self.device = torch.device("cpu" if gpu is None else f"cuda:{gpu}")
         if gpu is not None and gpu >= torch.cuda.device_count():
             raise RuntimeMissingError(f"there is no GPU {gpu}: PyTorch has {torch.cuda.device_count()}")
-        self.net = TorchNet(subject.analysis, subject.weights).eval().to(self.device)
+        self.net = TorchNet(caffe_model.analysis, caffe_model.weights).eval().to(self.device)
 
     def __call__(self, batch: Array) -> Array:
         import torch
@@ -171,35 +173,35 @@ class CaffePredictor:
 
     name = "pycaffe"
 
-    def __init__(self, subject: NetWithWeights, output: str = "") -> None:
+    def __init__(self, caffe_model: NetWithWeights, output: str = "") -> None:
         if find_spec("caffe") is None:
             raise RuntimeMissingError("real Caffe is not installed: prototxt-gen caffe install")
         from prototxt_gen.real_caffe.child_process import ChildProcess
 
-        value = image_input(subject)
-        self.input = subject.analysis.shapes[value][1:]
+        value = image_input(caffe_model)
+        self.input = caffe_model.analysis.shapes[value][1:]
         self._stack = ExitStack()
         self.folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory()))
         self.child = ChildProcess("prototxt_gen.evaluate.caffe_predictor_process", self.folder / "log.txt")
         self._stack.callback(self.child.close)
         try:
-            self._start(subject, value.blob, score_output(subject, output).blob)
+            self._start(caffe_model, value.blob, score_output(caffe_model, output).blob)
         except BaseException:
             self._stack.close()
             raise
 
-    def _start(self, subject: NetWithWeights, data: str, output: str) -> None:
+    def _start(self, caffe_model: NetWithWeights, data: str, output: str) -> None:
         """Load the net in Caffe from its original files or, if Caffe cannot read them, from files written for it."""
         from converters.verification.run_real_caffe import write_caffe_files
 
         names = {"input": data, "output": output}
-        if subject.matches_files and subject.prototxt is not None and subject.caffemodel is not None:
+        if caffe_model.matches_files and caffe_model.prototxt is not None and caffe_model.caffemodel is not None:
             try:
-                self.child.request("start", net=str(subject.prototxt), weights=str(subject.caffemodel), **names)
+                self.child.request("start", net=str(caffe_model.prototxt), weights=str(caffe_model.caffemodel), **names)
                 return
             except PrototxtGenError:
                 pass  # perhaps the files of a fork; the same net, written for this Caffe, may work
-        net, weights = write_caffe_files(subject, self.folder)
+        net, weights = write_caffe_files(caffe_model, self.folder)
         self.child.request("start", net=str(net), weights=str(weights), **names)
 
     def __call__(self, batch: Array) -> Array:
@@ -212,26 +214,26 @@ class CaffePredictor:
         self._stack.close()
 
 
-def _make_torch_predictor(subject: NetWithWeights, output: str, gpu: int | None) -> Predictor:
-    return TorchPredictor(subject, output, gpu)
+def _make_torch_predictor(caffe_model: NetWithWeights, output: str, gpu: int | None) -> Predictor:
+    return TorchPredictor(caffe_model, output, gpu)
 
 
-def _make_onnx_predictor(subject: NetWithWeights, output: str, gpu: int | None) -> Predictor:
+def _make_onnx_predictor(caffe_model: NetWithWeights, output: str, gpu: int | None) -> Predictor:
     """Convert the net to ONNX and return a predictor for the ONNX model."""
     need("onnx", "onnxruntime")
     from converters.onnx_export.onnx_writer import save_onnx
     from converters.write_models import convert_to_onnx
 
-    image_input(subject)
-    wanted = score_output(subject, output).blob
+    image_input(caffe_model)
+    wanted = score_output(caffe_model, output).blob
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
-        save_onnx(convert_to_onnx(subject), path)
+        save_onnx(convert_to_onnx(caffe_model), path)
         return OnnxPredictor(path, wanted)
 
 
-def _make_caffe_predictor(subject: NetWithWeights, output: str, gpu: int | None) -> Predictor:
-    return CaffePredictor(subject, output)
+def _make_caffe_predictor(caffe_model: NetWithWeights, output: str, gpu: int | None) -> Predictor:
+    return CaffePredictor(caffe_model, output)
 
 
 BACKENDS: dict[str, Callable[[NetWithWeights, str, int | None], Predictor]] = {
@@ -241,14 +243,14 @@ BACKENDS: dict[str, Callable[[NetWithWeights, str, int | None], Predictor]] = {
 }
 
 
-def make_predictor(backend: str, subject: NetWithWeights, output: str = "", gpu: int | None = None) -> Predictor:
+def make_predictor(backend: str, caffe_model: NetWithWeights, output: str = "", gpu: int | None = None) -> Predictor:
     """Return a predictor for a net in a runtime, which is one of BACKENDS; `gpu` is used by "torch" only.
 
     Raises RuntimeMissingError if the runtime is not installed, UnsupportedError if it cannot run the net.
     """
     if backend not in BACKENDS:
         raise PrototxtGenError(f"unknown backend {backend!r}; possible values are {', '.join(BACKENDS)}")
-    return BACKENDS[backend](subject, output, gpu)
+    return BACKENDS[backend](caffe_model, output, gpu)
 
 
 def _score_rows(scores: Array, count: int, name: str) -> Array:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.models import FOLDER, listed, subject
+from benchmarks.models import FOLDER, caffe_model, listed
 from converters.verification.comparison_inputs import seeded_inputs
 from converters.verification.verify import verify
 from converters.write_models import write_onnx, write_torch
@@ -28,7 +28,7 @@ def test_models_are_present() -> None:
 
 @pytest.mark.parametrize("name", [name for name in ROWS if name not in REFUSED])
 def test_a_model_is_converted_and_verified(name: str, tmp_path: Path) -> None:
-    model = subject(FOLDER, ROWS[name])
+    model = caffe_model(FOLDER, ROWS[name])
     report = verify(model, seeded_inputs(model), ("pycaffe", "torch", "onnx"))
     assert report.verified, report
     result = write_onnx(model, tmp_path / "m.onnx")
@@ -40,4 +40,4 @@ def test_a_model_is_converted_and_verified(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", [name for name in ROWS if name in REFUSED])
 def test_a_model_with_an_unknown_type_is_refused(name: str) -> None:
     with pytest.raises(PrototxtGenError, match=REFUSED[name]):
-        subject(FOLDER, ROWS[name])
+        caffe_model(FOLDER, ROWS[name])

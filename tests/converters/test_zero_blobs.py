@@ -84,7 +84,7 @@ def test_outputs_alone_do_not_excuse_a_number_in_place_of_zero(tmp_path: Path) -
     """A converted file returns no bottoms, from which the layer could be run again."""
     model = read(NETS["with a product without bias behind"], tmp_path)
     wrong = disturbed("ip", 3e-3)
-    runs = {"wrong": lambda subject, inputs: {"ip": wrong(subject, inputs)["ip"]}}
+    runs = {"wrong": lambda caffe_model, inputs: {"ip": wrong(caffe_model, inputs)["ip"]}}
     assert not verify(model, seeded_inputs(model), ("torch",), runs).verified
 
 

@@ -118,11 +118,11 @@ def test_ten_crops_are_averaged(place: Path) -> None:
     from prototxt_gen.evaluate.predictors import make_predictor
     from prototxt_gen.evaluate.scores import EvalSamples, evaluate
 
-    subject = read_net_with_weights(place / "deploy.prototxt", place / "net.caffemodel")
+    caffe_model = read_net_with_weights(place / "deploy.prototxt", place / "net.caffemodel")
     samples = EvalSamples(
         open_dataset(place / "set.npz"), CaffePreprocessor((12, 12), shorter=14, crops=10), (3, 12, 12)
     )
-    predict = make_predictor("torch", subject)
+    predict = make_predictor("torch", caffe_model)
     found = evaluate(predict, samples, batch=25)
     means = np.stack([predict(samples.sample(index)[0]).mean(axis=0) for index in range(len(samples))])
     np.testing.assert_array_equal(found.predicted, means.argmax(axis=1))

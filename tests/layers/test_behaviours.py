@@ -104,7 +104,7 @@ class BehaviourCase:
     def weights(self, analysis: Analysis) -> Weights:
         return weights.read(self.model, analysis, self.behaviour.dialect, self.behaviour.statistic)
 
-    def subject(self) -> NetWithWeights:
+    def caffe_model(self) -> NetWithWeights:
         behaviour = self.behaviour
         how = ReadOptions(
             stages=behaviour.stages, level=behaviour.level, dialect=behaviour.dialect, bn_statistic=behaviour.statistic
@@ -182,14 +182,17 @@ def check_torch(case: BehaviourCase) -> None:
 
 def check_onnx(case: BehaviourCase, folder: Path) -> None:
     """All blobs of the plain model and the outputs of the folded model match; also with one image more if possible."""
-    subject = case.subject()
+    caffe_model = case.caffe_model()
     inputs, wanted = case.inputs(), case.blobs()
     assert inputs is not None and wanted is not None
     plain = run(
-        lower_to_onnx(subject.analysis, subject.weights, fold_bn=False), inputs, folder / "plain.onnx", every=True
+        lower_to_onnx(caffe_model.analysis, caffe_model.weights, fold_bn=False),
+        inputs,
+        folder / "plain.onnx",
+        every=True,
     )
     case.compare(plain, wanted, "ONNX")
-    folded = lower_to_onnx(subject.analysis, subject.weights)
+    folded = lower_to_onnx(caffe_model.analysis, caffe_model.weights)
     outputs = run(folded, inputs, folder / "folded.onnx")
     assert set(outputs) >= set(case.outputs()) - set(inputs)
     case.compare(outputs, wanted, "ONNX, folded")
@@ -203,13 +206,13 @@ def check_folder(case: BehaviourCase, folder: Path) -> None:
     from converters.pytorch_export.output_files import load_folder, run_module, write_folder
     from prototxt_gen.runtime.torch_net import TorchNet
 
-    subject = case.subject()
-    write_folder(subject, TorchNet(subject.analysis, subject.weights), folder / "torch")
+    caffe_model = case.caffe_model()
+    write_folder(caffe_model, TorchNet(caffe_model.analysis, caffe_model.weights), folder / "torch")
     written = load_folder(folder / "torch")
     for suffix in ("", "2"):
         inputs, wanted = case.inputs(suffix), case.blobs(suffix)
         if inputs is not None and wanted is not None:
-            case.compare(run_module(subject, written, inputs), wanted, f"model.py{suffix}")
+            case.compare(run_module(caffe_model, written, inputs), wanted, f"model.py{suffix}")
 
 
 def fits(shape: Sequence[int], dims: Sequence[int | str]) -> bool:

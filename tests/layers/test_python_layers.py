@@ -37,17 +37,17 @@ def net(folder: Path, param_str: str, anchors: int, images: int = 1) -> Path:
 
 @pytest.mark.parametrize("case", CASES)
 def test_regions_match_the_python_layer(case: str, tmp_path: Path) -> None:
-    subject = read_net_with_weights(net(tmp_path, CASES[case], ANCHORS[case]), Weights({}))
+    caffe_model = read_net_with_weights(net(tmp_path, CASES[case], ANCHORS[case]), Weights({}))
     with np.load(GOLDEN) as stored:
         record = {name.partition("/")[2]: stored[name] for name in stored.files if name.startswith(case)}
     inputs = {name: record[name] for name in ("score", "move", "info")}
-    report = verify(subject, inputs, ("torch", "onnx"), {"python": lambda *_: record})
+    report = verify(caffe_model, inputs, ("torch", "onnx"), {"python": lambda *_: record})
     assert report.verified, report
-    write_onnx(subject, tmp_path / "m.onnx", verify_output=False)
+    write_onnx(caffe_model, tmp_path / "m.onnx", verify_output=False)
     made = run_onnx_file(tmp_path / "m.onnx", inputs)
     for name in ("rois", "scores"):
         np.testing.assert_allclose(made[name], record[name], rtol=1e-4, atol=1e-4)
-    assert write_torch(subject, tmp_path / "torch").report is not None
+    assert write_torch(caffe_model, tmp_path / "torch").report is not None
 
 
 def test_assumed_configuration_is_reported() -> None:
@@ -62,9 +62,9 @@ def test_assumed_configuration_is_reported() -> None:
 
 
 def test_param_str_overrides_the_assumed_configuration(tmp_path: Path) -> None:
-    subject = read_net_with_weights(net(tmp_path, "{'feat_stride': 16, 'RPN_POST_NMS_TOP_N': 7}", 9), Weights({}))
-    assert subject.analysis.rows[-1].tops == ((7, 5), (7, 1))
-    assert "RPN_NMS_THRESH 0.7" in subject.remarks[-1]
+    caffe_model = read_net_with_weights(net(tmp_path, "{'feat_stride': 16, 'RPN_POST_NMS_TOP_N': 7}", 9), Weights({}))
+    assert caffe_model.analysis.rows[-1].tops == ((7, 5), (7, 1))
+    assert "RPN_NMS_THRESH 0.7" in caffe_model.remarks[-1]
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,7 @@ KEPT = {
 }
 
 
-def subject(layers: str) -> Any:
+def caffe_model(layers: str) -> Any:
     net = parse_net(INPUT + layers, "folding.prototxt").at("TEST")
     return read_net_with_weights(net, sane_weights(analyse(net)))
 
@@ -66,7 +66,7 @@ def subject(layers: str) -> Any:
 @pytest.mark.parametrize("name", FOLDS)
 def test_folds_and_computes_the_same(name: str) -> None:
     layers, _ = FOLDS[name]
-    one = subject(layers)
+    one = caffe_model(layers)
     folded, weights = fold_normalisation(one.analysis, one.weights)
     types = [layer.type for layer in folded.net.layers]
     assert not {"BatchNorm", "BN", "Scale", "Bias"} & set(types), types
@@ -79,13 +79,13 @@ def test_folds_and_computes_the_same(name: str) -> None:
 
 @pytest.mark.parametrize("name", KEPT)
 def test_normalisation_that_cannot_be_folded_stays(name: str) -> None:
-    one = subject(KEPT[name])
+    one = caffe_model(KEPT[name])
     folded, _ = fold_normalisation(one.analysis, one.weights)
     assert [layer.type for layer in folded.net.layers] == [layer.type for layer in one.net.layers]
 
 
 def test_factors_that_are_not_finite_are_not_folded() -> None:
-    one = subject(CONV + BATCH_NORM.replace("eps: 0.01", "eps: 0"))
+    one = caffe_model(CONV + BATCH_NORM.replace("eps: 0.01", "eps: 0"))
     blobs = {name: dict(roles) for name, roles in one.weights.blobs.items()}
     blobs["b"]["variance"] = np.zeros_like(blobs["b"]["variance"])
     folded, _ = fold_normalisation(one.analysis, Weights(blobs))
