@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +44,6 @@ name: "by hand"
 layer { name: "data" type: "Input" top: "data" top: "label"
   input_param { shape { dim: BATCH dim: 3 dim: 10 dim: 10 } shape { dim: BATCH } } }
 """
-STATISTICS = {"bn1": (2, 3), "bn2": (0, 1, 2)}
-"""Which blobs of a layer are moving statistics."""
 SOLVER = 'type: "Nesterov" base_lr: 0.01 momentum: 0.9 weight_decay: 1e-3 lr_policy: "fixed"'
 
 
@@ -196,41 +192,6 @@ def test_bfloat16_run_learns_and_keeps_float32_weights(tmp_path: Path) -> None:
     plain = support.backend(file, _images())
     assert losses[0] == pytest.approx(plain.step().loss, rel=0.02)
     assert losses[0] != plain.step().loss
-
-
-def _compiler() -> str | None:
-    """Return the C++ compiler that torch.compile uses on the CPU."""
-    return shutil.which(os.environ.get("CXX", "g++")) or shutil.which("clang++")
-
-
-@pytest.mark.skipif(_compiler() is None, reason="torch.compile needs a C++ compiler on the CPU, and there is none")
-@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")  # its compiler's own
-@pytest.mark.parametrize("checkpointing", [False, True])
-def test_compiled_run_learns_the_same(checkpointing: bool, tmp_path: Path) -> None:
-    """Moving statistics are equal too, in float64, and the module is compiled only once."""
-    from torch._dynamo.utils import counters
-
-    file = support.write(tmp_path, _text(), SOLVER)
-    plain = _run(exact(file, _images()), 10)
-    counters.clear()
-    compiled = _run(exact(file, _images(), Settings(workers=0, compile=True, memory_efficient=checkpointing)), 10)
-    assert counters["stats"]["unique_graphs"] == 1
-    assert not counters["graph_break"]
-    assert support.worst(_state(compiled), _state(plain))[0] < 1e-6
-
-
-@pytest.mark.skipif(_compiler() is None, reason="torch.compile needs a C++ compiler on the CPU, and there is none")
-@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")  # its compiler's own
-def test_compiled_in_float32_its_first_step_is_the_same(tmp_path: Path) -> None:
-    """The loss, and the statistics: later steps depend on which ReLU rounding moves to its other side."""
-    file = support.write(tmp_path, _text(), SOLVER)
-    plain = support.backend(file, _images())
-    compiled = support.backend(file, _images(), Settings(workers=0, compile=True))
-    assert compiled.step().loss == pytest.approx(plain.step().loss, rel=1e-5)
-    ours, theirs = (support.blobs_of(one) for one in (compiled, plain))
-    statistics = [(ours[name][place], theirs[name][place]) for name in ("bn1", "bn2") for place in STATISTICS[name]]
-    for mine, other in statistics:
-        np.testing.assert_allclose(mine, other, rtol=0, atol=1e-5 * abs(other).max())
 
 
 TERMS = """
