@@ -49,16 +49,16 @@ MACHINES = {
     ),
 }
 NUMERIC = (
-    "converters/test_convert", "converters/test_convert_attention",
-    "converters/test_rewrite_bn", "converters/test_verify", "converters/test_write_caffemodel",
-    "evaluate/test_classify", "evaluate/test_evaluate", "layers/test_batch_norm_strides", "layers/test_face_losses",
-    "layers/test_flow_layers", "layers/test_laws", "layers/test_losses_and_detection", "layers/test_normalization",
-    "layers/test_ocr_layers", "layers/test_python_layers", "layers/test_synopsys_layers",
-    "layers/test_utility_layers", "layers/test_window_layers", "layers/test_window_sizes",
-    "layers/test_yolo_detection_output", "net/test_random_nets", "passes/test_bn_fold", "passes/test_bn_merge",
-    "passes/test_to_train_val", "real_caffe/test_overlay", "real_caffe/test_overlay_layers",
-    "train/test_compiled", "train/test_conv_gradients", "train/test_distributed", "train/test_optimisers", "train/test_pycaffe_backend",
-    "train/test_torch_backend", "train/test_torch_beside_caffe", "train/test_torch_runs", "train/test_unusual_nets",
+    "converters/test_convert", "converters/test_convert_attention", "converters/test_rewrite_bn",
+    "converters/test_verify", "converters/test_write_caffemodel", "evaluate/test_classify", "evaluate/test_evaluate",
+    "layers/test_batch_norm_strides", "layers/test_face_losses", "layers/test_flow_layers", "layers/test_laws",
+    "layers/test_losses_and_detection", "layers/test_normalization", "layers/test_ocr_layers",
+    "layers/test_python_layers", "layers/test_synopsys_layers", "layers/test_utility_layers",
+    "layers/test_window_layers", "layers/test_window_sizes", "layers/test_yolo_detection_output",
+    "net/test_random_nets", "passes/test_bn_fold", "passes/test_bn_merge", "passes/test_to_train_val",
+    "real_caffe/test_overlay", "real_caffe/test_overlay_layers", "train/test_compiled", "train/test_conv_gradients",
+    "train/test_distributed", "train/test_optimisers", "train/test_pycaffe_backend", "train/test_torch_backend",
+    "train/test_torch_beside_caffe", "train/test_torch_runs", "train/test_unusual_nets",
     "weights/test_bn_fourth_blob", "weights/test_merged_bn_h5",
 )  # fmt: skip
 """Test files whose results depend on floating-point rounding."""

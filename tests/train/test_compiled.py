@@ -32,9 +32,10 @@ STATISTICS = {"bn1": (2, 3), "bn2": (0, 1, 2)}
 
 
 @pytest.fixture(autouse=True)
-def _compiled_anew() -> Iterator[None]:
-    """Keep torch from its cache: that goes by the graph alone, and has code for AVX2 where ATEN_CPU_CAPABILITY=default
-    now asks for none; it does not compile then.
+def _without_compile_cache() -> Iterator[None]:
+    """Disable the cache of torch.compile.
+
+    Its key is the graph only, so with ATEN_CPU_CAPABILITY=default it returns code for AVX2, which then does not compile.
     """
     from torch._functorch import config as functorch
     from torch._inductor import config as inductor
@@ -43,15 +44,15 @@ def _compiled_anew() -> Iterator[None]:
         yield
 
 
-@pytest.mark.parametrize("sparing", [False, True])
-def test_compiled_it_learns_the_same(sparing: bool, tmp_path: Path) -> None:
-    """In float64; both kinds of moving statistics included; compiled once, not again for every iteration."""
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_compiled_run_learns_the_same(checkpointing: bool, tmp_path: Path) -> None:
+    """Moving statistics are equal too, in float64, and the module is compiled only once."""
     from torch._dynamo.utils import counters
 
     file = support.write(tmp_path, _text(), SOLVER)
     plain = _run(exact(file, _images()), 10)
     counters.clear()
-    compiled = _run(exact(file, _images(), Settings(workers=0, compile=True, memory_efficient=sparing)), 10)
+    compiled = _run(exact(file, _images(), Settings(workers=0, compile=True, memory_efficient=checkpointing)), 10)
     assert counters["stats"]["unique_graphs"] == 1
     assert not counters["graph_break"]
     assert support.worst(_state(compiled), _state(plain))[0] < 1e-6
