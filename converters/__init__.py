@@ -15,82 +15,18 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
+from converters.common.reading import read_net_with_weights
+
 if TYPE_CHECKING:
     import numpy as np
     import onnx
     from torch import nn
-    from typing_extensions import Unpack
 
-    from converters.common.net_with_weights import NetLike, NetWithWeights, WeightsLike
+    from converters.common.net_with_weights import NetLike, WeightsLike
     from converters.common.preprocessing import Preprocessing
-    from converters.common.reading_arguments import ReadingArguments
     from converters.verification.verify import VerificationReport
 
 __all__ = ["read_net_with_weights", "read_subject", "to_onnx", "to_torch", "verify"]
-
-
-def read_net_with_weights(
-    net: NetLike,
-    weights: WeightsLike,
-    *,
-    phase: str = "TEST",
-    stages: Sequence[str] = (),
-    level: int = 0,
-    shapes: Mapping[str, tuple[int, ...]] | None = None,
-    input_size: tuple[int, ...] = (),
-    dialect: str | None = None,
-    bn_statistic: str | None = None,
-    ignore_fields: Collection[str] = (),
-    crop_rule: str | None = None,
-    anchor_rule: str | None = None,
-    preprocessing: Preprocessing | None = None,
-) -> NetWithWeights:
-    """Read a net and its weights for conversion.
-
-    A train_val net becomes its deploy net: data layers become inputs, losses and metrics are removed.
-
-    Args:
-        net: Path of a prototxt, or a Net.
-        weights: Path of a .caffemodel or .h5, or Weights. None for a net without learned blobs.
-        phase: "TEST" or "TRAIN". Selects layers by their include and exclude rules, as do `stages` and `level`.
-        stages: Stages of the net, in addition to those in its `state`.
-        level: Level of the net.
-        shapes: Shapes of inputs and data layers, N×C×H×W, by blob name. Default: those in the prototxt.
-        input_size: Height and width in pixels for the image input. Pooling over the whole map stays global.
-        dialect: Caffe fork that wrote the weights. Default: detected.
-        bn_statistic: Content of the fourth blob of BN layers, "inverse_std" or "variance". Default: as in the fork.
-        ignore_fields: Names of unknown fields that do not change the result.
-        crop_rule: Where Crop layers without crop_param cut: "coordinates", where the coordinates of their bottoms
-            agree, as in the Caffe of HED and the first FCNs; or "offset", at 0, as in BVLC's Caffe. Default: as the net
-            tells; an error if it can mean both.
-        anchor_rule: What the sides of the anchors of Proposal layers are multiplied by: "scale", as in Intel's Caffe,
-            OpenVINO and OpenCV; or "scale-over-base", as in happynear's Caffe. Default: as the net tells, or an error.
-        preprocessing: Preprocessing of the input images. Default: that of the net's data layer.
-
-    Raises:
-        PrototxtError: The prototxt cannot be parsed.
-        NetError: The net is invalid; UnsupportedError if it has unknown layer types or fields. All problems are listed.
-        WeightsError: The weights cannot be read or do not fit the net.
-    """
-    from dataclasses import replace
-
-    from converters.common.net_with_weights import ReadOptions
-    from converters.common.net_with_weights import read_net_with_weights as read
-    from prototxt_gen.net.fork_rules import ForkRules
-
-    options = ReadOptions(
-        phase,
-        tuple(stages),
-        level,
-        dict(shapes or {}),
-        tuple(input_size),
-        dialect,
-        bn_statistic,
-        tuple(ignore_fields),
-        ForkRules(crop_rule, anchor_rule),
-    )
-    model = read(net, weights, options)
-    return model if preprocessing is None else replace(model, preprocessing=preprocessing)
 
 
 read_subject = read_net_with_weights
@@ -108,7 +44,17 @@ def to_onnx(
     dynamic_size: bool = ...,
     verify: bool = ...,
     force: bool = ...,
-    **reading: Unpack[ReadingArguments],
+    phase: str = ...,
+    stages: Sequence[str] = ...,
+    level: int = ...,
+    shapes: Mapping[str, tuple[int, ...]] | None = ...,
+    input_size: tuple[int, ...] = ...,
+    dialect: str | None = ...,
+    bn_statistic: str | None = ...,
+    ignore_fields: Collection[str] = ...,
+    crop_rule: str | None = ...,
+    anchor_rule: str | None = ...,
+    preprocessing: Preprocessing | None = ...,
 ) -> onnx.ModelProto: ...
 @overload
 def to_onnx(
@@ -121,7 +67,17 @@ def to_onnx(
     dynamic_size: bool = ...,
     verify: bool = ...,
     force: bool = ...,
-    **reading: Unpack[ReadingArguments],
+    phase: str = ...,
+    stages: Sequence[str] = ...,
+    level: int = ...,
+    shapes: Mapping[str, tuple[int, ...]] | None = ...,
+    input_size: tuple[int, ...] = ...,
+    dialect: str | None = ...,
+    bn_statistic: str | None = ...,
+    ignore_fields: Collection[str] = ...,
+    crop_rule: str | None = ...,
+    anchor_rule: str | None = ...,
+    preprocessing: Preprocessing | None = ...,
 ) -> list[Path]: ...
 def to_onnx(
     net: NetLike,
@@ -133,7 +89,17 @@ def to_onnx(
     dynamic_size: bool = False,
     verify: bool = True,
     force: bool = False,
-    **reading: Unpack[ReadingArguments],
+    phase: str = "TEST",
+    stages: Sequence[str] = (),
+    level: int = 0,
+    shapes: Mapping[str, tuple[int, ...]] | None = None,
+    input_size: tuple[int, ...] = (),
+    dialect: str | None = None,
+    bn_statistic: str | None = None,
+    ignore_fields: Collection[str] = (),
+    crop_rule: str | None = None,
+    anchor_rule: str | None = None,
+    preprocessing: Preprocessing | None = None,
 ) -> onnx.ModelProto | list[Path]:
     """Convert a Caffe net and its weights to ONNX.
 
@@ -149,7 +115,7 @@ def to_onnx(
         dynamic_size: Make height and width of the input dynamic too.
         verify: Compare the written file with real Caffe, if installed, and PyTorch before it is moved to `out`.
         force: Overwrite existing files.
-        reading: Keyword arguments of `read_net_with_weights`: phase, shapes, dialect and so on.
+        phase to preprocessing: As in `read_net_with_weights`.
 
     Returns:
         The ONNX model if `out` is None, else the written files.
@@ -161,7 +127,21 @@ def to_onnx(
     """
     from converters.write_models import convert_to_onnx, write_onnx
 
-    model = read_net_with_weights(net, weights, **reading)
+    model = read_net_with_weights(
+        net,
+        weights,
+        phase=phase,
+        stages=stages,
+        level=level,
+        shapes=shapes,
+        input_size=input_size,
+        dialect=dialect,
+        bn_statistic=bn_statistic,
+        ignore_fields=ignore_fields,
+        crop_rule=crop_rule,
+        anchor_rule=anchor_rule,
+        preprocessing=preprocessing,
+    )
     options: dict[str, Any] = {"fold_bn": fold, "dynamic_size": dynamic_size} | ({"opset": opset} if opset else {})
     if out is None:
         return convert_to_onnx(model, **options).model()
@@ -176,7 +156,17 @@ def to_torch(
     format: str = "folder",
     verify: bool = True,
     force: bool = False,
-    **reading: Unpack[ReadingArguments],
+    phase: str = "TEST",
+    stages: Sequence[str] = (),
+    level: int = 0,
+    shapes: Mapping[str, tuple[int, ...]] | None = None,
+    input_size: tuple[int, ...] = (),
+    dialect: str | None = None,
+    bn_statistic: str | None = None,
+    ignore_fields: Collection[str] = (),
+    crop_rule: str | None = None,
+    anchor_rule: str | None = None,
+    preprocessing: Preprocessing | None = None,
 ) -> nn.Module:
     """Convert a Caffe net and its weights to PyTorch.
 
@@ -188,7 +178,7 @@ def to_torch(
             a file of torch.export.
         verify: Compare the written model with real Caffe, if installed, and PyTorch before it is moved to `out`.
         force: Overwrite existing files.
-        reading: Keyword arguments of `read_net_with_weights`: phase, shapes, dialect and so on.
+        phase to preprocessing: As in `read_net_with_weights`.
 
     Returns:
         A module in eval mode. It takes the net's inputs, N×C×H×W float32, and returns the net's output; a tuple if
@@ -201,7 +191,21 @@ def to_torch(
     """
     from prototxt_gen.runtime.torch_net import TorchNet
 
-    model = read_net_with_weights(net, weights, **reading)
+    model = read_net_with_weights(
+        net,
+        weights,
+        phase=phase,
+        stages=stages,
+        level=level,
+        shapes=shapes,
+        input_size=input_size,
+        dialect=dialect,
+        bn_statistic=bn_statistic,
+        ignore_fields=ignore_fields,
+        crop_rule=crop_rule,
+        anchor_rule=anchor_rule,
+        preprocessing=preprocessing,
+    )
     if out is not None:
         from converters.write_models import write_torch
 
@@ -216,7 +220,17 @@ def verify(
     against: Sequence[str] = ("pycaffe", "torch", "onnx", "opencv"),
     inputs: Mapping[str, np.ndarray[Any, Any]] | None = None,
     seed: int = 0,
-    **reading: Unpack[ReadingArguments],
+    phase: str = "TEST",
+    stages: Sequence[str] = (),
+    level: int = 0,
+    shapes: Mapping[str, tuple[int, ...]] | None = None,
+    input_size: tuple[int, ...] = (),
+    dialect: str | None = None,
+    bn_statistic: str | None = None,
+    ignore_fields: Collection[str] = (),
+    crop_rule: str | None = None,
+    anchor_rule: str | None = None,
+    preprocessing: Preprocessing | None = None,
 ) -> VerificationReport:
     """Run a net in several runtimes on the same inputs, and compare every blob.
 
@@ -226,7 +240,7 @@ def verify(
         against: Runtimes to compare. The first one that can run is the reference for the others.
         inputs: float32 arrays by blob name, in the shapes of the net's inputs. Default: random inputs.
         seed: Seed of the random inputs.
-        reading: Keyword arguments of `read_net_with_weights`: phase, shapes, dialect and so on.
+        phase to preprocessing: As in `read_net_with_weights`.
 
     Returns:
         A report; its `verified` is True if at least two runtimes ran and all agree. A runtime that is not installed is
@@ -238,5 +252,19 @@ def verify(
     from converters.verification.comparison_inputs import seeded_inputs
     from converters.verification.verify import verify as compare_runtimes
 
-    model = read_net_with_weights(net, weights, **reading)
+    model = read_net_with_weights(
+        net,
+        weights,
+        phase=phase,
+        stages=stages,
+        level=level,
+        shapes=shapes,
+        input_size=input_size,
+        dialect=dialect,
+        bn_statistic=bn_statistic,
+        ignore_fields=ignore_fields,
+        crop_rule=crop_rule,
+        anchor_rule=anchor_rule,
+        preprocessing=preprocessing,
+    )
     return compare_runtimes(model, inputs if inputs is not None else seeded_inputs(model, seed), against)
