@@ -147,7 +147,7 @@ def wrong_shapes(phase: PhaseNet) -> Iterator[Problem]:
 
 
 def _has_parameters_of_a_fork(layer: Layer) -> bool:
-    """Return whether the layer has unknown fields that are no misspelt known ones, or another type's parameters."""
+    """Return whether the layer has unknown fields that are not misspelt, also in another type's parameters."""
     layer_type = layers.find_layer_type(layer.type)
     if layer_type is None:
         return False
@@ -155,8 +155,8 @@ def _has_parameters_of_a_fork(layer: Layer) -> bool:
     if any("has no field" in extra.reason and "did you mean" not in extra.reason for extra in unknown):
         return True
     of_type = {kind.field for kind in layer_type.params} | PARAMETERS_OF_ANY_TYPE
-    foreign = {name for name, value in layer.params.set_fields() if isinstance(value, Message) and name not in of_type}
-    return layer_type.data and bool(foreign)
+    foreign = [value for name, value in layer.params.set_fields() if isinstance(value, Message) and name not in of_type]
+    return layer_type.data and any(value.extras for value in foreign)
 
 
 def changed_shapes_in_place(phase: PhaseNet) -> Iterator[Problem]:
