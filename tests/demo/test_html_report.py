@@ -59,7 +59,7 @@ def test_the_colour_strength_of_a_cell_follows_its_share() -> None:
     table = html_report.confusion_table(evaluation_of_scores("x", scores, np.array([0, 0, 0, 0, 1])), ("a", "b"))
     assert [[cell["count"] for cell in row["cells"]] for row in table["rows"]] == [[2, 2], ["", 1]]
     assert [row["right"] for row in table["rows"]] == ["50.0%", "100.0%"]
-    assert table["rows"][0]["cells"][1]["told"] == "2 of 4: a taken for b"
+    assert table["rows"][0]["cells"][1]["predicted"] == "2 of 4: a predicted as b"
 
 
 class _Balanced(HTMLParser):
