@@ -35,7 +35,7 @@ STATISTICS = {"bn1": (2, 3), "bn2": (0, 1, 2)}
 def _without_compile_cache() -> Iterator[None]:
     """Disable the cache of torch.compile.
 
-    Its key is the graph only, so with ATEN_CPU_CAPABILITY=default it returns code for AVX2, which then does not compile.
+    Its key is the graph only. With ATEN_CPU_CAPABILITY=default it returns code for AVX2, which then does not compile.
     """
     from torch._functorch import config as functorch
     from torch._inductor import config as inductor
