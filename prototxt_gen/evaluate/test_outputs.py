@@ -5,17 +5,21 @@ Source: tools/caffe.cpp test().
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sized
+import math
+from collections.abc import Mapping, Sequence, Sized
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prototxt_gen import weights
-from prototxt_gen.common.errors import NetError
+from prototxt_gen.analysis import analyse
+from prototxt_gen.common.errors import NetError, PrototxtGenError
 from prototxt_gen.common.optional_packages import need
 from prototxt_gen.ir import Layer, Net
 from prototxt_gen.net.lowering_checks import analyse_for_conversion
 from prototxt_gen.net.phase_rules import is_loss_type, is_source_layer
+from prototxt_gen.net.solver import Solver
+from prototxt_gen.schema.caffe_proto import SolverParameter
 
 if TYPE_CHECKING:
     from converters.common.net_with_weights import ReadOptions
@@ -41,17 +45,31 @@ class TestOutputs:
 def is_classifier(net: Net) -> bool:
     """Return whether a net of one phase, with a data layer, gives each image scores of classes, compared with a label.
 
-    It does if an Accuracy, or a loss of classes, reads a label that comes directly from the data layer. A net without
-    losses and metrics may be one.
+    It does if an Accuracy, or a loss of classes, compares a label directly from the data layer with one row of scores
+    for each image. A net with scores for each pixel is none. A net without losses and metrics may be one.
     """
     measures = [layer for layer in net.layers if layer.type == "Accuracy" or is_loss_type(layer)]
-    return not measures or any(_reads_class_labels(layer, net) for layer in measures)
+    of_labels = [layer for layer in measures if _reads_class_labels(layer, net)]
+    return not measures or any(count <= 1 for count in _scores_per_image(net, of_labels))
 
 
 def _reads_class_labels(layer: Layer, net: Net) -> bool:
     sources = {top for source in net.layers if is_source_layer(source) for top in source.tops[1:]}
     is_known = layer.type == "Accuracy" or layer.type in _CLASSIFICATION_LOSSES
     return is_known and len(layer.bottoms) > 1 and layer.bottoms[1] in sources
+
+
+def _scores_per_image(net: Net, measures: Sequence[Layer]) -> list[int]:
+    """Return how many rows of scores each layer reads for an image; 0 if the shape of the scores is not known."""
+    if not measures:
+        return []
+    from prototxt_gen.train.data_shapes import data_shapes
+
+    try:
+        shapes = analyse(net, data_shapes(net, Solver(SolverParameter(), source=net.source).locate)).shapes
+    except PrototxtGenError:
+        shapes = {}  # what is wrong with the data is reported when they are read
+    return [math.prod(shape[2:]) if (shape := shapes.get(layer.bottoms[0])) else 0 for layer in measures]
 
 
 def run_test_outputs(

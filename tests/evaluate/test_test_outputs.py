@@ -82,3 +82,26 @@ def test_text_says_that_it_is_no_classifier(here: Path) -> None:
 ])  # fmt: skip
 def test_classifiers_are_recognised(layers: str, expected: bool) -> None:
     assert is_classifier(parse_net(DATA + IP + layers)) == expected
+
+
+def test_scores_for_each_pixel_are_no_classifier(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A segmentation net, whose label from the data layer is an image: its TEST outputs are printed."""
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    with h5py.File("set.h5", "w") as file:
+        file["data"] = rng.normal(size=(8, 3, 5, 6)).astype("float32")
+        file["target"] = rng.integers(0, 2, size=(8, 1, 5, 6)).astype("float32")
+    Path("list.txt").write_text("set.h5\n")
+    net = (
+        DATA
+        + 'layer { name: "conv" type: "Convolution" bottom: "data" top: "conv" '
+        + "convolution_param { num_output: 2 kernel_size: 1 } }"
+        + 'layer { name: "loss" type: "SoftmaxWithLoss" bottom: "conv" bottom: "target" top: "loss" }'
+        + 'layer { name: "accuracy" type: "Accuracy" bottom: "conv" bottom: "target" top: "accuracy" }'
+    )
+    Path("net.prototxt").write_text(net)
+    analysis = analyse(parse_net(net), {"data": (4, 3, 5, 6), "target": (4, 1, 5, 6)})
+    write("net.caffemodel", analysis, random_weights(analysis), find_dialect("bvlc"))
+    found = call_json("eval", "net.prototxt", "net.caffemodel")
+    assert found["outputs"].keys() == {"loss", "accuracy"}
+    assert 0 < found["outputs"]["accuracy"] < 1
