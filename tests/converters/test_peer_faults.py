@@ -67,7 +67,9 @@ ERRORS = {
     "batch norm's eps without a Scale": IMAGE + CONV + NORM,
     "mvn across channels": one_layer("MVN", "mvn_param { across_channels: true }"),
     "slice defaults": IMAGE + 'layer { name: "s" type: "Slice" bottom: "data" top: "x" top: "y" }',
-    "crop defaults": IMAGE + CONV + 'layer { name: "k" type: "Crop" bottom: "data" bottom: "c" top: "k" crop_param { } }',
+    "crop defaults": IMAGE
+    + CONV
+    + 'layer { name: "k" type: "Crop" bottom: "data" bottom: "c" top: "k" crop_param { } }',
     "merged BN": IMAGE + CONV + 'layer { name: "b" type: "BN" bottom: "c" top: "b" bn_param { eps: 0.001 } }',
     "merged BN, frozen, in place": IMAGE
     + CONV
