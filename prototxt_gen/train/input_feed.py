@@ -205,6 +205,7 @@ class InputFeed:
         self.net = Net(net.name, inputs, (), net.params, net.source).relinked(replaced)
 
     def _source(self, layer: Layer, batch_function: BatchFunction | None) -> InputSource:
+        layers.layer_type_of(layer).check_arity(layer)  # the checks only warn of a fork's form with more tops
         if layer.type in ("Input", "MemoryData"):
             return _caller_source(layer.tops, self.context, batch_function, f"layer {layer.name!r} ({layer.type})")
         reads_data = layer.type in BATCHES_BY_TYPE or is_augmented_data(layer)
