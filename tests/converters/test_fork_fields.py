@@ -12,6 +12,7 @@ from prototxt_gen.net.lowering_checks import analyse_for_conversion
 from prototxt_gen.passes.to_dialect import to_dialect
 from prototxt_gen.schema.dialect import find_dialect
 from prototxt_gen.weights import Weights
+from tests.support.caffe_support import caffe_or_skip
 from tests.support.sane_weights import sane_weights
 
 INPUT = 'input: "data" input_shape { dim: 2 dim: 3 dim: 11 dim: 9 }\n'
@@ -25,12 +26,14 @@ def convolution(dilation: str, kernel: str = "kernel_size: 3", type_: str = "Con
     return net(type_, f"convolution_param {{ num_output: 3 {kernel} {dilation} }}")
 
 
+@pytest.mark.caffe
 @pytest.mark.parametrize(
     ("hole", "dilation"),
     [("hole: 2", "dilation: 2"), ("hole_h: 3 hole_w: 2", "dilation: 3 dilation: 2"), ("hole: 1", "")],
 )
 def test_hole_is_dilation(hole: str, dilation: str) -> None:
     """The effective kernel is k + (k - 1)·(hole - 1), as in im2col_cpu of DeepLab v1."""
+    caffe_or_skip()
     import torch
 
     weights = sane_weights(analyse(parse_net(convolution(hole))))
@@ -62,6 +65,7 @@ def test_hole_is_written_as_dilation_for_a_fork_that_has_it() -> None:
     assert (written.dilation, written.has("hole")) == ((2,), False)
 
 
+@pytest.mark.caffe
 @pytest.mark.parametrize(
     ("type_", "params"),
     [
@@ -71,6 +75,7 @@ def test_hole_is_written_as_dilation_for_a_fork_that_has_it() -> None:
     ],
 )
 def test_fields_that_our_caffe_lacks_do_not_lose_the_comparison(type_: str, params: str) -> None:
+    caffe_or_skip()
     one = parse_net(net(type_, params))
     analysis = analyse(one)
     weights = sane_weights(analysis) if analysis.rows[0].blobs else Weights({})

@@ -25,6 +25,7 @@ from prototxt_gen.common.errors import PrototxtGenError, RuntimeMissingError
 from prototxt_gen.net.render import net_text
 from prototxt_gen.schema.dialect import find_dialect
 from prototxt_gen.weights import Weights, write
+from tests.support.caffe_support import caffe_or_skip
 from tests.support.sane_weights import sane_weights
 
 Array = np.ndarray[Any, Any]
@@ -288,7 +289,9 @@ def refused(model: Any, inputs: Mapping[str, Array]) -> dict[str, Array]:
     raise PrototxtGenError("this net is refused")
 
 
+@pytest.mark.caffe
 def test_runtime_of_against_must_run(files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    caffe_or_skip()
     monkeypatch.setitem(RUNTIMES, "onnx", refused)
     monkeypatch.setitem(RUNTIMES, "opencv", refused)
     command = ["verify", *map(str, files), "--against"]
